@@ -1,0 +1,34 @@
+# make setup   install everything into .venv
+# make demo    train POTO on generated images and evaluate it without NMS; results in output/demo
+# make test    tests and code style
+# PYTHON=...   the interpreter that .venv is made from (default: the first of these that is 3.10 or newer and has venv)
+
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 python3; do \
+	$$python -c "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))" 2>/dev/null && echo $$python && break; done)
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip install --constraint constraints.txt
+READY := $(VENV)/.ready
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: setup demo test
+
+setup: $(READY)
+
+# Every step is a no-op where it was done before, so that an interrupted set-up is repaired by running it again.
+$(READY): constraints.txt setup.py pyproject.toml tools/install_detectron2.py
+	$(or $(PYTHON),$(error found no Python >= 3.10 with venv: install one, or name it with PYTHON=...)) -m venv $(VENV)
+	$(PIP) torch torchvision
+	$(VENV)/bin/python tools/install_detectron2.py
+	$(PIP) --editable ".[dev]"
+	touch $@
+
+demo: setup
+	$(VENV)/bin/python tools/train_net.py --config-file projects/POTO/configs/poto_r18_fpn_shapes_tiny.py \
+		train.output_dir=output/demo
+
+# One thread per worker: the tests' tensors are small, and threads would only fight for the cores.
+test: setup
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4
+	$(VENV)/bin/python -m ruff check
+	$(VENV)/bin/python -m ruff format --check

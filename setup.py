@@ -1,0 +1,56 @@
+"""Package metadata of la_det; the tools' settings are in pyproject.toml."""
+
+import re
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "la_det/__init__.py").read_text(), re.MULTILINE)[1]
+
+
+class BuildWithConfigs(build_py):
+    """Puts configs/ and projects/ into la_det.model_zoo, as Detectron2 does; an editable install reads them in place."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            for folder in ("configs", "projects"):
+                target = Path(self.build_lib, "la_det/model_zoo", folder)
+                shutil.copytree(ROOT / folder, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+
+
+setup(
+    name="la_det",
+    version=VERSION,
+    description="Label assignment for dense object detectors on Detectron2",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["la_det", "la_det.*"]),
+    cmdclass={"build_py": BuildWithConfigs},
+    python_requires=">=3.10",
+    # Detectron2 is missing here because the registry does not have it: see tools/install_detectron2.py.
+    install_requires=[
+        "faster-coco-eval",
+        "fvcore",
+        "matplotlib",
+        "numpy",
+        # Headless: the plain opencv-python wheel does the same to images but needs libGL, which bare machines lack.
+        "opencv-python-headless",
+        "pycocotools",
+        "rich",
+        "safetensors",
+        "scipy",
+        "tensorboard",
+        "torch",
+        "torchvision",
+    ],
+    extras_require={
+        "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff"],
+        "export": ["onnx", "onnxruntime", "onnxscript"],
+        "timm": ["timm"],
+    },
+)
