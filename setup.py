@@ -12,7 +12,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "la_det/__init__.py").rea
 
 
 class BuildWithConfigs(build_py):
-    """Puts configs/ and projects/ into la_det.model_zoo, as Detectron2 does; an editable install reads them in place."""
+    """Copies configs/ and projects/ into la_det.model_zoo; an editable install reads them where they are."""
 
     def run(self) -> None:
         super().run()
@@ -26,8 +26,6 @@ setup(
     name="la_det",
     version=VERSION,
     description="Label assignment for dense object detectors on Detectron2",
-    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
-    long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["la_det", "la_det.*"]),
     cmdclass={"build_py": BuildWithConfigs},

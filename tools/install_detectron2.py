@@ -117,7 +117,7 @@ PATCHES = (
     ),
 )
 
-NO_COMPILED_OPS = '''"""Stands for detectron2._C in a build without compiled operators: importable, and clear when one is used."""
+NO_COMPILED_OPS = '''"""Stands for detectron2._C in a build without compiled operators: importable, and clear when used."""
 
 
 def __getattr__(name):
@@ -210,18 +210,20 @@ def download(folder: Path) -> Path:
         from pip._internal.commands import create_command
 
         command = create_command("download")
-        options, _ = command.parse_args(["--quiet", "--quiet"])
+        options, _ = command.parse_args([])
         with command.main_context():
             session = command.get_default_session(options)
-            candidates = command._build_package_finder(options, session).find_all_candidates("pb1-detectron2")
-            links = [candidate.link for candidate in candidates if candidate.link.filename == ARCHIVE]
-            if not links:
-                raise InstallError(f"{ARCHIVE} is not on the package index that pip is configured for (`pip config list`)")
-            response = session.get(links[0].url_without_fragment)
+            found = command._build_package_finder(options, session).find_all_candidates("pb1-detectron2")
+            urls = [candidate.link.url_without_fragment for candidate in found if candidate.link.filename == ARCHIVE]
+            if not urls:
+                raise InstallError(f"{ARCHIVE} was not found: is the index of `pip config list` complete and in reach?")
+            response = session.get(urls[0])
             response.raise_for_status()
             content = response.content
+    except OSError as error:
+        raise InstallError(f"cannot download {ARCHIVE}: {error}") from error
     except (ImportError, AttributeError, TypeError) as error:
-        raise InstallError(f"this pip cannot be used to find {ARCHIVE} ({error}); try another version of pip") from error
+        raise InstallError(f"cannot find {ARCHIVE} with this pip ({error}): install another version of pip") from error
     path = folder / ARCHIVE
     path.write_bytes(content)
     check_sha256(path)
@@ -290,7 +292,7 @@ def main(arguments: list[str] | None = None) -> int:
             install_default()
         works, message = verify()
         if not works:
-            raise InstallError(f"Detectron2 was installed but does not work (are torch and torchvision there?):\n{message}")
+            raise InstallError(f"Detectron2 is installed but does not work (are torch and torchvision?):\n{message}")
         print("installed Detectron2", message)
     except InstallError as error:
         print(f"error: {error}", file=sys.stderr)
