@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import logging
 import subprocess
 import sys
@@ -117,7 +118,7 @@ PATCHES = (
     ),
 )
 
-NO_COMPILED_OPS = '''"""Stands for detectron2._C in a build without compiled operators: importable, and clear when used."""
+NO_COMPILED_OPS = '''"""Stands for detectron2._C in a build without compiled operators: importable, and clear on use."""
 
 
 def __getattr__(name):
@@ -270,6 +271,12 @@ def install_default() -> None:
         pip("install", "--quiet", wheel)
 
 
+def install_opencv() -> None:
+    """Install OpenCV unless some build of it is there: Detectron2 imports it but leaves the choice of wheel open."""
+    if importlib.util.find_spec("cv2") is None:
+        pip("install", "--quiet", "opencv-python-headless")
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     choice = parser.add_mutually_exclusive_group()
@@ -290,6 +297,7 @@ def main(arguments: list[str] | None = None) -> int:
                 print("keeping Detectron2", message)
                 return 0
             install_default()
+        install_opencv()
         works, message = verify()
         if not works:
             raise InstallError(f"Detectron2 is installed but does not work (are torch and torchvision?):\n{message}")
