@@ -105,6 +105,12 @@ PATCHES = (
         "Pillow 10 removed Image.LINEAR, the old name of Image.BILINEAR",
     ),
     Patch(
+        "detectron2/modeling/anchor_generator.py",
+        "torch.meshgrid(shifts_y, shifts_x)",
+        'torch.meshgrid(shifts_y, shifts_x, indexing="ij")',
+        "torch warns that torch.meshgrid will require its indexing argument",
+    ),
+    Patch(
         "detectron2/model_zoo/model_zoo.py",
         "import pkg_resources\n",
         "",
