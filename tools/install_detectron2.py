@@ -262,9 +262,14 @@ def build_wheel(wheel_dir: Path) -> Path:
 
 def install_source(source: str) -> None:
     """Install upstream from a checkout or a git URL, compiled against the installed torch."""
+    if Path(source).is_dir() or source.startswith("git+"):
+        location = source
+    elif "://" in source:
+        location = f"git+{source}"
+    else:
+        raise InstallError(f"--source {source} is neither a folder nor the URL of a git repository")
     # Upstream's setup.py imports torch (hence no build isolation) and its model_zoo imports pkg_resources.
     pip("install", "--quiet", "setuptools<81", "wheel", "ninja")
-    location = source if Path(source).is_dir() or source.startswith("git+") else f"git+{source}"
     pip("install", "--no-build-isolation", "--force-reinstall", "--no-deps", location)
     pip("install", "--no-build-isolation", location)
 
