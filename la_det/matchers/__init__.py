@@ -1,0 +1,28 @@
+"""One module per label-assignment scheme.
+
+A matcher is called as `matcher(predictions, targets, *, score, progress)` and returns an `Assignment`:
+
+* `predictions`: detached `DensePredictions` of the branch, float32.
+* `targets`: `Targets` of the batch.
+* `score`: the criterion's `Score`; schemes of pure geometry do not look at it.
+* `progress`: share of the training that is done, 0..1; only schemes with a schedule look at it.
+
+Matchers run without gradient, for the whole batch at once, in three steps: candidates (which (prior, ground truth)
+pairs can be positive at all), score (a number for each pair), select (pairs into positives and weights).
+"""
+
+from typing import Protocol
+
+from la_det.matchers.fcos import FCOS
+from la_det.matchers.poto import POTO
+from la_det.structures import Assignment, DensePredictions, Score, Targets
+
+__all__ = ["FCOS", "POTO", "Matcher"]
+
+
+class Matcher(Protocol):
+    """See the module's docstring."""
+
+    def __call__(
+        self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float
+    ) -> Assignment: ...

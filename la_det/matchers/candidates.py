@@ -1,0 +1,76 @@
+"""Candidate pairs from geometry, without an R x G tensor.
+
+The points of a level form a grid, so those strictly inside a box are a rectangle of cells whose borders follow from
+arithmetic: O(G L) work to find the rectangles, O(P) to list their P cells.
+"""
+
+import torch
+from torch import Tensor
+
+from la_det.structures import Pairs, Priors, Targets
+
+
+def inside_box(priors: Priors, targets: Targets) -> Pairs:
+    """All (point, ground truth) with the point strictly inside the ground truth's box, on every level."""
+    windows = targets.boxes.unsqueeze(1).expand(-1, len(priors.level_strides), -1)
+    return _points_in_windows(priors, targets, windows)
+
+
+def center_region(priors: Priors, targets: Targets, radius: float) -> Pairs:
+    """All (point, ground truth) with the point strictly inside the box and its centre region, on every level.
+
+    Args:
+        radius: half side of the square around the ground truth's centre, in strides of the point's level
+            (FCOS's centre sampling; 1.5 allows at most 3 x 3 points of a level). 0 means the whole box.
+    """
+    if radius == 0:
+        return inside_box(priors, targets)
+    strides = torch.tensor(priors.level_strides, device=targets.boxes.device, dtype=torch.float32)
+    half = (radius * strides)[None, :, None]
+    centers, boxes = targets.centers.unsqueeze(1), targets.boxes.unsqueeze(1)
+    lower = torch.maximum(centers - half, boxes[..., :2])
+    upper = torch.minimum(centers + half, boxes[..., 2:])
+    return _points_in_windows(priors, targets, torch.cat([lower, upper], -1))
+
+
+def ltrb_distances(points: Tensor, boxes: Tensor) -> Tensor:
+    """Distances [P, 4] from points [P, 2] to the left, top, right and bottom sides of boxes [P, 4], pixels."""
+    return torch.cat([points - boxes[:, :2], boxes[:, 2:] - points], -1)
+
+
+def _points_in_windows(priors: Priors, targets: Targets, windows: Tensor) -> Pairs:
+    """Points strictly inside per-level windows [G, L, 4] XYXY; ordered by ground truth, then prior."""
+    if priors.per_cell != 1:
+        raise ValueError(f"grid candidates need one prior per cell, this branch has {priors.per_cell}")
+    sizes = torch.tensor(priors.grid_sizes, device=windows.device)  # [L, 2] rows, columns
+    strides = torch.tensor(priors.level_strides, device=windows.device, dtype=torch.float32).unsqueeze(-1)
+    first = _first_cell(windows[..., :2], strides, priors.offset, torch.le)
+    last = _first_cell(windows[..., 2:], strides, priors.offset, torch.lt)
+    columns_rows = sizes.flip(-1)
+    first = first.clamp(min=0).minimum(columns_rows)
+    extent = (last.clamp(min=0).minimum(columns_rows) - first).clamp(min=0)  # [G, L, 2] cells in x and y
+    counts = extent.prod(-1).flatten()  # [G * L]
+    total = int(counts.sum())  # host synchronisation: the number of candidates
+
+    window = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts, output_size=total)
+    within = torch.arange(total, device=counts.device) - (counts.cumsum(0) - counts)[window]
+    gt = window.div(len(priors.level_strides), rounding_mode="floor")
+    level = window - gt * len(priors.level_strides)
+    first, width = first.flatten(0, 1)[window], extent.flatten(0, 1)[window, 0]
+    row = within.div(width, rounding_mode="floor")
+    column = within - row * width
+    starts = torch.tensor(priors.level_starts[:-1], device=counts.device)
+    prior = starts[level] + (first[:, 1] + row) * sizes[level, 1] + first[:, 0] + column
+    return Pairs(targets.image[gt], prior, gt)
+
+
+def _first_cell(bound: Tensor, stride: Tensor, offset: float, before) -> Tensor:
+    """Index of the first cell along each axis whose point is not `before` the bound.
+
+    The division only guesses; points themselves are compared, so that rounding cannot move a cell across a border.
+    """
+    # Far-away and non-finite bounds must not overflow the integers; no grid is that large.
+    cell = (bound / stride - offset).floor().nan_to_num(nan=0.0).clamp(-(2**30), 2**30).to(torch.int64) - 1
+    for _ in range(3):
+        cell = cell + before((cell + offset) * stride, bound).to(cell.dtype)
+    return cell

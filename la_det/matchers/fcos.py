@@ -1,0 +1,33 @@
+"""FCOS: size ranges per level (Tian et al., ICCV 2019, section 3.2) and centre sampling (TPAMI 2020)."""
+
+from collections.abc import Sequence
+
+import torch
+
+from la_det.matchers.candidates import center_region, ltrb_distances
+from la_det.matchers.selection import best_per_prior
+from la_det.structures import Assignment, DensePredictions, Score, Targets
+
+SIZE_RANGES = ((-1, 64), (64, 128), (128, 256), (256, 512), (512, float("inf")))
+
+
+class FCOS:
+    """One-to-many: every point of the centre region on the levels whose size range fits; overlaps to the smallest box.
+
+    Args:
+        size_ranges: per level the smallest and largest allowed max(l, t, r, b) in pixels, both inclusive.
+        center_radius: half side of the centre region in strides; 0 takes the whole box.
+    """
+
+    def __init__(self, *, size_ranges: Sequence[tuple[float, float]] = SIZE_RANGES, center_radius: float = 1.5):
+        self.size_ranges = size_ranges
+        self.center_radius = center_radius
+
+    @torch.no_grad()
+    def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
+        priors = predictions.priors
+        pairs = center_region(priors, targets, self.center_radius)
+        reach = ltrb_distances(priors.points[pairs.prior], targets.boxes[pairs.gt]).amax(-1)
+        low, high = reach.new_tensor(self.size_ranges)[priors.levels[pairs.prior]].unbind(-1)
+        pairs = pairs[(low <= reach) & (reach <= high)]
+        return Assignment(pairs[best_per_prior(pairs, -targets.areas[pairs.gt], priors, targets.num_images)])

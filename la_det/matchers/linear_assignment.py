@@ -1,0 +1,95 @@
+"""Exact one-to-one matching of ground truths to locations, on the candidates only.
+
+The official implementations solve the dense [G, R] problem of an image, with one constant wherever a location is no
+candidate. An optimum needs at most the best G candidates of each row, because the other rows can occupy only G - 1 of
+them; a row without a free candidate takes some column of the constant, and SciPy's search finds that one among the G
+lowest columns. So the dense answer, including the location an unmatched ground truth ends at, is that of the reduced
+problem on the union of both sets of columns in ascending order.
+"""
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from la_det.structures import Pairs, Targets
+
+
+def match(
+    pairs: Pairs, value: Tensor, targets: Targets, num_priors: int, *, missing: float, drop_missing: bool = False
+) -> Pairs:
+    """Matches each ground truth to one location of its image, maximising the sum of values.
+
+    Args:
+        pairs: candidates, ordered by ground truth, then prior.
+        value: [P] value of each pair.
+        targets: the batch's ground truths.
+        num_priors: R.
+        missing: value of every (location, ground truth) that is no candidate.
+        drop_missing: leave out ground truths that got no candidate, instead of an arbitrary location.
+
+    Returns:
+        One pair per ground truth, ordered by ground truth; min(R, g) for an image with g > R ground truths.
+
+    Raises:
+        FloatingPointError: a value is NaN or infinite.
+    """
+    kept = _best_of_each_row(pairs, value, targets)
+    # The only copy of the matching to the host; float64 holds indices and float32 values exactly.
+    columns = torch.stack([pairs.gt[kept].double(), pairs.prior[kept].double(), value[kept].double()]).cpu().numpy()
+    gt, prior, value_np = columns[0].astype(np.int64), columns[1].astype(np.int64), columns[2]
+    if not np.isfinite(value_np).all():
+        raise FloatingPointError(
+            "NaN or infinite matching values: the predictions diverged (look at the learning rate and the inputs)"
+        )
+    matched_gt, matched_prior, image = [], [], []
+    start = 0
+    for i, count in enumerate(targets.counts):
+        here = slice(*np.searchsorted(gt, [start, start + count]))
+        rows, cols = _solve(gt[here] - start, prior[here], value_np[here], count, num_priors, missing, drop_missing)
+        matched_gt.append(rows + start)
+        matched_prior.append(cols)
+        image.append(np.full(len(rows), i))
+        start += count
+    fields = torch.from_numpy(np.stack([np.concatenate(x) for x in (image, matched_prior, matched_gt)]))
+    return Pairs(*fields.to(pairs.gt.device))
+
+
+def _best_of_each_row(pairs: Pairs, value: Tensor, targets: Targets) -> Tensor:
+    """Indices of each ground truth's best g candidates (g of its image), ties to the lowest prior, in pair order."""
+    longest = max(targets.counts, default=0)
+    if len(pairs) <= longest * len(targets):  # rows are about as short as the limit: nothing to gain
+        return torch.arange(len(pairs), device=value.device)
+    order = value.argsort(descending=True, stable=True)
+    order = order[pairs.gt[order].argsort(stable=True)]
+    gt = pairs.gt[order]
+    row_lengths = torch.bincount(gt, minlength=len(targets))
+    rank = torch.arange(len(gt), device=gt.device) - (row_lengths.cumsum(0) - row_lengths)[gt]
+    limit = torch.tensor(targets.counts, device=gt.device)[targets.image]
+    return order[rank < limit[gt]].sort().values
+
+
+def _solve(
+    row: np.ndarray,
+    column: np.ndarray,
+    value: np.ndarray,
+    num_rows: int,
+    num_columns: int,
+    missing: float,
+    drop_missing: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """One image: (matched rows ascending, their columns)."""
+    used = np.zeros(num_columns, dtype=bool)
+    used[: min(num_rows, num_columns)] = True
+    used[column] = True
+    columns = np.flatnonzero(used)
+    dense = np.full((num_rows, len(columns)), missing)
+    is_candidate = np.zeros(dense.shape, dtype=bool)
+    reduced = (used.cumsum() - 1)[column]
+    dense[row, reduced] = value
+    is_candidate[row, reduced] = True
+    rows, cols = linear_sum_assignment(dense, maximize=True)
+    if drop_missing:
+        keep = is_candidate[rows, cols]
+        rows, cols = rows[keep], cols[keep]
+    return rows, columns[cols]

@@ -1,0 +1,53 @@
+"""POTO: prediction-aware one-to-one assignment (Wang et al., CVPR 2021, section 3.2)."""
+
+import torch
+
+from la_det.losses.box_iou import aligned_iou
+from la_det.matchers.candidates import center_region
+from la_det.matchers.linear_assignment import match
+from la_det.matchers.selection import best_in_group, best_per_prior
+from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets
+
+
+class POTO:
+    """Each ground truth gets the one location of largest quality q = p^(1 - alpha) IoU^alpha in its centre region.
+
+    Args:
+        alpha: weight of localisation against classification (0.8 in the paper).
+        center_radius: half side of the region Omega in strides; 0 takes the whole box.
+        hungarian: solve the assignment exactly. Otherwise each ground truth takes its best location, and of several
+            ground truths at one location only the one of largest quality keeps it ("argmax").
+        drop_unmatched: leave a ground truth without a free candidate unmatched. The official implementation, and the
+            default, gives it an arbitrary location. (Argmax always drops it.)
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.8,
+        center_radius: float = 1.5,
+        hungarian: bool = True,
+        drop_unmatched: bool = False,
+    ):
+        self.alpha = alpha
+        self.center_radius = center_radius
+        self.hungarian = hungarian
+        self.drop_unmatched = drop_unmatched
+
+    @torch.no_grad()
+    def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
+        omega = center_region(predictions.priors, targets, self.center_radius)
+        q = quality(predictions, targets, omega, score, self.alpha)
+        if self.hungarian:
+            num_priors = len(predictions.priors)
+            return Assignment(match(omega, q, targets, num_priors, missing=-1.0, drop_missing=self.drop_unmatched))
+        best = best_in_group(omega.gt, q, len(targets))
+        chosen = best_per_prior(omega[best], q[best], predictions.priors, targets.num_images)
+        return Assignment(omega[best[chosen]])
+
+
+def quality(predictions: DensePredictions, targets: Targets, pairs: Pairs, score: Score, alpha: float) -> torch.Tensor:
+    """q = p^(1 - alpha) IoU^alpha of each pair [P] (eq. 5)."""
+    p = score.at(predictions, pairs.image, pairs.prior, targets.classes[pairs.gt])
+    iou = aligned_iou(predictions.boxes_at(pairs.image, pairs.prior), targets.boxes[pairs.gt])
+    return p ** (1 - alpha) * iou**alpha

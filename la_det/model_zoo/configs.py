@@ -1,0 +1,44 @@
+"""Finding configs: "POTO/poto_r50_fpn_3x_ms_coco" is a project's config, "common/models/poto" a shared piece."""
+
+from pathlib import Path
+
+from detectron2.config import LazyConfig
+from omegaconf import DictConfig
+
+_HERE = Path(__file__).resolve().parent
+
+
+def _root() -> Path:
+    """The folder that holds projects/ and configs/: the checkout, or the copy inside an installed wheel."""
+    checkout = _HERE.parents[1]
+    return checkout if (checkout / "projects").is_dir() else _HERE
+
+
+def list_configs() -> list[str]:
+    """Names of all project configs, sorted."""
+    files = (_root() / "projects").glob("*/configs/*.py")
+    return sorted(f"{file.parts[-3]}/{file.stem}" for file in files)
+
+
+def get_config_file(name: str) -> Path:
+    """Path of a config.
+
+    Raises:
+        KeyError: there is no config of this name.
+    """
+    project, _, rest = name.removesuffix(".py").partition("/")
+    root = _root()
+    folder = root / "configs" / "common" if project == "common" else root / "projects" / project / "configs"
+    file = folder / f"{rest}.py"
+    if not file.is_file():
+        raise KeyError(f"no config {name!r}; la_det.model_zoo.list_configs() names all {len(list_configs())}")
+    return file
+
+
+def get_config(name: str) -> DictConfig:
+    """The LazyConfig of this name.
+
+    Raises:
+        KeyError: there is no config of this name.
+    """
+    return LazyConfig.load(str(get_config_file(name)))

@@ -1,0 +1,40 @@
+"""Box losses at the assignment's pairs."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from la_det.losses.box_iou import FLOAT32_EPS, aligned_giou
+from la_det.losses.centerness import centerness
+from la_det.modeling.criteria.reduction import LossTerm
+from la_det.structures import Assignment, DensePredictions, Score, Targets
+
+
+@dataclass(frozen=True)
+class GIoULoss:
+    """1 - GIoU of decoded boxes and their ground truths (Rezatofighi et al., CVPR 2019).
+
+    Attributes:
+        weight: factor of the loss.
+        weighting: weight of each pair: 1, or the centerness of its target.
+        floor: lower bound of the normaliser, which is the sum of the pairs' weights.
+        eps: of the GIoU's denominators, square pixels.
+    """
+
+    weight: float = 1.0
+    weighting: Literal["none", "centerness"] = "none"
+    floor: float = 1.0
+    eps: float = FLOAT32_EPS
+
+    def __call__(
+        self, predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
+    ) -> LossTerm:
+        pairs = assignment.pairs
+        gt_boxes = targets.boxes[pairs.gt]
+        loss = 1 - aligned_giou(predictions.boxes_at(pairs.image, pairs.prior), gt_boxes, self.eps)
+        if self.weighting == "centerness":
+            u = centerness(predictions.priors.points[pairs.prior], gt_boxes)
+        else:
+            u = torch.ones_like(loss)
+        return LossTerm(self.weight * (u * loss).sum(), u.sum(), floor=self.floor)

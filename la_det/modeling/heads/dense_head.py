@@ -1,0 +1,55 @@
+"""The head of a dense detector: shared towers, and a predictor for each branch."""
+
+import torch
+from torch import Tensor, nn
+
+from la_det.modeling.heads.predictor import Predictor
+from la_det.modeling.heads.tower import on_levels
+from la_det.structures import DensePredictions
+
+
+class DenseHead(nn.Module):
+    """Two towers over the feature pyramid, and one predictor per branch on top of them.
+
+    A plain detector has one branch, "main"; dual assignment has several, on the same towers and level scales.
+
+    Args:
+        cls_tower, box_tower: applied to every level.
+        predictors: name of the branch -> its last layers.
+        num_levels: L.
+        level_scales: whether the box outputs have one learnt factor per level (initially 1).
+    """
+
+    def __init__(
+        self,
+        *,
+        cls_tower: nn.Module,
+        box_tower: nn.Module,
+        predictors: dict[str, Predictor],
+        num_levels: int = 5,
+        level_scales: bool = True,
+    ):
+        super().__init__()
+        self.cls_tower = cls_tower
+        self.box_tower = box_tower
+        self.predictors = nn.ModuleDict(predictors)
+        self.num_levels = num_levels
+        self.scales = nn.Parameter(torch.ones(num_levels)) if level_scales else None
+
+    def forward(self, features: list[Tensor], branches: list[str] | None = None) -> dict[str, DensePredictions]:
+        """Predictions of each branch.
+
+        Args:
+            features: L maps [N, C, h, w], finest first.
+            branches: only these; all by default.
+        """
+        if len(features) != self.num_levels:
+            raise ValueError(f"the head is built for {self.num_levels} levels, the backbone gave {len(features)}")
+        cls_features = on_levels(self.cls_tower, features)
+        box_features = on_levels(self.box_tower, features)
+        scales = [None] * self.num_levels if self.scales is None else self.scales.unbind()
+        return {
+            name: predictor(cls_features, box_features, scales)
+            for name, predictor in self.predictors.items()
+            if branches is None or name in branches
+        }

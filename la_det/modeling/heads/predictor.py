@@ -1,0 +1,78 @@
+"""The last layers of one branch."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from la_det.modeling.heads.tower import init_head_conv, on_levels
+from la_det.structures import BoxCodec, DensePredictions, LTRBCodec, PointGenerator
+
+BOX_ACTIVATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "linear": lambda x, stride: x,
+    "relu_stride": lambda x, stride: F.relu(x) * stride,
+    "exp": lambda x, stride: x.exp(),
+}
+
+
+class Predictor(nn.Module):
+    """Classification, box and, optionally, quality maps of one branch.
+
+    Args:
+        in_channels: of both towers.
+        num_classes: K.
+        priors: where the branch predicts.
+        codec: what the box channels mean.
+        box_activation: of the scaled box convolution: "linear", "relu_stride" (max(x, 0) * stride: distances in
+            pixels), or "exp".
+        quality_on: which tower feeds a quality convolution (centerness, IoU or objectness logit), or None.
+        prior_prob: initial probability of every class.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 256,
+        num_classes: int = 80,
+        priors: PointGenerator,
+        codec: BoxCodec | None = None,
+        box_activation: Literal["linear", "relu_stride", "exp"] = "relu_stride",
+        quality_on: Literal["cls", "box"] | None = None,
+        prior_prob: float = 0.01,
+    ):
+        super().__init__()
+        self.priors = priors
+        self.codec = codec or LTRBCodec()
+        self.box_activation = box_activation
+        self.quality_on = quality_on
+        self.logits = nn.Conv2d(in_channels, num_classes, 3, padding=1)
+        self.boxes = nn.Conv2d(in_channels, 4, 3, padding=1)
+        self.quality = nn.Conv2d(in_channels, 1, 3, padding=1) if quality_on else None
+        self.apply(init_head_conv)
+        nn.init.constant_(self.logits.bias, -math.log((1 - prior_prob) / prior_prob))
+
+    def forward(
+        self, cls_features: list[Tensor], box_features: list[Tensor], scales: Sequence[Tensor | None]
+    ) -> DensePredictions:
+        """Maps of all levels, from the towers' outputs and the level scales."""
+        maps = {
+            "logits": on_levels(self.logits, cls_features),
+            "boxes": self._boxes(box_features, scales),
+        }
+        if self.quality is not None:
+            maps["quality"] = on_levels(self.quality, cls_features if self.quality_on == "cls" else box_features)
+        grid_sizes = [x.shape[-2:] for x in cls_features]
+        # Matching and losses are computed in single precision, also under AMP.
+        maps = {name: [x.float() for x in levels] for name, levels in maps.items()}
+        return DensePredictions(self.priors(grid_sizes, cls_features[0].device), self.codec, maps)
+
+    def _boxes(self, box_features: list[Tensor], scales: Sequence[Tensor | None]) -> list[Tensor]:
+        activation = BOX_ACTIVATIONS[self.box_activation]
+        boxes = []
+        for x, scale, stride in zip(box_features, scales, self.priors.strides, strict=True):
+            # Single precision from here on: half-precision distances are wrong beyond 2,048 pixels.
+            raw = self.boxes(x).float()
+            boxes.append(activation(raw if scale is None else raw * scale, stride))
+        return boxes

@@ -1,0 +1,45 @@
+"""The convolution towers of FCOS-style heads."""
+
+from torch import Tensor, nn
+
+
+class ConvTower(nn.Sequential):
+    """[3x3 convolution -> GroupNorm -> ReLU] x n, weights shared by all levels.
+
+    Args:
+        in_channels: of the feature maps.
+        channels: of every convolution; by default as many as come in.
+        num_convs: n.
+        groups: of the normalisation.
+        bias: whether the convolutions have one.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 256,
+        channels: int | None = None,
+        num_convs: int = 4,
+        groups: int = 32,
+        bias: bool = True,
+    ):
+        channels = channels or in_channels
+        layers: list[nn.Module] = []
+        for i in range(num_convs):
+            conv = nn.Conv2d(in_channels if i == 0 else channels, channels, 3, padding=1, bias=bias)
+            layers += [conv, nn.GroupNorm(groups, channels), nn.ReLU()]
+        super().__init__(*layers)
+        self.apply(init_head_conv)
+
+
+def init_head_conv(module: nn.Module) -> None:
+    """The initialisation of every plain convolution of an FCOS-style head: N(0, 0.01), bias 0."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.normal_(module.weight, std=0.01)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def on_levels(module: nn.Module, features: list[Tensor]) -> list[Tensor]:
+    """Applies a shared module to every level."""
+    return [module(x) for x in features]

@@ -1,0 +1,146 @@
+"""From dense predictions to detections, with or without NMS."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from detectron2.layers import batched_nms
+from detectron2.modeling import detector_postprocess
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from la_det.structures import DensePredictions, Score
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """S candidate detections per image, sorted by level; entries that are not `valid` do not exist.
+
+    Attributes:
+        boxes: [N, S, 4] XYXY pixels of the network input.
+        scores: [N, S].
+        classes: [N, S] int64.
+        priors: [N, S] int64.
+        valid: [N, S] bool.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    classes: Tensor
+    priors: Tensor
+    valid: Tensor
+
+    def take(self, index: Tensor) -> "Candidates":
+        """The entries at `index` [N, S']."""
+        return Candidates(
+            self.boxes.gather(1, index.unsqueeze(-1).expand(-1, -1, 4)),
+            *(x.gather(1, index) for x in (self.scores, self.classes, self.priors, self.valid)),
+        )
+
+
+class DenseInference:
+    """The inference rule of FCOS-style detectors.
+
+    Per level: the `topk` best (location, class) pairs, then those whose probability exceeds the threshold. Over all
+    levels: NMS, or none for one-to-one schemes, and the best `max_detections`.
+
+    Args:
+        score: probability that is ranked and thresholded.
+        use_quality: the final score is sqrt(p sigma(quality)) instead of p.
+        score_threshold: pairs need p > this.
+        topk: per level; never more than the level has locations, as in the official implementation.
+        nms_threshold: IoU above which class-wise NMS removes a detection; None for no NMS.
+        max_detections: per image.
+    """
+
+    def __init__(
+        self,
+        *,
+        score: Score | None = None,
+        use_quality: bool = False,
+        score_threshold: float = 0.05,
+        topk: int = 1000,
+        nms_threshold: float | None = None,
+        max_detections: int = 100,
+    ):
+        self.score = score or Score()
+        self.use_quality = use_quality
+        self.score_threshold = score_threshold
+        self.topk = topk
+        self.nms_threshold = nms_threshold
+        self.max_detections = max_detections
+
+    @torch.no_grad()
+    def __call__(self, predictions: DensePredictions) -> Candidates:
+        """At most `max_detections` per image, by descending score, in pixels of the network input, not clipped."""
+        return self.select(self.candidates(predictions))
+
+    def candidates(self, predictions: DensePredictions) -> Candidates:
+        """Thresholded candidates of all levels."""
+        p, prior, cls = zip(
+            *(self._level(predictions, level) for level in range(len(predictions.priors.grid_sizes))), strict=True
+        )
+        p, prior, cls = torch.cat(p, 1), torch.cat(prior, 1), torch.cat(cls, 1)
+        image = torch.arange(len(p), device=p.device).unsqueeze(-1).expand_as(prior).flatten()
+        flat_prior = prior.flatten()
+        boxes = predictions.boxes_at(image, flat_prior).view(*prior.shape, 4)
+        valid = p > self.score_threshold
+        if self.use_quality:
+            quality = predictions.at("quality", image, flat_prior).view_as(p)
+            p = (p * quality.sigmoid()).sqrt()
+        return Candidates(boxes, p, cls, prior, valid)
+
+    def _level(self, predictions: DensePredictions, level: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Probability, prior and class of the best pairs of a level, each [N, k]."""
+        p = self.score.dense(predictions, level)
+        n, a, k, h, w = p.shape
+        p, index = p.flatten(1).topk(min(self.topk, h * w * a))
+        cell, rest = index % (h * w), index.div(h * w, rounding_mode="floor")
+        prior = predictions.priors.level_starts[level] + cell * a + rest.div(k, rounding_mode="floor")
+        return p, prior, rest % k
+
+    def select(self, candidates: Candidates) -> Candidates:
+        """NMS, if this rule has it, and the best `max_detections`; valid entries come first."""
+        valid = candidates.valid
+        if self.nms_threshold is not None:
+            valid = self._survivors(candidates)
+        ranked = candidates.scores.masked_fill(~valid, -torch.inf)
+        index = ranked.topk(min(self.max_detections, ranked.shape[1])).indices
+        kept = candidates.take(index)
+        return Candidates(kept.boxes, kept.scores, kept.classes, kept.priors, valid.gather(1, index))
+
+    def _survivors(self, candidates: Candidates) -> Tensor:
+        """[N, S] mask of the valid candidates that class-wise NMS keeps."""
+        survivors = torch.zeros_like(candidates.valid)
+        for n in range(len(survivors)):
+            index = candidates.valid[n].nonzero().squeeze(-1)
+            kept = batched_nms(
+                candidates.boxes[n, index],
+                candidates.scores[n, index],
+                candidates.classes[n, index],
+                self.nms_threshold,
+            )
+            survivors[n, index[kept]] = True
+        return survivors
+
+
+def to_instances(
+    detections: Candidates, image_sizes: Sequence[tuple[int, int]], output_sizes: Sequence[tuple[int, int]]
+) -> list[Instances]:
+    """Detectron2's `Instances` per image, rescaled to the output size and clipped to it, empty boxes removed.
+
+    Args:
+        detections: valid entries first, in pixels of the network input.
+        image_sizes: (height, width) of each network input before padding.
+        output_sizes: (height, width) of each wanted output.
+    """
+    results = []
+    counts = detections.valid.sum(1).tolist()  # host synchronisation: the numbers of detections
+    for i, (count, image_size, output_size) in enumerate(zip(counts, image_sizes, output_sizes, strict=True)):
+        instances = Instances(tuple(image_size))
+        # A copy: detector_postprocess scales the boxes in place.
+        instances.pred_boxes = Boxes(detections.boxes[i, :count].clone())
+        instances.scores = detections.scores[i, :count]
+        instances.pred_classes = detections.classes[i, :count]
+        results.append(detector_postprocess(instances, *output_size))
+    return results

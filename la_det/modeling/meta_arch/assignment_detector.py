@@ -1,0 +1,111 @@
+"""The one detector of this project: backbone, head with branches, criteria, inference."""
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone
+from detectron2.structures import ImageList
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
+
+from la_det.modeling.criteria import Criterion, reduce_losses
+from la_det.modeling.heads import DenseHead
+from la_det.modeling.inference import DenseInference, to_instances
+from la_det.structures import DensePredictions, Targets
+
+
+@META_ARCH_REGISTRY.register()
+class AssignmentDetector(nn.Module):
+    """A dense detector whose branches, matchers, losses and inference rule are configuration.
+
+    Args:
+        backbone: with a feature pyramid.
+        in_features: names of its L outputs, finest first.
+        head: gives each branch's predictions.
+        criteria: how branches are trained; their losses have different names.
+        inference: rule that turns predictions into detections.
+        inference_branch: the branch it reads.
+        num_classes: K; the head's predictors refer to it in the configs, so that one override changes it everywhere.
+        pixel_mean, pixel_std: of the input channels, in the order of `input_format`.
+        input_format: "BGR" or "RGB", for data mappers and drawing.
+        max_iter: length of the training, for schemes with a schedule.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        in_features: Sequence[str] = ("p3", "p4", "p5", "p6", "p7"),
+        head: DenseHead,
+        criteria: Sequence[Criterion],
+        inference: DenseInference,
+        inference_branch: str = "main",
+        num_classes: int = 80,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        input_format: str = "BGR",
+        max_iter: int = 90000,
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.in_features = list(in_features)
+        self.head = head
+        self.criteria = nn.ModuleList(criteria)
+        self.inference = inference
+        self.inference_branch = inference_branch
+        self.num_classes = num_classes
+        self.input_format = input_format
+        self.max_iter = max_iter
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
+        """Losses in training, `[{"instances": Instances}]` in evaluation, as Detectron2's detectors.
+
+        Args:
+            batched_inputs: one dict per image with "image" [C, H, W]; in training also "instances" with `gt_boxes` and
+                `gt_classes`; in evaluation optionally "height" and "width" of the wanted output.
+        """
+        images = self.preprocess_image(batched_inputs)
+        if self.training:
+            predictions = self.predict(images.tensor)
+            instances = [x["instances"] for x in batched_inputs]
+            return self.losses(predictions, Targets.from_instances(instances, self.device))
+        predictions = self.predict(images.tensor, [self.inference_branch])[self.inference_branch]
+        output_sizes = [
+            (x.get("height", size[0]), x.get("width", size[1]))
+            for x, size in zip(batched_inputs, images.image_sizes, strict=True)
+        ]
+        instances = to_instances(self.inference(predictions), images.image_sizes, output_sizes)
+        return [{"instances": i} for i in instances]
+
+    def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
+        """Normalises and pads the images."""
+        images = [(x["image"].to(self.device).float() - self.pixel_mean) / self.pixel_std for x in batched_inputs]
+        return ImageList.from_tensors(images, self.backbone.size_divisibility)
+
+    def predict(self, images: Tensor, branches: list[str] | None = None) -> dict[str, DensePredictions]:
+        """Predictions of each branch for normalised, padded images [N, C, H, W]."""
+        features = self.backbone(images)
+        return self.head([features[name] for name in self.in_features], branches)
+
+    def losses(self, predictions: dict[str, DensePredictions], targets: Targets) -> dict[str, Tensor]:
+        """All criteria's losses, normalised over all processes, in single precision."""
+        progress = self.progress()
+        terms = {}
+        with torch.autocast(self.device.type, enabled=False):
+            for criterion in self.criteria:
+                terms.update(criterion(predictions[criterion.branch], targets, progress))
+            return reduce_losses(terms)
+
+    def progress(self) -> float:
+        """Share of the training that is done, 0..1, from the trainer's iteration, so that resuming restores it."""
+        try:
+            iteration = get_event_storage().iter
+        except AssertionError:  # called outside a trainer; Detectron2 0.6 has no other way to ask
+            return 0.0
+        return min(iteration / self.max_iter, 1.0)

@@ -1,0 +1,26 @@
+"""The contracts between heads, matchers, losses and inference.
+
+Letters used everywhere: N images, L levels, R priors per image (over all levels of a branch), K classes,
+G ground truths (over the whole batch), P pairs.
+"""
+
+from la_det.structures.assignment import Assignment, Negatives, Pairs
+from la_det.structures.box_codec import BoxCodec, DeltaCodec, LTRBCodec
+from la_det.structures.predictions import DensePredictions
+from la_det.structures.priors import PointGenerator, Priors
+from la_det.structures.score import Score
+from la_det.structures.targets import Targets
+
+__all__ = [
+    "Assignment",
+    "BoxCodec",
+    "DeltaCodec",
+    "DensePredictions",
+    "LTRBCodec",
+    "Negatives",
+    "Pairs",
+    "PointGenerator",
+    "Priors",
+    "Score",
+    "Targets",
+]

@@ -1,0 +1,66 @@
+"""The result of label assignment: a sparse list of (prior, ground truth) pairs for the whole batch."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """P (prior, ground truth) pairs of a batch; every field is an int64 tensor [P].
+
+    Attributes:
+        image: index of the image in the batch.
+        prior: index of the prior, 0..R-1.
+        gt: index of the ground truth in `Targets`, 0..G-1.
+    """
+
+    image: Tensor
+    prior: Tensor
+    gt: Tensor
+
+    def __len__(self) -> int:
+        return len(self.gt)
+
+    def __getitem__(self, index: Tensor) -> "Pairs":
+        """The pairs at an index or mask [P] (a mask costs a host synchronisation)."""
+        return Pairs(self.image[index], self.prior[index], self.gt[index])
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """(prior, class) entries whose background weight is not 1; all fields [Q]."""
+
+    image: Tensor
+    prior: Tensor
+    cls: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a matcher decides. Everything that is not listed is background with weight 1.
+
+    Attributes:
+        pairs: the positives.
+        weight: [P] weight of each positive, 1 where None.
+        target: [P] soft classification target of each positive, 1 where None.
+        negatives: entries with another background weight.
+        dropped: (image [D], prior [D]) of priors that take part in no loss.
+    """
+
+    pairs: Pairs
+    weight: Tensor | None = None
+    target: Tensor | None = None
+    negatives: Negatives | None = None
+    dropped: tuple[Tensor, Tensor] | None = None
+
+    def matched(self, num_images: int, num_priors: int) -> Tensor:
+        """Index into the batch's ground truths of each prior's positive, -1 elsewhere: [N, R].
+
+        For schemes with at most one positive ground truth per prior.
+        """
+        dense = torch.full((num_images, num_priors), -1, dtype=torch.int64, device=self.pairs.gt.device)
+        dense[self.pairs.image, self.pairs.prior] = self.pairs.gt
+        return dense

@@ -1,0 +1,75 @@
+"""Dense predictions of one branch, kept as the maps the head produced."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from la_det.structures.box_codec import BoxCodec
+from la_det.structures.priors import Priors
+
+
+@dataclass(frozen=True)
+class DensePredictions:
+    """One branch's output for a batch.
+
+    Attributes:
+        priors: the R priors.
+        codec: decodes `maps["boxes"]`.
+        maps: per name the L maps [N, A * C, h, w], float32, channel = prior of the cell * C + c:
+            "logits" (C = K), "boxes" (C = 4, in the codec's units), and where the scheme has them "quality"
+            (C = 1: centerness, IoU or objectness logit) and "filter" (C = 1: 3DMF's logit).
+    """
+
+    priors: Priors
+    codec: BoxCodec
+    maps: dict[str, list[Tensor]]
+
+    @property
+    def num_images(self) -> int:
+        return len(self.maps["logits"][0])
+
+    @property
+    def num_classes(self) -> int:
+        return self.maps["logits"][0].shape[1] // self.priors.per_cell
+
+    def at(self, name: str, image: Tensor, prior: Tensor, channel: Tensor | None = None) -> Tensor:
+        """Values of a map at P (image, prior): all its channels [P, C], or one channel each [P].
+
+        Works without a host synchronisation, and gives every level a gradient even if no pair lies on it.
+        """
+        levels = self.maps[name]
+        if channel is None:
+            channel = torch.arange(levels[0].shape[1] // self.priors.per_cell, device=prior.device)
+            image, prior = image.unsqueeze(-1), prior.unsqueeze(-1)
+        values = None
+        for elements, index, here in zip(levels, *self.elements(name, image, prior, channel), strict=True):
+            picked = elements.reshape(-1)[index]
+            values = picked if values is None else torch.where(here, picked, values)
+        return values
+
+    def elements(self, name: str, image: Tensor, prior: Tensor, channel: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Per level, the flat index of (image, prior, channel) in the level's map, and whether the prior lies there.
+
+        Where it does not, the index is 0. The three arguments broadcast against each other.
+        """
+        a = self.priors.per_cell
+        indices, masks = [], []
+        starts = self.priors.level_starts
+        for start, end, elements in zip(starts[:-1], starts[1:], self.maps[name], strict=True):
+            _, c, h, w = elements.shape
+            here = (prior >= start) & (prior < end)
+            cell, k = (prior - start).div(a, rounding_mode="floor"), (prior - start) % a
+            index = (image * c + k * (c // a) + channel) * (h * w) + cell
+            indices.append(torch.where(here, index, 0))
+            masks.append(here.expand_as(index))
+        return indices, masks
+
+    def boxes_at(self, image: Tensor, prior: Tensor) -> Tensor:
+        """Decoded boxes at P (image, prior): [P, 4] XYXY pixels."""
+        return self.codec.decode(self.at("boxes", image, prior), self.priors, prior)
+
+    def detach(self) -> "DensePredictions":
+        """The same maps without gradient."""
+        maps = {name: [m.detach() for m in levels] for name, levels in self.maps.items()}
+        return DensePredictions(self.priors, self.codec, maps)

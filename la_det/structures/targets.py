@@ -1,0 +1,81 @@
+"""The ground truths of a batch as one list."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from detectron2.structures import Instances
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The G ground truths of N images, image by image.
+
+    Attributes:
+        boxes: [G, 4] XYXY pixels of the network input.
+        classes: [G] int64, 0..K-1.
+        image: [G] int64, index of the image.
+        counts: number of ground truths of each image (on the host).
+        image_sizes: (height, width) of each image before padding.
+        ignored: [G] bool, ground truths that are neither object nor background (crowd regions).
+    """
+
+    boxes: Tensor
+    classes: Tensor
+    image: Tensor
+    counts: tuple[int, ...]
+    image_sizes: tuple[tuple[int, int], ...]
+    ignored: Tensor
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @property
+    def num_images(self) -> int:
+        return len(self.counts)
+
+    @property
+    def centers(self) -> Tensor:
+        """[G, 2] box centres (x, y)."""
+        return (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
+
+    @property
+    def areas(self) -> Tensor:
+        """[G] box areas in square pixels."""
+        return (self.boxes[:, 2] - self.boxes[:, 0]) * (self.boxes[:, 3] - self.boxes[:, 1])
+
+    @classmethod
+    def from_instances(cls, instances: Sequence[Instances], device: torch.device | None = None) -> "Targets":
+        """From Detectron2's per-image `Instances` with `gt_boxes`, `gt_classes` and, optionally, `ignored` [g] bool."""
+        counts = tuple(len(i) for i in instances)
+        boxes = torch.cat([i.gt_boxes.tensor for i in instances]).float()
+        device = boxes.device if device is None else device
+        ignored = torch.cat(
+            [i.ignored if i.has("ignored") else torch.zeros(len(i), dtype=torch.bool) for i in instances]
+        )
+        image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+        return cls(
+            boxes.to(device),
+            torch.cat([i.gt_classes for i in instances]).to(device),
+            image.to(device),
+            counts,
+            tuple(i.image_size for i in instances),
+            ignored.to(device),
+        )
+
+    def without_ignored(self) -> "Targets":
+        """The targets without ignored ones: their area becomes ordinary background."""
+        # One synchronisation, and only where the data set has ignore regions at all.
+        if not bool(self.ignored.any()):
+            return self
+        keep = ~self.ignored
+        counts = torch.bincount(self.image[keep], minlength=self.num_images)
+        return replace(
+            self,
+            boxes=self.boxes[keep],
+            classes=self.classes[keep],
+            image=self.image[keep],
+            counts=tuple(counts.tolist()),
+            ignored=self.ignored[keep],
+        )

@@ -1,0 +1,77 @@
+"""Finding golden files and running the check that fits each."""
+
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from la_det.testing.golden import Comparison, GoldenFile
+
+# Parent folder of a golden file -> module whose `check(golden)` knows its files.
+METHODS = {"poto": "golden_poto"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of one golden file.
+
+    Attributes:
+        path: of the file.
+        comparisons: of all quantities.
+        missing: keys that no check looked at and that were not allowed to be missing.
+        allowed: such keys that were.
+        error: why the file could not be checked at all.
+    """
+
+    path: Path
+    comparisons: tuple[Comparison, ...] = ()
+    missing: tuple[str, ...] = ()
+    allowed: tuple[str, ...] = ()
+    error: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        compared = bool(self.comparisons)
+        return self.error is None and compared and not self.missing and all(c.passed for c in self.comparisons)
+
+
+def find_files(paths: Iterable[Path]) -> list[Path]:
+    """The .npz files named by files and folders (searched recursively), sorted within a folder.
+
+    Raises:
+        FileNotFoundError: a path does not exist, or a folder holds no golden file.
+    """
+    files = []
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file or folder")
+        found = [path] if path.is_file() else sorted(path.rglob("*.npz"))
+        if not found:
+            raise FileNotFoundError(f"{path}: no .npz file in this folder")
+        files += found
+    return files
+
+
+def check_file(path: Path, allow_missing: Iterable[str] = ()) -> Report:
+    """Runs the check of the file's method.
+
+    Args:
+        path: of a golden file.
+        allow_missing: variants (prefixes of keys up to a dot, or whole keys) that need no implementation.
+    """
+    method = path.resolve().parent.name
+    if method not in METHODS:
+        return Report(path, error=f"unknown method {method!r}; known folders: {', '.join(sorted(METHODS))}")
+    check: Callable[[GoldenFile], None] = importlib.import_module(f"la_det.testing.{METHODS[method]}").check
+    try:
+        golden = GoldenFile(path)
+        check(golden)
+    except (KeyError, ValueError, RuntimeError, TypeError, IndexError, AttributeError) as error:
+        return Report(path, error=f"{type(error).__name__}: {error}")
+    if not golden.comparisons:
+        return Report(path, error="nothing in this file was recognised")
+    allow = tuple(allow_missing)
+    unread = golden.unread()
+    allowed = [key for key in unread if key in allow or key.split(".")[0] in allow]
+    missing = [key for key in unread if key not in allowed]
+    return Report(path, tuple(golden.comparisons), tuple(missing), tuple(allowed))

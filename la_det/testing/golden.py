@@ -1,0 +1,167 @@
+"""Comparing la_det with the official implementations' numbers.
+
+A golden file holds inputs and outputs that an official implementation computed. Its parent folder names the method,
+and each method has one module here that runs la_det's own criteria, heads and inference, built from the project's
+configs, on the inputs. What it does not look at counts as not implemented.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One quantity of a golden file.
+
+    Attributes:
+        key: name of the array in the file.
+        error: the worst error in the tolerance's own measure; infinite for a wrong shape.
+        tolerance: largest allowed error.
+    """
+
+    key: str
+    error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        # A NaN is not within any tolerance.
+        return self.error <= self.tolerance
+
+
+class GoldenFile:
+    """The arrays of one file, which remembers what was read and how comparisons ended.
+
+    Args:
+        path: an .npz file.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        try:
+            with np.load(self.path, allow_pickle=False) as data:
+                self._arrays = dict(data)
+        except Exception as error:
+            raise ValueError(f"{path}: not a readable .npz file ({error})") from error
+        self._read: set[str] = set()
+        self.comparisons: list[Comparison] = []
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._arrays
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def array(self, key: str) -> np.ndarray:
+        """An array as it is in the file."""
+        self._read.add(key)
+        return self._arrays[key]
+
+    def tensor(self, key: str) -> Tensor:
+        """An array as a tensor."""
+        return torch.from_numpy(np.array(self.array(key)))
+
+    def number(self, key: str) -> float | int:
+        """A 0-d array as a Python number."""
+        return self.array(key).item()
+
+    def levels(self, prefix: str) -> list[Tensor]:
+        """The maps `prefix_l0`, `prefix_l1`, ... of all levels."""
+        count = sum(f"{prefix}_l{level}" in self for level in range(16))
+        if count == 0:
+            raise KeyError(f"{self.path}: no maps {prefix}_l0, {prefix}_l1, ...")
+        return [self.tensor(f"{prefix}_l{level}") for level in range(count)]
+
+    def variants(self, suffix: str) -> list[str]:
+        """Prefixes V of the keys `V.suffix`, in file order."""
+        return [key.removesuffix(f".{suffix}") for key in self if key.endswith(f".{suffix}")]
+
+    def ignore(self, *keys: str) -> None:
+        """Marks inputs and notes that this check has no use for."""
+        self._read.update(keys)
+
+    def unread(self) -> list[str]:
+        """Keys that no check looked at."""
+        return [key for key in self if key not in self._read]
+
+    def exact(self, key: str, actual: Tensor | int | float) -> None:
+        """Every entry must be equal; the error is the number of different entries."""
+        self._compare(key, actual, 0.0, lambda a, e: float((a != e).sum()))
+
+    def close(self, key: str, actual: Tensor | float, *, atol: float = 0.0, rtol: float = 0.0) -> None:
+        """|actual - expected| <= atol + rtol |expected|, with either atol or rtol: absolute or relative error."""
+        if atol:
+            self._compare(key, actual, atol, lambda a, e: _largest((a - e).abs()))
+        else:
+            self._compare(key, actual, rtol, lambda a, e: _largest((a - e).abs() / e.abs().clamp(min=1e-12)))
+
+    def close_to_max(self, key: str, actual: Tensor, tolerance: float, *, zero_atol: float = 1e-7) -> None:
+        """Largest error relative to the largest expected entry; where all are 0, `zero_atol` absolute."""
+
+        def error(a: Tensor, e: Tensor) -> float:
+            largest = _largest(e.abs())
+            return _largest((a - e).abs()) / largest if largest else _largest(a.abs()) / zero_atol * tolerance
+
+        self._compare(key, actual, tolerance, error)
+
+    def record(self, key: str, error: float, tolerance: float) -> None:
+        """A comparison that the caller made itself."""
+        self._read.add(key)
+        self.comparisons.append(Comparison(key, float(error), tolerance))
+
+    def _compare(self, key: str, actual, tolerance: float, measure) -> None:
+        expected = self.tensor(key).double()
+        actual = torch.as_tensor(actual).detach().cpu().double()
+        error = measure(actual, expected) if actual.shape == expected.shape else float("inf")
+        self.record(key, error, tolerance)
+
+
+def _largest(x: Tensor) -> float:
+    return float(x.max()) if x.numel() else 0.0
+
+
+def compare_detections(
+    golden: GoldenFile,
+    keys: tuple[str, str, str],
+    boxes: Tensor,
+    scores: Tensor,
+    classes: Tensor,
+    *,
+    box_atol: float,
+    score_atol: float,
+) -> None:
+    """Compares detections by descending score; those whose scores are closer than `score_atol` may swap places.
+
+    Args:
+        keys: of the boxes [D, 4], scores [D] and classes [D] in the file.
+        boxes, scores, classes: la_det's.
+    """
+    expected_boxes, expected_scores, expected_classes = (golden.tensor(key) for key in keys)
+    if boxes.shape == expected_boxes.shape and len(scores):
+        order = _pair_up(expected_boxes, expected_scores, expected_classes, boxes, scores, classes, score_atol)
+        boxes, scores, classes = boxes[order], scores[order], classes[order]
+    golden.close(keys[0], boxes, atol=box_atol)
+    golden.close(keys[1], scores, atol=score_atol)
+    golden.exact(keys[2], classes)
+
+
+def _pair_up(e_boxes, e_scores, e_classes, boxes, scores, classes, score_atol: float) -> Tensor:
+    """For each expected detection the actual one of its class and score with the nearest box, without repeats."""
+    from scipy.optimize import linear_sum_assignment
+
+    cost = (e_boxes[:, None].double() - boxes[None].double()).abs().amax(-1)
+    near = (e_scores[:, None] - scores[None]).abs() <= 2 * score_atol
+    cost = cost + 1e6 * (~near | (e_classes[:, None] != classes[None]))
+    return torch.from_numpy(linear_sum_assignment(cost.numpy())[1])

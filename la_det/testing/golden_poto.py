@@ -1,0 +1,142 @@
+"""Golden files of the DeFCN family: FCOS, one-to-one rules, POTO, 3DMF, Aux."""
+
+import torch
+from detectron2.config import instantiate
+from detectron2.structures import Boxes, Instances
+from omegaconf import DictConfig
+from torch import Tensor
+
+from la_det import model_zoo
+from la_det.modeling.inference import to_instances
+from la_det.structures import DensePredictions, Targets
+from la_det.testing.golden import GoldenFile, compare_detections
+
+# Which config trains and tests the variants of the card's section 1.
+CONFIGS = {
+    "fcosctr": "FCOS/fcos_r50_fpn_3x_ms_coco",
+    "fcos": "FCOS/fcos_wo_ctrness_r50_fpn_3x_ms_coco",
+    "poto": "POTO/poto_r50_fpn_3x_ms_coco",
+    "argmax": "POTO/poto_argmax_r50_fpn_3x_ms_coco",
+}
+# Variants whose candidate region follows the file's `center_radius`.
+RADIUS_FROM_FILE = ("poto", "argmax", "mf", "mfaux")
+# la_det's name of each kind of map in the files.
+MAPS = {"cls": "logits", "box": "boxes", "anchor": "boxes", "ctr": "quality", "filter": "filter"}
+
+
+def check(golden: GoldenFile) -> None:
+    """Checks every variant of a file."""
+    if golden.variants("total"):
+        for variant in golden.variants("total"):
+            if variant in CONFIGS:
+                check_losses(golden, variant)
+    elif golden.variants("boxes_0"):
+        for variant in golden.variants("boxes_0"):
+            if variant in CONFIGS:
+                check_inference(golden, variant)
+    golden.ignore(*(f"{name}_l{level}" for name in MAPS for level in range(5)))  # a file may have more than is used
+    golden.ignore("center_radius", "num_classes", "padded_size", "strides", "image_sizes")
+
+
+def model_config(golden: GoldenFile, variant: str) -> DictConfig:
+    """The `model` node of the variant's config, with the file's number of classes."""
+    config = model_zoo.get_config(CONFIGS[variant]).model
+    config.num_classes = golden.number("num_classes")
+    return config
+
+
+def read_predictions(golden: GoldenFile, config: DictConfig, variant: str) -> DensePredictions:
+    """The maps the variant uses, as leaves that collect gradients."""
+    names = ["cls", "anchor" if variant == "anchor" else "box"]
+    names += {"fcosctr": ["ctr"], "mf": ["filter"], "mfaux": ["filter"]}.get(variant, [])
+    maps = {MAPS[name]: [x.requires_grad_() for x in golden.levels(name)] for name in names}
+    predictor = config.head.predictors.main
+    predictor.priors.strides = golden.array("strides").tolist()
+    predictor = instantiate(predictor)
+    priors = predictor.priors([x.shape[-2:] for x in maps["logits"]], torch.device("cpu"))
+    return DensePredictions(priors, predictor.codec, maps)
+
+
+def read_targets(golden: GoldenFile) -> Targets:
+    """The ground truths of all images."""
+    instances = []
+    for i, size in enumerate(golden.array("image_sizes").tolist()):
+        fields = {"gt_boxes": Boxes(golden.tensor(f"gt_boxes_{i}")), "gt_classes": golden.tensor(f"gt_classes_{i}")}
+        instances.append(Instances(tuple(size), **fields))
+    return Targets.from_instances(instances)
+
+
+def check_losses(golden: GoldenFile, variant: str) -> None:
+    """Assignment, losses and gradients of one variant."""
+    config = model_config(golden, variant)
+    if variant in RADIUS_FROM_FILE:
+        config.criteria[0].matcher.center_radius = golden.number("center_radius")
+    predictions, targets = read_predictions(golden, config, variant), read_targets(golden)
+    losses = {}
+    for criterion in instantiate(config.criteria):
+        seen, assignment = criterion.assign(predictions, targets, progress=0.0)
+        prefix = "aux_" if "loss_cls_aux" in criterion.losses else ""
+        golden.exact(f"{variant}.{prefix}matched", _matched_within_image(assignment, seen, predictions))
+        golden.exact(f"{variant}.{prefix}num_pos", len(assignment.pairs))
+        if variant == "fcosctr":
+            check_centerness(golden, predictions, seen, assignment)
+        losses |= criterion(predictions, targets, progress=0.0)
+    check_total_and_gradients(golden, variant, losses, predictions)
+
+
+def check_total_and_gradients(golden: GoldenFile, variant: str, terms: dict, predictions: DensePredictions) -> None:
+    """Each loss, their sum, and its gradient with respect to every map."""
+    from la_det.modeling.criteria import reduce_losses
+
+    losses = reduce_losses(terms)
+    for name, loss in losses.items():
+        golden.close(f"{variant}.{name}", loss, rtol=1e-4)
+    total = sum(losses.values())
+    golden.close(f"{variant}.total", total, rtol=1e-4)
+    total.backward()
+    for name in ("cls", "box", "anchor", "ctr", "filter"):
+        for level in range(len(predictions.priors.grid_sizes)):
+            key = f"{variant}.grad_{name}_l{level}"
+            if key in golden:
+                golden.close_to_max(key, predictions.maps[MAPS[name]][level].grad, 1e-4)
+
+
+def check_centerness(golden: GoldenFile, predictions: DensePredictions, targets: Targets, assignment) -> None:
+    """The centerness target of every positive location."""
+    from la_det.losses.centerness import centerness
+
+    pairs = assignment.pairs
+    dense = torch.zeros(targets.num_images, len(predictions.priors))
+    dense[pairs.image, pairs.prior] = centerness(predictions.priors.points[pairs.prior], targets.boxes[pairs.gt])
+    golden.close("fcosctr.gt_centerness", dense, atol=1e-5)
+
+
+def _matched_within_image(assignment, targets: Targets, predictions: DensePredictions) -> Tensor:
+    """Index of the matched ground truth within its image, -1 for background: [N, R]."""
+    matched = assignment.matched(targets.num_images, len(predictions.priors))
+    counts = torch.tensor(targets.counts)
+    first = (counts.cumsum(0) - counts).unsqueeze(-1)
+    return torch.where(matched >= 0, matched - first, -1)
+
+
+def check_inference(golden: GoldenFile, variant: str) -> None:
+    """Detections in the network input and after rescaling to the original image."""
+    config = model_config(golden, variant)
+    config.inference.score_threshold = golden.number("score_thresh")
+    config.inference.topk = golden.number("topk_candidates")
+    config.inference.max_detections = golden.number("max_detections")
+    predictions = read_predictions(golden, config, variant)
+    detections = instantiate(config.inference)(predictions)
+    image_sizes, output_sizes = golden.array("image_sizes").tolist(), golden.array("output_sizes").tolist()
+    finals = to_instances(detections, image_sizes, output_sizes)
+    for i, final in enumerate(finals):
+        keep = detections.valid[i]
+        raw = (detections.boxes[i, keep], detections.scores[i, keep], detections.classes[i, keep])
+        _compare(golden, f"{variant}.", i, *raw)
+        _compare(golden, f"{variant}.out_", i, final.pred_boxes.tensor, final.scores, final.pred_classes)
+        golden.ignore(f"gt_boxes_{i}", f"gt_classes_{i}")
+
+
+def _compare(golden: GoldenFile, prefix: str, i: int, boxes: Tensor, scores: Tensor, classes: Tensor) -> None:
+    keys = (f"{prefix}boxes_{i}", f"{prefix}scores_{i}", f"{prefix}classes_{i}")
+    compare_detections(golden, keys, boxes, scores, classes, box_atol=1e-2, score_atol=1e-5)

@@ -1,0 +1,5 @@
+from la_det import model_zoo
+
+model = model_zoo.get_config("common/models/poto").model
+
+model.criteria[0].matcher.hungarian = False

@@ -1,0 +1,75 @@
+#!/usr/bin/env python
+"""Compare la_det with the official implementations' numbers.
+
+Takes golden files, or folders of them, and prints for each file the worst error of every kind of quantity beside its
+tolerance. The parent folder's name says which method a file belongs to. Exits 1 on any miss, on an unknown file, on a
+file in which nothing was recognised, and on a quantity without implementation that --allow-missing does not name.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from la_det.testing.check import Report, check_file, find_files
+from la_det.testing.golden import Comparison
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="golden file or folder")
+    parser.add_argument(
+        "--allow-missing",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="VARIANT",
+        help="variants or keys that need no implementation",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="a line for every quantity")
+    args = parser.parse_args()
+    try:
+        files = find_files(args.paths)
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 1
+    reports = []
+    for file in files:
+        reports.append(check_file(file, args.allow_missing))
+        print_report(reports[-1], args.verbose)
+    failed = sum(not report.passed for report in reports)
+    print(f"{len(reports) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+def print_report(report: Report, verbose: bool) -> None:
+    """One line per file, and one per failure."""
+    print(f"{'ok  ' if report.passed else 'FAIL'} {report.path}")
+    if report.error:
+        print(f"     {report.error}")
+    shown = report.comparisons if verbose else worst_of_each_kind(report.comparisons)
+    for c in shown:
+        print(f"     {'ok  ' if c.passed else 'MISS'} {c.key:<36} error {c.error:.1e}  tolerance {c.tolerance:.0e}")
+    if report.missing:
+        print(f"     not implemented: {', '.join(report.missing)}")
+    if report.allowed:
+        variants = sorted({key.split(".")[0] for key in report.allowed})
+        print(f"     allowed to be missing: {', '.join(variants)} ({len(report.allowed)} quantities)")
+
+
+def worst_of_each_kind(comparisons: tuple[Comparison, ...]) -> list[Comparison]:
+    """Of keys that differ only in their numbers (levels, images), the one furthest beyond its tolerance."""
+    worst: dict[str, Comparison] = {}
+    for c in comparisons:
+        kind = re.sub(r"_(l?)\d+", r"_\1*", c.key)
+        if kind not in worst or not (_badness(c) <= _badness(worst[kind])):
+            worst[kind] = c
+    return list(worst.values())
+
+
+def _badness(c: Comparison) -> float:
+    return c.error / c.tolerance if c.tolerance else c.error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
