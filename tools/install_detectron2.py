@@ -175,6 +175,12 @@ setup(
 )
 """
 
+# Makes older pips build in isolation too, whatever setuptools is installed.
+PYPROJECT = """[build-system]
+requires = ["setuptools>=70.1"]
+build-backend = "setuptools.build_meta"
+"""
+
 # What la_det needs of Detectron2, run in a fresh interpreter.
 ESSENTIALS = """
 import numpy as np
@@ -255,6 +261,7 @@ def build_wheel(wheel_dir: Path) -> Path:
             patch.apply(tree)
         (tree / "detectron2/utils/no_compiled_ops.py").write_text(NO_COMPILED_OPS)
         (tree / "setup.py").write_text(SETUP)
+        (tree / "pyproject.toml").write_text(PYPROJECT)
         (tree / "setup.cfg").unlink()
         pip("wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheel_dir), str(tree))
     return wheel_dir / "detectron2-0.6+py-py3-none-any.whl"
