@@ -33,6 +33,7 @@ setup(
     # Detectron2 is missing here because the registry does not have it: see tools/install_detectron2.py.
     install_requires=[
         "faster-coco-eval",
+        "filelock",
         "fvcore",
         "matplotlib",
         "numpy",

@@ -1,0 +1,61 @@
+"""Registration in Detectron2's catalogs of the data sets that la_det brings, under `$DETECTRON2_DATASETS`."""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_coco_json
+from detectron2.utils.file_io import PathHandler, PathManager
+
+from .shapes import SHAPES, SPLITS, ShapesSpec, make_shapes
+
+DATASETS_ROOT = Path(os.getenv("DETECTRON2_DATASETS", "datasets")).expanduser()
+
+
+class ShapesPathHandler(PathHandler):
+    """Generates a Shapes data set when Detectron2 first asks for one of its annotation files.
+
+    Loading the data set and building its evaluator both ask, in either order; the paths in the metadata stay plain.
+    """
+
+    def __init__(self, spec: ShapesSpec, root: Path) -> None:
+        super().__init__()
+        self.spec, self.root = spec, root
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return [str(self.root / self.spec.name / "annotations") + os.sep]
+
+    def _get_local_path(self, path: str, **kwargs: Any) -> str:
+        make_shapes(self.spec, self.root)
+        return path
+
+    def _open(self, path: str, mode: str = "r", **kwargs: Any) -> IO:
+        return open(self._get_local_path(path), mode, **kwargs)
+
+
+def register_shapes(spec: ShapesSpec, root: Path) -> None:
+    """Register `<spec.name>_train` and `<spec.name>_val`; nothing is generated before one of them is used.
+
+    Of a crowd, the dicts carry `bbox_vis` (XYWH) as well, and the metadata `odgt_file`.
+    """
+    PathManager.register_handler(ShapesPathHandler(spec, root))
+    for split in SPLITS:
+        name, folder = f"{spec.name}_{split}", root / spec.name
+        json_file, image_root = str(folder / "annotations" / f"{split}.json"), str(folder / split)
+        extra_keys = ["bbox_vis"] if spec.crowd else []
+        DatasetCatalog.register(name, partial(load_coco_json, json_file, image_root, name, extra_keys))
+        metadata = MetadataCatalog.get(name).set(
+            json_file=json_file,
+            image_root=image_root,
+            evaluator_type="coco",
+            thing_classes=spec.classes,
+            thing_dataset_id_to_contiguous_id={number: number - 1 for number in range(1, len(spec.classes) + 1)},
+        )
+        if spec.crowd:
+            metadata.odgt_file = str(folder / "annotations" / f"{split}.odgt")
+
+
+for _spec in SHAPES.values():
+    register_shapes(_spec, DATASETS_ROOT)
