@@ -1,0 +1,20 @@
+"""Options of the trainer (la_det/engine)."""
+
+train = dict(
+    output_dir="./output",
+    init_checkpoint="",  # file, URL, detectron2://..., torchvision://resnet{18,34,50,101}; "" starts from scratch
+    allow_pickle=False,  # read checkpoints that hold pickled objects, which can run any code
+    max_iter=90000,
+    device="auto",  # "cuda" where there is one, else "cpu"
+    seed=0,
+    deterministic=False,  # deterministic kernels, slower
+    amp=dict(enabled=False, dtype="float16"),  # or "bfloat16", which also runs on CPUs
+    grad_accum_steps=1,  # forward and backward passes per batch
+    clip_grad=dict(max_norm=0.0, per_parameter=False),  # L2 norm of all gradients together, or of each; 0 is off
+    ema=dict(enabled=False, decay=0.9998),
+    auto_scale_lr=dict(enabled=False, reference_batch_size=16),
+    ddp=dict(broadcast_buffers=False, find_unused_parameters=False),
+    checkpointer=dict(period=5000, max_to_keep=3),
+    eval_period=5000,
+    log_period=20,
+)

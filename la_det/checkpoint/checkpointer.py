@@ -1,0 +1,137 @@
+"""Detectron2's checkpointer, made safe: atomic writes, no pickled code, no weights that silently do not fit."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
+
+from la_det.checkpoint.initial_weights import TORCHVISION, torchvision_weights
+from la_det.checkpoint.safe_pickle import check_pickle
+from la_det.errors import UserError
+
+
+class Checkpointer(DetectionCheckpointer):
+    """Reads Detectron2's formats, `.safetensors` and `torchvision://resnet{18,34,50,101}`.
+
+    Args:
+        allow_pickle: read files that hold objects other than tensors, arrays and containers. They can run any code.
+        strict: refuse a checkpoint that does not have exactly the model's parameters. Otherwise it needs to have some
+            of them, as initial weights of a backbone do.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        save_dir: str = "",
+        *,
+        allow_pickle: bool = False,
+        strict: bool = False,
+        **checkpointables: Any,
+    ) -> None:
+        super().__init__(model, save_dir, **checkpointables)
+        self.allow_pickle = allow_pickle
+        self.strict = strict
+        self._path = ""
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write `name`.pth and mark it as the last one; a kill at any moment leaves a complete last checkpoint.
+
+        Every process must call it, because states are gathered; the main one writes.
+        """
+        data = {key: obj.state_dict() for key, obj in {"model": self.model, **self.checkpointables}.items()}
+        if not comm.is_main_process():
+            return
+        path = Path(self.save_dir, f"{name}.pth")
+        self.logger.info("Saving checkpoint to %s", path)
+        with replacing(path) as file:
+            torch.save(data | kwargs, file)
+        with replacing(path.with_name("last_checkpoint")) as file:
+            file.write(path.name.encode())
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Load the last checkpoint, which must fit exactly, if `resume` and there is one; else the weights at `path`."""
+        self.strict = self.strict or (resume and self.has_checkpoint())
+        return super().resume_or_load(path, resume=resume)
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Load a checkpoint.
+
+        Raises:
+            UserError: if it cannot be had or read, needs `allow_pickle`, or does not fit the model.
+        """
+        self._path = path
+        if path.startswith(TORCHVISION):
+            weights = torchvision_weights(path)
+            self._log_incompatible_keys(self._load_model({"model": weights, "matching_heuristics": True}))
+            return {}
+        try:
+            return super().load(path, checkpointables)
+        except (OSError, AssertionError) as error:
+            raise UserError(f"{path}: cannot get this checkpoint ({error}); check train.init_checkpoint") from error
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        suffix = Path(filename).suffix
+        if suffix == ".pkl":
+            if not self.allow_pickle:
+                check_pickle(filename)
+            return super()._load_file(filename)
+        if suffix == ".safetensors":
+            from safetensors.torch import load_file  # optional dependency
+
+            return {"model": load_file(filename)}
+        loaded = self._load_torch_file(filename)
+        return loaded if "model" in loaded else {"model": loaded}
+
+    def _load_torch_file(self, filename: str) -> dict[str, Any]:
+        try:
+            return torch.load(filename, map_location="cpu", weights_only=not self.allow_pickle)
+        except pickle.UnpicklingError as error:
+            raise UserError(
+                f"{filename}: it holds more than tensors or is damaged; "
+                "if you trust its author, train.allow_pickle=True reads it and runs whatever code it holds"
+            ) from error
+        except (RuntimeError, EOFError) as error:
+            raise UserError(f"{filename}: damaged, or no PyTorch checkpoint; get the file again") from error
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        incompatible = super()._load_model(checkpoint)
+        wrong = {
+            "missing": incompatible.missing_keys,
+            "unexpected": incompatible.unexpected_keys,
+            "of another shape": [
+                f"{key} {list(found)} instead of {list(wanted)}" for key, found, wanted in incompatible.incorrect_shapes
+            ],
+        }
+        # A parameter of another shape counts as missing, too.
+        none_loaded = {name for name, _ in self.model.named_parameters()} <= set(incompatible.missing_keys)
+        if none_loaded or (self.strict and any(wrong.values())):
+            detail = "; ".join(f"{len(keys)} {what} (first: {keys[0]})" for what, keys in wrong.items() if keys)
+            raise UserError(
+                f"{self._path}: this checkpoint is of another model: {detail}; "
+                "use the config and the number of classes with which it was trained"
+            )
+        return incompatible
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that takes the place of `path` when it is complete, and leaves no trace when writing fails."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except RuntimeError as error:  # how torch.save reports a full disk
+        raise UserError(f"{path}: cannot write ({error}); free some space and resume the run") from error
+    finally:
+        temporary.unlink(missing_ok=True)

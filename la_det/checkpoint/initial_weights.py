@@ -1,0 +1,58 @@
+"""torchvision's ImageNet weights under Detectron2's names of ResNet parameters."""
+
+from __future__ import annotations
+
+import re
+from urllib.error import URLError
+
+import torch
+from torch import Tensor
+from torchvision.models import get_model_weights
+
+from la_det.errors import UserError
+
+TORCHVISION = "torchvision://"
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
+
+# In this order: the stem has no "layer" prefix, and torchvision counts its stages from 1, Detectron2 from 2.
+_RENAMES = (
+    (r"^(conv1|bn1)", r"stem.\1"),
+    (r"^layer(\d)", lambda match: f"res{int(match[1]) + 1}"),
+    (r"bn(\d)", r"conv\1.norm"),
+    (r"downsample\.0", "shortcut"),
+    (r"downsample\.1", "shortcut.norm"),
+)
+
+
+def torchvision_weights(path: str) -> dict[str, Tensor]:
+    """Weights at `torchvision://resnet{18,34,50,101}` (IMAGENET1K_V1, for RGB images), from torch.hub's cache or the net.
+
+    Raises:
+        UserError: for another name, or when the file is neither cached nor to be had.
+    """
+    name = path.removeprefix(TORCHVISION)
+    if name not in RESNETS:
+        raise UserError(f"{path}: unknown initial weights; there are {', '.join(TORCHVISION + r for r in RESNETS)}")
+    weights = get_model_weights(name)["IMAGENET1K_V1"]
+    try:
+        return convert_torchvision_resnet(weights.get_state_dict(check_hash=True))
+    except (URLError, OSError) as error:
+        raise UserError(
+            f"{path}: cannot download {weights.url} ({error}); put that file into "
+            f"{torch.hub.get_dir()}/checkpoints, or choose another train.init_checkpoint ('' starts from scratch)"
+        ) from error
+
+
+def convert_torchvision_resnet(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a torchvision ResNet's parameters to Detectron2's, without the ImageNet classifier and batch counters."""
+    return {
+        _rename(key): value
+        for key, value in state_dict.items()
+        if not key.startswith("fc.") and not key.endswith("num_batches_tracked")
+    }
+
+
+def _rename(key: str) -> str:
+    for pattern, replacement in _RENAMES:
+        key = re.sub(pattern, replacement, key)
+    return key

@@ -1,0 +1,87 @@
+"""The order of training samples and their randomness, as functions of the seed and the position in the stream alone.
+
+Detectron2 shards an endless sampler over the loader's workers and seeds augmentations per worker, so that a resumed run
+sees other batches. Here the main process makes the batches and every sample is seeded by its position: batch `b` is the
+same whatever the number of workers and whether the run started at batch 0 or at `b`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from detectron2.data.samplers import TrainingSampler
+from detectron2.utils import comm
+from torch.utils.data import Dataset, Sampler
+
+Key = tuple[int, int]  # position in the endless stream over all processes, index in the data set
+
+
+class TrainStream(Sampler[list[Key]]):
+    """Endless batches of this process, for `DataLoader(batch_sampler=...)`.
+
+    Args:
+        groups: one id per record of the data set; a batch holds records of one group (aspect-ratio grouping). Samples
+            wait in their group's bucket until it is full, as in Detectron2.
+        batch_size: images per batch of this process.
+        seed: of the shuffling, the same in every process.
+
+    Attributes:
+        start: number of batches to skip. They are counted through without reading an image.
+    """
+
+    def __init__(self, groups: Sequence[int], batch_size: int, seed: int) -> None:
+        self.groups = groups
+        self.batch_size = batch_size
+        self.seed = seed
+        self.start = 0
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return itertools.islice(self._batches(), self.start, None)
+
+    def _batches(self) -> Iterator[list[Key]]:
+        buckets: dict[int, list[Key]] = defaultdict(list)
+        positions = itertools.count(comm.get_rank(), comm.get_world_size())
+        for key in zip(positions, TrainingSampler(len(self.groups), seed=self.seed)):
+            group = self.groups[key[1]]
+            buckets[group].append(key)
+            if len(buckets[group]) == self.batch_size:
+                yield buckets.pop(group)
+
+
+class SeededDataset(Dataset):
+    """Maps the record at a key with all random generators seeded by (`seed`, the key's position)."""
+
+    def __init__(self, records: Sequence[dict], mapper: Callable[[dict], dict], seed: int) -> None:
+        self.records = records
+        self.mapper = mapper
+        self.seed = seed
+
+    def __getitem__(self, key: Key) -> dict:
+        position, index = key
+        with seeded(self.seed, position):
+            return self.mapper(self.records[index])
+
+
+@contextmanager
+def seeded(*entropy: int) -> Iterator[None]:
+    """Seed Python's, NumPy's and torch's (CPU) generators inside the context and restore them after it.
+
+    Restoring matters without loader workers, where the model's own randomness shares the process.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    seeds = np.random.SeedSequence(entropy).generate_state(3).tolist()
+    with torch.random.fork_rng(devices=[]):
+        random.seed(seeds[0])
+        np.random.seed(seeds[1])
+        torch.random.default_generator.manual_seed(seeds[2])
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)

@@ -1,0 +1,48 @@
+"""Parameter groups by name, for `optimizer.params` of a LazyConfig."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
+
+
+def param_groups(
+    model: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    weight_decay_norm: float | None = None,
+    weight_decay_bias: float | None = None,
+    bias_lr_factor: float = 1.0,
+    lr_factors: Mapping[str, float] | None = None,
+) -> list[dict]:
+    """Trainable parameters of `model`, grouped by learning rate and weight decay.
+
+    Args:
+        lr, weight_decay: of a parameter to which no rule applies.
+        weight_decay_norm, weight_decay_bias: of norm layers, and of biases of other layers; None is `weight_decay`.
+        bias_lr_factor: factor of the biases' learning rate, norm layers excluded.
+        lr_factors: factor for every parameter whose name begins with the key (`{"backbone": 0.1}`); factors of several
+            matching keys multiply.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    seen: set[nn.Parameter] = set()
+    for module_name, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad or parameter in seen:
+                continue
+            seen.add(parameter)
+            parameter_lr, decay = lr, weight_decay
+            if isinstance(module, NORMS):
+                decay = weight_decay if weight_decay_norm is None else weight_decay_norm
+            elif name == "bias":
+                decay = weight_decay if weight_decay_bias is None else weight_decay_bias
+                parameter_lr *= bias_lr_factor
+            for prefix, factor in (lr_factors or {}).items():
+                if f"{module_name}.{name}".startswith(prefix):
+                    parameter_lr *= factor
+            groups.setdefault((parameter_lr, decay), []).append(parameter)
+    return [{"params": params, "lr": group_lr, "weight_decay": decay} for (group_lr, decay), params in groups.items()]

@@ -1,0 +1,87 @@
+"""From a command line to a checked config and a process that is ready to run it."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+
+import torch
+from detectron2.config import LazyConfig
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.logger import setup_logger
+from hydra.errors import OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+
+from la_det.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def load_config(path: str, overrides: list[str]) -> DictConfig:
+    """Load a LazyConfig file and apply `key=value` overrides; an unknown key is an error, `+key=value` adds one."""
+    if not os.path.isfile(path):
+        raise UserError(f"{path or '--config-file'}: no such config file")
+    cfg = LazyConfig.load(path)
+    for override in overrides:
+        _check_override(cfg, override)
+    try:
+        return LazyConfig.apply_overrides(cfg, overrides)
+    except (OverrideParseException, KeyError) as error:
+        raise UserError(f"cannot apply the overrides {' '.join(overrides)} ({str(error).splitlines()[0]})") from error
+
+
+def _check_override(cfg: DictConfig, override: str) -> None:
+    key, separator, _ = override.partition("=")
+    if not separator:
+        raise UserError(f"{override}: an override has the form key=value")
+    missing = object()
+    if key.startswith("+") or OmegaConf.select(cfg, key, default=missing) is not missing:
+        return
+    parent, _, name = key.rpartition(".")
+    siblings = OmegaConf.select(cfg, parent) if parent else cfg
+    close = difflib.get_close_matches(name, list(siblings) if isinstance(siblings, DictConfig) else [], n=1)
+    hint = f"did you mean {'.'.join(filter(None, (parent, close[0])))}?" if close else "check the config file"
+    raise UserError(f"{override}: the config has no such key; {hint} (+{override} adds it)")
+
+
+def setup(cfg: DictConfig) -> None:
+    """Make the output folder, log and save the config there, choose the device and seed this process's generators."""
+    os.makedirs(cfg.train.output_dir, exist_ok=True)
+    for name in ("detectron2", "fvcore", "la_det"):
+        setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
+    if cfg.train.device == "auto":
+        cfg.train.device = "cuda" if torch.cuda.is_available() else "cpu"
+    if cfg.train.deterministic:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.deterministic = True
+    auto_scale_lr(cfg)
+    if comm.is_main_process():
+        LazyConfig.save(cfg, os.path.join(cfg.train.output_dir, "config.yaml"))
+    seed_all_rng(cfg.train.seed + comm.get_rank())
+    logger.info("%d process(es) on %s, output in %s", comm.get_world_size(), cfg.train.device, cfg.train.output_dir)
+
+
+def auto_scale_lr(cfg: DictConfig) -> None:
+    """Fit the schedule to `total_batch_size`: learning rate linearly, iterations (and with them steps) inversely.
+
+    The learning-rate multipliers of configs/common/schedules.py are functions of the relative progress, so the steps
+    and the warm-up keep their place in it.
+    """
+    factor = cfg.dataloader.train.total_batch_size / cfg.train.auto_scale_lr.reference_batch_size
+    if not cfg.train.auto_scale_lr.enabled or factor == 1:
+        return
+    cfg.train.auto_scale_lr.enabled = False  # the saved config is the scaled one
+    old = (cfg.optimizer.lr, cfg.train.max_iter)
+    cfg.optimizer.lr = old[0] * factor
+    cfg.train.max_iter = round(old[1] / factor)
+    logger.info(
+        "auto_scale_lr: batch size %d instead of %d: learning rate %g -> %g, iterations %d -> %d",
+        cfg.dataloader.train.total_batch_size,
+        cfg.train.auto_scale_lr.reference_batch_size,
+        old[0],
+        cfg.optimizer.lr,
+        old[1],
+        cfg.train.max_iter,
+    )

@@ -1,0 +1,152 @@
+"""Training and evaluation of a LazyConfig: what `tools/train_net.py` runs in every process."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from detectron2.config import instantiate
+from detectron2.engine import hooks
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.evaluation import inference_on_dataset
+from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
+from omegaconf import DictConfig
+from tabulate import tabulate
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from la_det.checkpoint import Checkpointer
+from la_det.engine.hooks import CheckpointHook
+from la_det.engine.metrics_file import drop_metrics_from
+from la_det.engine.setup import load_config, setup
+from la_det.engine.trainer import Trainer
+from la_det.engine.visualize import save_predictions
+from la_det.errors import one_line_errors
+
+logger = logging.getLogger(__name__)
+
+Results = Mapping[str, Mapping[str, float]]
+
+
+def main(args: argparse.Namespace) -> None:
+    """Train or evaluate as `args` (of tools/train_net.py) says."""
+    with one_line_errors():
+        cfg = load_config(args.config_file, args.opts)
+        setup(cfg)
+        if args.eval_only:
+            evaluate_checkpoint(cfg)
+        else:
+            train(cfg, resume=args.resume)
+
+
+def train(cfg: DictConfig, resume: bool = False) -> Results:
+    """Train `cfg.model`, from the last checkpoint in the output folder if `resume`; return the last evaluation."""
+    model = instantiate(cfg.model).to(cfg.train.device)
+    logger.info("%s with %.2f M parameters", type(model).__name__, sum(p.numel() for p in model.parameters()) / 1e6)
+    ema = build_ema(cfg, model)
+    cfg.optimizer.params.model = model
+    loader = instantiate(cfg.dataloader.train)
+    trainer = Trainer(
+        create_ddp_model(model, device_ids=_ddp_devices(model), **cfg.train.ddp),
+        loader,
+        instantiate(cfg.optimizer),
+        amp_dtype=getattr(torch, cfg.train.amp.dtype) if cfg.train.amp.enabled else None,
+        grad_accum_steps=cfg.train.grad_accum_steps,
+        clip_grad_norm=cfg.train.clip_grad.max_norm,
+        clip_per_parameter=cfg.train.clip_grad.per_parameter,
+        ema=ema,
+        output_dir=cfg.train.output_dir,
+    )
+    checkpointer = build_checkpointer(cfg, model, ema, trainer=trainer)
+    resume = resume and checkpointer.has_checkpoint()
+    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
+    start = trainer.iter + 1 if resume else 0  # a checkpoint holds the iteration that it was saved after
+    loader.batch_sampler.start = start
+
+    results: Results = {}
+
+    def evaluate() -> Results:
+        nonlocal results
+        results = evaluate_model(cfg, model, ema)
+        return results
+
+    trainer.register_hooks(
+        [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+            CheckpointHook(checkpointer, **cfg.train.checkpointer),
+            hooks.EvalHook(cfg.train.eval_period, evaluate),
+            hooks.PeriodicWriter(_writers(cfg, start), cfg.train.log_period) if comm.is_main_process() else None,
+        ]
+    )
+    trainer.train(start, cfg.train.max_iter)
+    if comm.is_main_process():
+        save_predictions(model, cfg.dataloader.test, Path(cfg.train.output_dir, "predictions.png"))
+    return results
+
+
+def evaluate_checkpoint(cfg: DictConfig) -> Results:
+    """Evaluate the checkpoint `cfg.train.init_checkpoint`, its EMA weights too if `cfg.train.ema.enabled`."""
+    model = instantiate(cfg.model).to(cfg.train.device)
+    ema = build_ema(cfg, model)
+    checkpointer = build_checkpointer(cfg, model, ema, strict=True)
+    checkpointer.load(cfg.train.init_checkpoint)
+    return evaluate_model(cfg, model, ema)
+
+
+def evaluate_model(cfg: DictConfig, model: nn.Module, ema: AveragedModel | None = None) -> Results:
+    """Run `cfg.dataloader.evaluator` and log its table; results of the EMA weights are those of tasks `<task>_ema`."""
+    models = {"": model} if ema is None else {"": model, "_ema": ema.module}
+    results = {}
+    for suffix, evaluated in models.items():
+        loader, evaluator = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+        metrics = inference_on_dataset(evaluated, loader, evaluator)
+        results |= {f"{task}{suffix}": values for task, values in metrics.items()}
+    if results:  # only the main process has them
+        logger.info("Results:\n%s", results_table(results))
+    return results
+
+
+def results_table(results: Results) -> str:
+    """One row per task with its metrics; per-category ones (`AP-<name>`) are left out."""
+    rows = [
+        {"task": task} | {name: value for name, value in metrics.items() if "-" not in name}
+        for task, metrics in results.items()
+    ]
+    return tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=".2f")
+
+
+def build_ema(cfg: DictConfig, model: nn.Module) -> AveragedModel | None:
+    """Moving average of parameters and buffers with `cfg.train.ema.decay`, if it is enabled."""
+    if not cfg.train.ema.enabled:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.train.ema.decay), use_buffers=True)
+
+
+def build_checkpointer(
+    cfg: DictConfig, model: nn.Module, ema: AveragedModel | None, strict: bool = False, **checkpointables: object
+) -> Checkpointer:
+    """Checkpointer of the output folder for the model, its EMA if there is one, and `checkpointables`."""
+    if ema is not None:
+        checkpointables["ema"] = ema
+    return Checkpointer(
+        model, cfg.train.output_dir, allow_pickle=cfg.train.allow_pickle, strict=strict, **checkpointables
+    )
+
+
+def _ddp_devices(model: nn.Module) -> list[int] | None:
+    return [comm.get_local_rank()] if next(model.parameters()).is_cuda else None
+
+
+def _writers(cfg: DictConfig, start: int) -> list[EventWriter]:
+    metrics = Path(cfg.train.output_dir, "metrics.json")
+    drop_metrics_from(metrics, start)
+    return [
+        CommonMetricPrinter(cfg.train.max_iter),
+        JSONWriter(str(metrics), window_size=1),  # exact values, so that runs can be compared to the last bit
+        TensorboardXWriter(cfg.train.output_dir),
+    ]

@@ -1,0 +1,3 @@
+"""Evaluators for Detectron2."""
+
+from la_det.evaluation.coco import COCOEvaluator as COCOEvaluator
