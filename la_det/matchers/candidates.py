@@ -4,6 +4,8 @@ The points of a level form a grid, so those strictly inside a box are a rectangl
 arithmetic: O(G L) work to find the rectangles, O(P) to list their P cells.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -44,8 +46,8 @@ def _points_in_windows(priors: Priors, targets: Targets, windows: Tensor) -> Pai
         raise ValueError(f"grid candidates need one prior per cell, this branch has {priors.per_cell}")
     sizes = torch.tensor(priors.grid_sizes, device=windows.device)  # [L, 2] rows, columns
     strides = torch.tensor(priors.level_strides, device=windows.device, dtype=torch.float32).unsqueeze(-1)
-    first = _first_cell(windows[..., :2], strides, priors.offset, torch.le)
-    last = _first_cell(windows[..., 2:], strides, priors.offset, torch.lt)
+    first = _first_cell(windows[..., :2], strides, priors, torch.le)
+    last = _first_cell(windows[..., 2:], strides, priors, torch.lt)
     columns_rows = sizes.flip(-1)
     first = first.clamp(min=0).minimum(columns_rows)
     extent = (last.clamp(min=0).minimum(columns_rows) - first).clamp(min=0)  # [G, L, 2] cells in x and y
@@ -64,13 +66,14 @@ def _points_in_windows(priors: Priors, targets: Targets, windows: Tensor) -> Pai
     return Pairs(targets.image[gt], prior, gt)
 
 
-def _first_cell(bound: Tensor, stride: Tensor, offset: float, before) -> Tensor:
+def _first_cell(bound: Tensor, stride: Tensor, priors: Priors, before: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Index of the first cell along each axis whose point is not `before` the bound.
 
     The division only guesses; points themselves are compared, so that rounding cannot move a cell across a border.
     """
     # Far-away and non-finite bounds must not overflow the integers; no grid is that large.
-    cell = (bound / stride - offset).floor().nan_to_num(nan=0.0).clamp(-(2**30), 2**30).to(torch.int64) - 1
+    guess = ((bound - priors.shift) / stride - priors.offset).floor()
+    cell = guess.nan_to_num(nan=0.0).clamp(-(2**30), 2**30).to(torch.int64) - 1
     for _ in range(3):
-        cell = cell + before((cell + offset) * stride, bound).to(cell.dtype)
+        cell = cell + before((cell + priors.offset) * stride + priors.shift, bound).to(cell.dtype)
     return cell

@@ -7,11 +7,12 @@ G ground truths (over the whole batch), P pairs.
 from la_det.structures.assignment import Assignment, Negatives, Pairs
 from la_det.structures.box_codec import BoxCodec, DeltaCodec, LTRBCodec
 from la_det.structures.predictions import DensePredictions
-from la_det.structures.priors import PointGenerator, Priors
+from la_det.structures.priors import AnchorGenerator, PointGenerator, Priors
 from la_det.structures.score import Score
 from la_det.structures.targets import Targets
 
 __all__ = [
+    "AnchorGenerator",
     "Assignment",
     "BoxCodec",
     "DeltaCodec",

@@ -1,7 +1,7 @@
 """Where predictions live: points, and optionally anchor boxes, over all levels of one branch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
@@ -20,7 +20,8 @@ class Priors:
         levels: [R] index of each prior's level.
         grid_sizes: (rows, columns) of each level.
         level_strides: stride of each level, pixels.
-        offset: cell (row i, column j) of a level with stride s has its point at ((j + offset) s, (i + offset) s).
+        offset, shift: cell (row i, column j) of a level with stride s has its point at
+            ((j + offset) s + shift, (i + offset) s + shift).
         boxes: [R, 4] anchors, XYXY pixels, for branches that have them.
         per_cell: A, the number of priors of a cell.
     """
@@ -31,6 +32,7 @@ class Priors:
     grid_sizes: tuple[tuple[int, int], ...]
     level_strides: tuple[int, ...]
     offset: float = 0.5
+    shift: float = 0.0
     boxes: Tensor | None = None
     per_cell: int = 1
 
@@ -49,18 +51,22 @@ class PointGenerator:
     Args:
         strides: of the levels, pixels.
         offset: position of the point inside its cell, in cells: 0.5 is the centre, 0 the top-left corner.
+        shift: added to both coordinates of every point, pixels.
     """
 
-    def __init__(self, *, strides: Sequence[int] = (8, 16, 32, 64, 128), offset: float = 0.5):
+    per_cell = 1
+
+    def __init__(self, *, strides: Sequence[int] = (8, 16, 32, 64, 128), offset: float = 0.5, shift: float = 0.0):
         self.strides = tuple(strides)
         self.offset = offset
+        self.shift = shift
 
     def __call__(self, grid_sizes: Sequence[tuple[int, int]], device: torch.device) -> Priors:
         """Priors for feature maps of these (rows, columns), finest level first."""
         points, strides, levels = [], [], []
         for level, ((h, w), s) in enumerate(zip(grid_sizes, self.strides, strict=True)):
-            y = (torch.arange(h, device=device, dtype=torch.float32) + self.offset) * s
-            x = (torch.arange(w, device=device, dtype=torch.float32) + self.offset) * s
+            y = (torch.arange(h, device=device, dtype=torch.float32) + self.offset) * s + self.shift
+            x = (torch.arange(w, device=device, dtype=torch.float32) + self.offset) * s + self.shift
             grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
             points.append(torch.stack([grid_x, grid_y], -1).flatten(0, 1))
             strides.append(torch.full((h * w,), float(s), device=device))
@@ -72,4 +78,51 @@ class PointGenerator:
             tuple((int(h), int(w)) for h, w in grid_sizes),
             self.strides,
             self.offset,
+            self.shift,
+        )
+
+
+class AnchorGenerator:
+    """A = ratios x sizes anchor boxes per cell, around its point; priors of a cell are ordered ratio by ratio.
+
+    Args:
+        strides: of the levels, pixels.
+        sizes: sides of the square anchors, in strides of their level (the square root of the area for other ratios).
+        ratios: height / width.
+        offset, shift: of the points, see `PointGenerator`.
+    """
+
+    def __init__(
+        self,
+        *,
+        strides: Sequence[int] = (8, 16, 32, 64, 128),
+        sizes: Sequence[float] = (4.0,),
+        ratios: Sequence[float] = (1.0,),
+        offset: float = 0.5,
+        shift: float = 0.0,
+    ):
+        self.strides = tuple(strides)
+        self.sizes = tuple(sizes)
+        self.ratios = tuple(ratios)
+        self.offset = offset
+        self.shift = shift
+
+    @property
+    def per_cell(self) -> int:
+        """A."""
+        return len(self.ratios) * len(self.sizes)
+
+    def __call__(self, grid_sizes: Sequence[tuple[int, int]], device: torch.device) -> Priors:
+        """Priors for feature maps of these (rows, columns), finest level first."""
+        points = PointGenerator(strides=self.strides, offset=self.offset, shift=self.shift)(grid_sizes, device)
+        half_sides = [(size / ratio**0.5 / 2, size * ratio**0.5 / 2) for ratio in self.ratios for size in self.sizes]
+        half = points.strides[:, None, None] * torch.tensor(half_sides, device=device)  # [cells, A, 2]
+        centers = points.points.unsqueeze(1)
+        return replace(
+            points,
+            points=points.points.repeat_interleave(self.per_cell, 0),
+            strides=points.strides.repeat_interleave(self.per_cell),
+            levels=points.levels.repeat_interleave(self.per_cell),
+            boxes=torch.cat([centers - half, centers + half], -1).flatten(0, 1),
+            per_cell=self.per_cell,
         )

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from la_det.modeling.heads.tower import init_head_conv, on_levels
-from la_det.structures import BoxCodec, DensePredictions, LTRBCodec, PointGenerator
+from la_det.structures import AnchorGenerator, BoxCodec, DensePredictions, LTRBCodec, PointGenerator
 
 BOX_ACTIVATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "linear": lambda x, stride: x,
@@ -36,7 +36,7 @@ class Predictor(nn.Module):
         *,
         in_channels: int = 256,
         num_classes: int = 80,
-        priors: PointGenerator,
+        priors: PointGenerator | AnchorGenerator,
         codec: BoxCodec | None = None,
         box_activation: Literal["linear", "relu_stride", "exp"] = "relu_stride",
         quality_on: Literal["cls", "box"] | None = None,
@@ -47,9 +47,10 @@ class Predictor(nn.Module):
         self.codec = codec or LTRBCodec()
         self.box_activation = box_activation
         self.quality_on = quality_on
-        self.logits = nn.Conv2d(in_channels, num_classes, 3, padding=1)
-        self.boxes = nn.Conv2d(in_channels, 4, 3, padding=1)
-        self.quality = nn.Conv2d(in_channels, 1, 3, padding=1) if quality_on else None
+        a = priors.per_cell
+        self.logits = nn.Conv2d(in_channels, a * num_classes, 3, padding=1)
+        self.boxes = nn.Conv2d(in_channels, a * 4, 3, padding=1)
+        self.quality = nn.Conv2d(in_channels, a, 3, padding=1) if quality_on else None
         self.apply(init_head_conv)
         nn.init.constant_(self.logits.bias, -math.log((1 - prior_prob) / prior_prob))
 
