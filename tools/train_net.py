@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
-"""Train or evaluate a LazyConfig, in one process, several (`--num-gpus`), or under torchrun."""
+"""Train or evaluate a LazyConfig: in one process, in several (--num-gpus), or under torchrun."""
 
 from __future__ import annotations
 
 import argparse
 
-from detectron2.engine import default_argument_parser
-
+from la_det.data.own_dataset import FORMAT
 from la_det.engine.launch import launch
 from la_det.engine.train import main
 
@@ -15,23 +14,33 @@ examples:
   train:              %(prog)s --config-file projects/POTO/configs/poto_r18_fpn_shapes_tiny.py
   go on after a stop: %(prog)s --config-file CONFIG --resume
   evaluate:           %(prog)s --config-file CONFIG --eval-only train.init_checkpoint=output/model_final.pth
+  change an option:   %(prog)s --config-file CONFIG train.max_iter=5000 optimizer.lr=0.005
   own data:           %(prog)s --config-file CONFIG --dataset coco:train_images,train.json,val_images,val.json
   8 GPUs:             %(prog)s --config-file CONFIG --num-gpus 8
   torchrun:           torchrun --nproc-per-node 8 %(prog)s --config-file CONFIG
+
+All options of a config are listed in its output folder's config.yaml, which is itself a config file.
 """
 
 
-def parse_args() -> argparse.Namespace:
-    parser = default_argument_parser(epilog=EXAMPLES)
-    parser.description = __doc__
-    parser.add_argument(
-        "--dataset",
-        metavar="coco:IMAGES,JSON[,IMAGES,JSON]",
-        help="train on this COCO-format data, evaluate on the second pair (else on the first); sets the class count",
+def build_parser() -> argparse.ArgumentParser:
+    """The command line; Detectron2's flags keep their names."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    return parser.parse_args()
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="LazyConfig file (.py or .yaml)")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate train.init_checkpoint")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in train.output_dir")
+    parser.add_argument(
+        "--dataset", metavar=FORMAT, help="own data: for training, and for evaluation; sets the number of classes"
+    )
+    parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine, each with one GPU (or CPU)")
+    parser.add_argument("--num-machines", type=int, default=1, help="machines that take part")
+    parser.add_argument("--machine-rank", type=int, default=0, help="number of this machine, from 0")
+    parser.add_argument("--dist-url", default="tcp://127.0.0.1:29511", help="where the processes meet (machine 0)")
+    parser.add_argument("opts", nargs="*", metavar="key=value", help="options of the config to change")
+    return parser
 
 
 if __name__ == "__main__":
-    args = parse_args()
-    launch(main, args)
+    launch(main, build_parser().parse_intermixed_args())

@@ -57,7 +57,7 @@ class Checkpointer(DetectionCheckpointer):
             file.write(path.name.encode())
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Load the last checkpoint, which must fit exactly, if `resume` and there is one; else the weights at `path`."""
+        """Load the last checkpoint if `resume` and there is one, demanding that it fits; else the weights at `path`."""
         self.strict = self.strict or (resume and self.has_checkpoint())
         return super().resume_or_load(path, resume=resume)
 

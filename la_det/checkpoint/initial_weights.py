@@ -25,7 +25,7 @@ _RENAMES = (
 
 
 def torchvision_weights(path: str) -> dict[str, Tensor]:
-    """Weights at `torchvision://resnet{18,34,50,101}` (IMAGENET1K_V1, for RGB images), from torch.hub's cache or the net.
+    """Weights at `torchvision://resnet{18,34,50,101}` (IMAGENET1K_V1, for RGB images), downloaded or from the cache.
 
     Raises:
         UserError: for another name, or when the file is neither cached nor to be had.

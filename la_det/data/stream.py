@@ -46,10 +46,10 @@ class TrainStream(Sampler[list[Key]]):
 
     def _batches(self) -> Iterator[list[Key]]:
         buckets: dict[int, list[Key]] = defaultdict(list)
-        positions = itertools.count(comm.get_rank(), comm.get_world_size())
-        for key in zip(positions, TrainingSampler(len(self.groups), seed=self.seed)):
-            group = self.groups[key[1]]
-            buckets[group].append(key)
+        rank, world_size = comm.get_rank(), comm.get_world_size()
+        for i, index in enumerate(TrainingSampler(len(self.groups), seed=self.seed)):
+            group = self.groups[index]
+            buckets[group].append((rank + i * world_size, index))
             if len(buckets[group]) == self.batch_size:
                 yield buckets.pop(group)
 
@@ -70,18 +70,18 @@ class SeededDataset(Dataset):
 
 @contextmanager
 def seeded(*entropy: int) -> Iterator[None]:
-    """Seed Python's, NumPy's and torch's (CPU) generators inside the context and restore them after it.
+    """Seed the generators that augmentations use (Python's, NumPy's legacy and torch's CPU one) inside the context.
 
-    Restoring matters without loader workers, where the model's own randomness shares the process.
+    They are restored after it: without loader workers the model's own randomness shares the process.
     """
-    python, numpy = random.getstate(), np.random.get_state()
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     seeds = np.random.SeedSequence(entropy).generate_state(3).tolist()
     with torch.random.fork_rng(devices=[]):
         random.seed(seeds[0])
-        np.random.seed(seeds[1])
+        np.random.seed(seeds[1])  # noqa: NPY002
         torch.random.default_generator.manual_seed(seeds[2])
         try:
             yield
         finally:
             random.setstate(python)
-            np.random.set_state(numpy)
+            np.random.set_state(numpy)  # noqa: NPY002

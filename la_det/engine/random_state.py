@@ -11,7 +11,7 @@ import torch
 
 def get_random_state() -> dict[str, Any]:
     """State of Python's, NumPy's, torch's and, where CUDA is in use, this process's current CUDA generator."""
-    _, keys, position, has_gauss, gauss = np.random.get_state()
+    _, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
     state = {
         "python": random.getstate(),
         "numpy": (torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
@@ -26,7 +26,7 @@ def set_random_state(state: dict[str, Any]) -> None:
     """Restore what `get_random_state` returned."""
     random.setstate(state["python"])
     keys, *rest = state["numpy"]
-    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *rest))
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])

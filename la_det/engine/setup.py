@@ -14,6 +14,7 @@ from detectron2.utils.logger import setup_logger
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
+from la_det.data.own_dataset import use_own_dataset
 from la_det.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -46,8 +47,12 @@ def _check_override(cfg: DictConfig, override: str) -> None:
     raise UserError(f"{override}: the config has no such key; {hint} (+{override} adds it)")
 
 
-def setup(cfg: DictConfig) -> None:
-    """Make the output folder, log and save the config there, choose the device and seed this process's generators."""
+def setup(cfg: DictConfig, dataset: str | None = None) -> None:
+    """Make the output folder, log and save the config there, choose the device and seed this process's generators.
+
+    Args:
+        dataset: one's own data in the form of `la_det.data.own_dataset.FORMAT`.
+    """
     os.makedirs(cfg.train.output_dir, exist_ok=True)
     for name in ("detectron2", "fvcore", "la_det"):
         setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
@@ -56,6 +61,8 @@ def setup(cfg: DictConfig) -> None:
     if cfg.train.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.deterministic = True
+    if dataset:
+        use_own_dataset(cfg, dataset)
     auto_scale_lr(cfg)
     if comm.is_main_process():
         LazyConfig.save(cfg, os.path.join(cfg.train.output_dir, "config.yaml"))

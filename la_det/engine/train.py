@@ -20,6 +20,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from la_det.checkpoint import Checkpointer
+from la_det.data.records import check_num_classes
 from la_det.engine.hooks import CheckpointHook
 from la_det.engine.metrics_file import drop_metrics_from
 from la_det.engine.setup import load_config, setup
@@ -36,7 +37,7 @@ def main(args: argparse.Namespace) -> None:
     """Train or evaluate as `args` (of tools/train_net.py) says."""
     with one_line_errors():
         cfg = load_config(args.config_file, args.opts)
-        setup(cfg)
+        setup(cfg, args.dataset)
         if args.eval_only:
             evaluate_checkpoint(cfg)
         else:
@@ -50,6 +51,7 @@ def train(cfg: DictConfig, resume: bool = False) -> Results:
     ema = build_ema(cfg, model)
     cfg.optimizer.params.model = model
     loader = instantiate(cfg.dataloader.train)
+    check_num_classes(cfg.dataloader.train.dataset.names, cfg.model.num_classes)
     trainer = Trainer(
         create_ddp_model(model, device_ids=_ddp_devices(model), **cfg.train.ddp),
         loader,
@@ -104,6 +106,7 @@ def evaluate_model(cfg: DictConfig, model: nn.Module, ema: AveragedModel | None 
     results = {}
     for suffix, evaluated in models.items():
         loader, evaluator = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+        check_num_classes(cfg.dataloader.test.dataset.names, cfg.model.num_classes)
         metrics = inference_on_dataset(evaluated, loader, evaluator)
         results |= {f"{task}{suffix}": values for task, values in metrics.items()}
     if results:  # only the main process has them

@@ -121,8 +121,9 @@ class Trainer(TrainerBase):
             mean /= comm.get_world_size()
         local_values, mean_values = torch.stack((local, mean)).tolist()  # the trainer's one host sync per step
         if not math.isfinite(sum(mean_values)):
-            self._stop(dict(zip(losses, local_values)), batch)
-        self.storage.put_scalars(data_time=data_time, total_loss=sum(mean_values), **dict(zip(losses, mean_values)))
+            self._stop(dict(zip(losses, local_values, strict=True)), batch)
+        means = dict(zip(losses, mean_values, strict=True))
+        self.storage.put_scalars(data_time=data_time, total_loss=sum(mean_values), **means)
 
     def _stop(self, losses: dict[str, float], batch: list[dict]) -> None:
         bad = {name: value for name, value in losses.items() if not math.isfinite(value)}

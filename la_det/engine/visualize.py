@@ -41,11 +41,17 @@ def _draw_pair(model: nn.Module, record: dict, mapper, metadata, min_score: floa
     instances = model([mapper(record)])[0]["instances"].to("cpu")
     image = read_image(record["file_name"], "RGB")
     scale = max(1.0, MIN_SIDE / min(image.shape[:2]))
-    truth = Visualizer(image, metadata, scale=scale).draw_dataset_dict(record)
+    truth = Visualizer(image, metadata, scale=scale).draw_dataset_dict(_boxes_only(record))
     detected = Visualizer(image, metadata, scale=scale).draw_instance_predictions(
         instances[instances.scores >= min_score]
     )
     return np.concatenate((truth.get_image(), detected.get_image()), axis=1)
+
+
+def _boxes_only(record: dict) -> dict:
+    """The record without masks, which would hide the objects."""
+    boxes = [{key: value for key, value in a.items() if key != "segmentation"} for a in record.get("annotations", [])]
+    return record | {"annotations": boxes}
 
 
 def _grid(images: list[np.ndarray], columns: int, gap: int = 8) -> np.ndarray:

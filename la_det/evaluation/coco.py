@@ -46,7 +46,7 @@ class COCOEvaluator(_COCOEvaluator):
                 detection["category_id"] = dataset_id[detection["category_id"]]
 
     def _evaluate_task(self, detections: list[dict], task: str, img_ids: list[int] | None) -> COCOeval_faster:
-        # Sizes (small, medium, large) are those of masks in mask AP, which COCO's code takes from the box if there is one.
+        # COCO's code takes a detection's size (small, medium, large) from its box if it has one.
         left_out = {"bbox"} if task == "segm" else {"segmentation"}
         copies = [{key: d[key] for key in d.keys() - left_out} for d in detections]  # loadRes writes into them
         evaluation = COCOeval_faster(self._truth, self._truth.loadRes(copies), task)
