@@ -9,6 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.utils.file_io import PathHandler, PathManager
 
+from .crowdhuman import register_crowdhuman
 from .shapes import SHAPES, SPLITS, ShapesSpec, make_shapes
 
 DATASETS_ROOT = Path(os.getenv("DETECTRON2_DATASETS", "datasets")).expanduser()
@@ -59,3 +60,7 @@ def register_shapes(spec: ShapesSpec, root: Path) -> None:
 
 for _spec in SHAPES.values():
     register_shapes(_spec, DATASETS_ROOT)
+
+for _split in SPLITS:
+    _folder = DATASETS_ROOT / "CrowdHuman"
+    register_crowdhuman(f"crowdhuman_{_split}", _folder / f"annotation_{_split}.odgt", _folder / "Images")

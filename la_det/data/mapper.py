@@ -1,0 +1,52 @@
+"""From dataset dicts to training examples, with ignored boxes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from detectron2 import data as detectron2_data
+from detectron2.structures import BitMasks, PolygonMasks
+
+
+class DatasetMapper(detectron2_data.DatasetMapper):
+    """Detectron2's mapper with a choice of what becomes of `iscrowd` annotations, its ignored boxes.
+
+    Differences to Detectron2's, all in training:
+
+    - `ignored="keep"`: they stay among the instances, marked in `instances.ignored` [G] bool, with the class of
+      their annotation (LLA and its baselines); `"drop"`: they are removed, as Detectron2 does, so that their region
+      is background (DeFCN, o2f, DATE).
+    - An image without annotations becomes an example without instances that has the fields of all others.
+
+    Boxes that are empty after augmentation and clipping are dropped, as in Detectron2.
+    """
+
+    def __init__(self, is_train: bool, *, ignored: Literal["drop", "keep"] = "drop", **kwargs):
+        """Takes Detectron2's arguments and `ignored`.
+
+        Raises:
+            ValueError: `ignored` is neither "drop" nor "keep".
+        """
+        super().__init__(is_train, **kwargs)
+        if ignored not in ("drop", "keep"):
+            raise ValueError(f'ignored is {ignored!r}; it must be "drop" or "keep"')
+        self.keep_ignored = ignored == "keep"
+
+    def __call__(self, dataset_dict: dict) -> dict:
+        return super().__call__({"annotations": [], **dataset_dict} if self.is_train else dataset_dict)
+
+    def _transform_annotations(self, dataset_dict: dict, transforms, image_shape: tuple[int, int]) -> None:
+        if self.keep_ignored:
+            for annotation in dataset_dict["annotations"]:
+                # Detectron2 drops iscrowd, and boxes without telling which: the mark travels as a negative class.
+                if annotation.pop("iscrowd", 0):
+                    annotation["category_id"] = ~annotation["category_id"]
+        super()._transform_annotations(dataset_dict, transforms, image_shape)
+        instances = dataset_dict["instances"]
+        if self.keep_ignored:
+            instances.ignored = instances.gt_classes < 0
+            instances.gt_classes = torch.where(instances.ignored, ~instances.gt_classes, instances.gt_classes)
+        if self.use_instance_mask and not instances.has("gt_masks"):
+            polygons = self.instance_mask_format == "polygon"
+            instances.gt_masks = PolygonMasks([]) if polygons else BitMasks(torch.zeros(0, *image_shape))

@@ -1,0 +1,126 @@
+"""Detectron2 evaluator for CrowdHuman, and the files that its official evaluators read."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.structures import BoxMode
+from detectron2.utils import comm
+
+from la_det.data.crowdhuman import is_ignored, read_odgt
+from la_det.errors import UserError
+
+from .crowdhuman_metrics import Detections, GroundTruth, evaluate_crowdhuman
+
+
+def read_ground_truths(odgt: str | Path, image_root: str | Path | None = None) -> list[GroundTruth]:
+    """Full-body boxes of an annotation file, in its order; errors as of :func:`la_det.data.crowdhuman.read_odgt`."""
+    return [
+        GroundTruth(
+            image_id=record["ID"],
+            size=(record["height"], record["width"]),
+            boxes=np.array([box["fbox"] for box in record["gtboxes"]], dtype=np.float64).reshape(-1, 4),
+            ignored=np.array([is_ignored(box) for box in record["gtboxes"]], dtype=bool),
+        )
+        for record in read_odgt(odgt, image_root)
+    ]
+
+
+def read_detections(path: str | Path) -> dict[Hashable, Detections]:
+    """Read a detection file of the official form: a line `{"ID", "dtboxes": [{"box": XYWH, "score"}]}` per image.
+
+    A repeated ID replaces the earlier one.
+
+    Raises:
+        UserError: naming the file and the line that is damaged.
+    """
+    detections = {}
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                record = json.loads(line)
+                boxes = np.array([box["box"] for box in record["dtboxes"]], dtype=np.float64).reshape(-1, 4)
+                scores = np.array([box["score"] for box in record["dtboxes"]], dtype=np.float64)
+                detections[record["ID"]] = Detections(boxes, scores)
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(
+                    f"{path}, line {number}: not a detection record ({error!r}); write the file again"
+                ) from error
+    return detections
+
+
+def write_detections(path: str | Path, detections: Mapping[Hashable, Detections]) -> None:
+    """Write the file that :func:`read_detections` and the official evaluators read."""
+    with open(path, "w", encoding="utf-8") as file:
+        for image_id, dets in detections.items():
+            boxes = [
+                {"box": box, "score": score, "tag": 1}
+                for box, score in zip(dets.boxes.tolist(), dets.scores.tolist(), strict=True)
+            ]
+            file.write(json.dumps({"ID": image_id, "dtboxes": boxes}) + "\n")
+
+
+class CrowdHumanEvaluator(DatasetEvaluator):
+    """Detectron2 evaluator: AP, mMR, JI and Recall in percent, against the raw odgt annotations.
+
+    Takes every detection as it is given, with no score threshold and no limit per image: those are the detector's.
+    """
+
+    def __init__(self, dataset_name: str, distributed: bool = True, output_dir: str | None = None):
+        """
+        Args:
+            dataset_name: registered by :func:`la_det.data.crowdhuman.register_crowdhuman`.
+            distributed: gather the detections of all processes; only the main process then returns metrics.
+            output_dir: where to leave `crowdhuman_detections.odgt`, which the official evaluators read too.
+        """
+        self._dataset = MetadataCatalog.get(dataset_name)
+        self._distributed = distributed
+        self._output_dir = output_dir
+        self._logger = logging.getLogger(__name__)
+        self.reset()
+
+    def reset(self) -> None:
+        self._detections: dict[Hashable, Detections] = {}
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        for image, output in zip(inputs, outputs, strict=True):
+            instances = output["instances"].to("cpu")
+            # Double precision before the width is taken, as in the official dump.
+            boxes = instances.pred_boxes.tensor.double().numpy()
+            # Not by image_id: of the same data in COCO form those are numbers.
+            self._detections[Path(image["file_name"]).stem] = Detections(
+                boxes=BoxMode.convert(boxes, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS),
+                scores=instances.scores.double().numpy(),
+            )
+
+    def evaluate(self) -> OrderedDict:
+        detections = self._detections
+        if self._distributed:
+            gathered = comm.gather(detections, dst=0)
+            if not comm.is_main_process():
+                return OrderedDict()
+            detections = {stem: dets for part in gathered for stem, dets in part.items()}
+
+        ground_truths = read_ground_truths(self._dataset.odgt_file, self._dataset.image_root)
+        ids = {str(gt.image_id): gt.image_id for gt in ground_truths}
+        detections = {ids.get(stem, stem): dets for stem, dets in detections.items()}
+        if self._output_dir:
+            Path(self._output_dir).mkdir(parents=True, exist_ok=True)
+            write_detections(Path(self._output_dir, "crowdhuman_detections.odgt"), detections)
+
+        result = evaluate_crowdhuman(ground_truths, detections, progress=True)
+        metrics = OrderedDict((name, 100 * getattr(result, name)) for name in ("AP", "mMR", "JI", "Recall"))
+        self._logger.info(
+            "CrowdHuman: %s (%d images, %d persons)",
+            ", ".join(f"{name} {value:.2f}" for name, value in metrics.items()),
+            result.num_images,
+            result.num_gt,
+        )
+        return OrderedDict(crowdhuman=metrics)

@@ -1,0 +1,156 @@
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
+from detectron2.structures import BoxMode
+from PIL import Image
+
+from la_det.data.crowdhuman import load_annotated_records, load_crowdhuman, read_odgt, register_crowdhuman
+from la_det.errors import UserError
+
+BOX = {"tag": "person", "fbox": [-3, 4, 10, 20], "vbox": [0, 4, 7, 20], "hbox": [0, 4, 3, 3], "extra": {"box_id": 0}}
+
+
+def write_odgt(path: Path, *records: dict | str) -> Path:
+    path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in records))
+    return path
+
+
+def write_image(path: Path, width: int, height: int, orientation: int | None = None) -> None:
+    exif = Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    path.parent.mkdir(exist_ok=True)
+    Image.new("RGB", (width, height)).save(path, exif=exif)
+
+
+def sized(image_id: str, *boxes: dict) -> dict:
+    return {"ID": image_id, "height": 40, "width": 60, "gtboxes": list(boxes)}
+
+
+def test_sizes_are_read_from_the_images_and_kept(tmp_path: Path) -> None:
+    write_image(tmp_path / "Images/1,a.jpg", 50, 30)
+    write_image(tmp_path / "Images/2,b.jpg", 50, 30, orientation=6)
+    records = [{"ID": "1,a", "gtboxes": []}, {"ID": "2,b", "gtboxes": []}, sized("3,c")]
+    odgt = write_odgt(tmp_path / "annotation.odgt", *records)
+    sizes = [(record["height"], record["width"]) for record in read_odgt(odgt, tmp_path / "Images")]
+    # Detectron2 turns an image as its EXIF orientation says.
+    assert sizes == [(30, 50), (50, 30), (40, 60)]
+    (tmp_path / "Images/1,a.jpg").unlink()
+    assert [(record["height"], record["width"]) for record in read_odgt(odgt, tmp_path / "Images")] == sizes
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "Images",
+        "annotation.odgt",
+        "annotation.odgt.sizes.json",
+    ]
+
+
+def test_sizes_need_no_writable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_image(tmp_path / "Images/a.jpg", 50, 30)
+    odgt = write_odgt(tmp_path / "annotation.odgt", {"ID": "a", "gtboxes": []})
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise PermissionError("read-only file system")
+
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)
+    assert read_odgt(odgt, tmp_path / "Images")[0]["height"] == 30
+
+
+def test_nothing_is_written_where_the_file_has_sizes(tmp_path: Path) -> None:
+    read_odgt(write_odgt(tmp_path / "annotation.odgt", sized("a")))
+    assert [path.name for path in tmp_path.iterdir()] == ["annotation.odgt"]
+
+
+@pytest.mark.parametrize(
+    ("damaged", "reason"),
+    [
+        ('{"ID": "b", "gtboxes": [', "not JSON"),
+        ("\udcff".encode("utf-8", "surrogateescape").decode("latin-1"), "not JSON"),
+        ("[1, 2]", '"ID"'),
+        ({"gtboxes": []}, '"ID"'),
+        ({"ID": "b"}, '"gtboxes"'),
+        (sized("a"), "before"),
+        (sized("b", {"tag": "person"}), '"fbox"'),
+        (sized("b", {"fbox": [0, 0, 1, 1]}), '"tag"'),
+        (sized("b", BOX, {**BOX, "fbox": [0, 0, 5]}), 'the "fbox" of box 1'),
+        (sized("b", {**BOX, "fbox": [0, 0, float("nan"), 5]}), '"fbox"'),
+        (sized("b", {**BOX, "fbox": [0, 0, -1, 5]}), '"fbox"'),
+        (sized("b", {**BOX, "extra": 3}), '"extra"'),
+        ({**sized("b"), "height": 0}, '"height"'),
+        ({"ID": "b", "gtboxes": []}, "no height and width"),
+    ],
+)
+def test_damaged_line(damaged: dict | str, reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    odgt = write_odgt(tmp_path / "annotation.odgt", sized("a", BOX), "", damaged, sized("c"))
+    with pytest.raises(UserError, match=f"annotation.odgt, line 3: .*{reason}.*--skip-bad"):
+        read_odgt(odgt)
+    with caplog.at_level(logging.WARNING, logger="la_det"):
+        assert [record["ID"] for record in read_odgt(odgt, skip_bad=True)] == ["a", "c"]
+    (warning,) = caplog.records
+    assert "left out 1 damaged lines" in warning.message and "line 3" in warning.message
+
+
+def test_missing_or_broken_image_is_named(tmp_path: Path) -> None:
+    odgt = write_odgt(tmp_path / "annotation.odgt", {"ID": "a", "gtboxes": []})
+    with pytest.raises(UserError, match="line 1: .*a.jpg"):
+        read_odgt(odgt, tmp_path)
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    with pytest.raises(UserError, match="line 1: .*a.jpg"):
+        read_odgt(odgt, tmp_path)
+    with pytest.raises(UserError, match="no usable line.*a.jpg"):
+        read_odgt(odgt, tmp_path, skip_bad=True)
+
+
+def test_unusable_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no usable line"):
+        read_odgt(write_odgt(tmp_path / "empty.odgt"))
+    with pytest.raises(UserError, match="missing.odgt"):
+        read_odgt(tmp_path / "missing.odgt")
+
+
+def test_dataset_dicts_in_detectron2(tmp_path: Path) -> None:
+    ignored = [{**BOX, "tag": "mask"}, {**BOX, "extra": {"ignore": 1}}]
+    odgt = write_odgt(tmp_path / "annotation.odgt", sized("1,a", BOX, *ignored), sized("2,b", *ignored), sized("3,c"))
+    register_crowdhuman("crowdhuman_test", odgt, tmp_path / "Images")
+    try:
+        first, second, third = get_detection_dataset_dicts("crowdhuman_test", filter_empty=False)
+        # Unlike with Detectron2's filter_empty, an image with ignored boxes only takes part.
+        assert load_annotated_records("crowdhuman_test") == [first, second]
+        assert MetadataCatalog.get("crowdhuman_test").thing_classes == ["person"]
+    finally:
+        DatasetCatalog.remove("crowdhuman_test")
+        MetadataCatalog.remove("crowdhuman_test")
+    assert first["file_name"] == str(tmp_path / "Images/1,a.jpg")
+    assert (first["image_id"], first["height"], first["width"]) == ("1,a", 40, 60)
+    assert first["annotations"][0] == {
+        "bbox": [-3, 4, 10, 20],
+        "bbox_mode": BoxMode.XYWH_ABS,
+        "category_id": 0,
+        "iscrowd": 0,
+    }
+    assert [[a["iscrowd"] for a in image["annotations"]] for image in (first, second)] == [[0, 1, 1], [1, 1]]
+    assert third["annotations"] == []
+
+
+def test_published_splits_are_registered_without_their_files() -> None:
+    import la_det.data  # noqa: F401
+
+    for split in ("train", "val"):
+        assert f"crowdhuman_{split}" in DatasetCatalog
+        metadata = MetadataCatalog.get(f"crowdhuman_{split}")
+        assert Path(metadata.odgt_file).parts[-2:] == ("CrowdHuman", f"annotation_{split}.odgt")
+        assert Path(metadata.image_root).parts[-2:] == ("CrowdHuman", "Images")
+
+
+def test_images_of_the_loader_have_the_size_of_the_dicts(tmp_path: Path) -> None:
+    from detectron2.data.detection_utils import check_image_size, read_image
+
+    write_image(tmp_path / "a.jpg", 50, 30, orientation=8)
+    odgt = write_odgt(tmp_path / "annotation.odgt", {"ID": "a", "gtboxes": []})
+    (image,) = load_crowdhuman(odgt, tmp_path)
+    pixels = read_image(image["file_name"], "BGR")
+    check_image_size(image, pixels)
+    assert np.shape(pixels) == (50, 30, 3)
