@@ -4,21 +4,23 @@ from detectron2.config import LazyCall as L
 from detectron2.modeling.backbone import FPN, BasicStem, ResNet
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
 
+from la_det.modeling.backbone import bottleneck_stages
+
 # MSRA / Caffe weights: BGR, stride in the 1x1 convolutions.
 msra_pixels = dict(pixel_mean=[103.53, 116.28, 123.675], pixel_std=[1.0, 1.0, 1.0], input_format="BGR")
 # torchvision weights: RGB, stride in the 3x3 convolutions.
 torchvision_pixels = dict(pixel_mean=[123.675, 116.28, 103.53], pixel_std=[58.395, 57.12, 57.375], input_format="RGB")
 
 
-def resnet_fpn(depth, *, stride_in_1x1=False, norm="FrozenBN", freeze_at=2, channels=256, p6_from="p5"):
+def resnet_fpn(depth, *, norm="FrozenBN", freeze_at=2, channels=256, p6_from="p5", **bottleneck):
     """C3-C5 of a ResNet to P3-P7.
 
-    `stride_in_1x1` is True for MSRA weights, and has no meaning below depth 50. `p6_from` is "p5" (the FPN output) or
-    "res5". Training from random weights wants norm="BN" and freeze_at=0.
+    `p6_from` is "p5" (the FPN output) or "res5". Training from random weights wants norm="BN" and freeze_at=0. From
+    depth 50 on, `bottleneck` are options of `bottleneck_stages`: stride_in_1x1=True for MSRA weights, ResNeXt's
+    num_groups and width_per_group, dcn_stages=["res3", "res4", "res5"] with offset_init.
     """
-    stages = L(ResNet.make_default_stages)(depth=depth, norm=norm)
-    if depth >= 50:
-        stages.stride_in_1x1 = stride_in_1x1
+    make_stages = bottleneck_stages if depth >= 50 else ResNet.make_default_stages
+    stages = L(make_stages)(depth=depth, norm=norm, **bottleneck)
     top_channels = channels if p6_from == "p5" else (512 if depth < 50 else 2048)
     return L(FPN)(
         bottom_up=L(ResNet)(

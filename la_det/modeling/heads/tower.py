@@ -2,6 +2,9 @@
 
 from torch import Tensor, nn
 
+from la_det.modeling.layers import ModulatedDeformConv2d
+from la_det.modeling.layers.deform_conv import OffsetInit
+
 
 class ConvTower(nn.Sequential):
     """[3x3 convolution -> GroupNorm -> ReLU] x n, weights shared by all levels.
@@ -12,6 +15,7 @@ class ConvTower(nn.Sequential):
         num_convs: n.
         groups: of the normalisation.
         bias: whether the convolutions have one.
+        last_dcn: makes the last convolution a modulated deformable one (DCNv2), with offsets that start so.
     """
 
     def __init__(
@@ -22,14 +26,19 @@ class ConvTower(nn.Sequential):
         num_convs: int = 4,
         groups: int = 32,
         bias: bool = True,
+        last_dcn: OffsetInit | None = None,
     ):
         channels = channels or in_channels
         layers: list[nn.Module] = []
         for i in range(num_convs):
-            conv = nn.Conv2d(in_channels if i == 0 else channels, channels, 3, padding=1, bias=bias)
+            inputs = in_channels if i == 0 else channels
+            if last_dcn is not None and i == num_convs - 1:
+                conv = ModulatedDeformConv2d(inputs, channels, bias=bias, offset_init=last_dcn)
+            else:
+                conv = nn.Conv2d(inputs, channels, 3, padding=1, bias=bias)
+                init_head_conv(conv)
             layers += [conv, nn.GroupNorm(groups, channels), nn.ReLU()]
         super().__init__(*layers)
-        self.apply(init_head_conv)
 
 
 def init_head_conv(module: nn.Module) -> None:

@@ -1,0 +1,57 @@
+"""Modulated deformable convolution (DCNv2: Zhu et al., CVPR 2019, section 3.2) on torchvision's operator."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import DeformConv2d
+
+OffsetInit = Literal["zeros", "normal", "kaiming_uniform"]
+
+OFFSET_INITS: dict[str, Callable[[Tensor], Tensor]] = {
+    "zeros": nn.init.zeros_,
+    "normal": partial(nn.init.normal_, std=0.01),
+    "kaiming_uniform": partial(nn.init.kaiming_uniform_, a=1),
+}
+
+
+class ModulatedDeformConv2d(DeformConv2d):
+    """3x3 convolution that samples its 9 taps at learnt offsets, each with a learnt weight in 0..1.
+
+    The 27 channels of `offset` are the taps' offsets in cells, (dy, dx) tap by tap, and then 9 logits of their weights.
+
+    Args:
+        in_channels, out_channels, stride, groups, bias: of the convolution.
+        norm: applied to its result.
+        offset_init: how the weight of the convolution that predicts offsets starts: "zeros" (the paper: no offset and
+            a weight of 0.5), "normal" (N(0, 0.01)) or "kaiming_uniform". Its bias starts at 0.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        norm: nn.Module | None = None,
+        offset_init: OffsetInit = "zeros",
+    ):
+        super().__init__(in_channels, out_channels, 3, stride=stride, padding=1, groups=groups, bias=bias)
+        if bias:
+            nn.init.zeros_(self.bias)
+        self.offset = nn.Conv2d(in_channels, 27, 3, stride=stride, padding=1)
+        OFFSET_INITS[offset_init](self.offset.weight)
+        nn.init.zeros_(self.offset.bias)
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, in_channels, h, w] to [N, out_channels, ceil(h / stride), ceil(w / stride)]."""
+        offset, modulation = self.offset(x).float().split((18, 9), dim=1)
+        # Under AMP too, positions need single precision, and torchvision's operator knows no bfloat16 on CPUs.
+        with torch.autocast(x.device.type, enabled=False):
+            sampled = super().forward(x.float(), offset, modulation.sigmoid()).to(x.dtype)
+        return sampled if self.norm is None else self.norm(sampled)
