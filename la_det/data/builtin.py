@@ -39,7 +39,8 @@ class ShapesPathHandler(PathHandler):
 def register_shapes(spec: ShapesSpec, root: Path) -> None:
     """Register `<spec.name>_train` and `<spec.name>_val`; nothing is generated before one of them is used.
 
-    Of a crowd, the dicts carry `bbox_vis` (XYWH) as well, and the metadata `odgt_file`.
+    Of a crowd, the dicts carry `bbox_vis` (XYWH) as well, and the metadata `odgt_file`; `<spec.name>_odgt_train` and
+    `<spec.name>_odgt_val` are the same boxes read from there.
     """
     PathManager.register_handler(ShapesPathHandler(spec, root))
     for split in SPLITS:
@@ -56,6 +57,7 @@ def register_shapes(spec: ShapesSpec, root: Path) -> None:
         )
         if spec.crowd:
             metadata.odgt_file = str(folder / "annotations" / f"{split}.odgt")
+            register_crowdhuman(f"{spec.name}_odgt_{split}", metadata.odgt_file, image_root)
 
 
 for _spec in SHAPES.values():

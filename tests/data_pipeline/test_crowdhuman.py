@@ -1,15 +1,20 @@
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
-from detectron2.structures import BoxMode
+from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
 
+from la_det.data.builtin import register_shapes
 from la_det.data.crowdhuman import load_annotated_records, load_crowdhuman, read_odgt, register_crowdhuman
+from la_det.data.shapes import SHAPES
 from la_det.errors import UserError
+from la_det.evaluation.crowdhuman import CrowdHumanEvaluator
 
 BOX = {"tag": "person", "fbox": [-3, 4, 10, 20], "vbox": [0, 4, 7, 20], "hbox": [0, 4, 3, 3], "extra": {"box_id": 0}}
 
@@ -136,8 +141,6 @@ def test_dataset_dicts_in_detectron2(tmp_path: Path) -> None:
 
 
 def test_published_splits_are_registered_without_their_files() -> None:
-    import la_det.data  # noqa: F401
-
     for split in ("train", "val"):
         assert f"crowdhuman_{split}" in DatasetCatalog
         metadata = MetadataCatalog.get(f"crowdhuman_{split}")
@@ -154,3 +157,25 @@ def test_images_of_the_loader_have_the_size_of_the_dicts(tmp_path: Path) -> None
     pixels = read_image(image["file_name"], "BGR")
     check_image_size(image, pixels)
     assert np.shape(pixels) == (50, 30, 3)
+
+
+def test_generated_crowd_in_its_odgt_form(tmp_path: Path) -> None:
+    spec = replace(SHAPES["shapes_crowd"], name="crowd_of_odgt_test", num_train=1, num_val=4)
+    register_shapes(spec, tmp_path)
+    from_odgt, from_coco = (DatasetCatalog.get(f"{spec.name}{form}_val") for form in ("_odgt", ""))
+    assert [image["file_name"] for image in from_odgt] == [image["file_name"] for image in from_coco]
+    assert any(a["iscrowd"] for image in from_odgt for a in image["annotations"])
+    for mine, other in zip(from_odgt, from_coco, strict=True):
+        assert (mine["height"], mine["width"]) == (spec.image_size, spec.image_size)
+        for key in ("bbox", "iscrowd", "category_id"):
+            assert [a[key] for a in mine["annotations"]] == [a[key] for a in other["annotations"]]
+
+    # The evaluator takes either form: the images, not their numbers, are the same.
+    for form in ("_odgt", ""):
+        evaluator = CrowdHumanEvaluator(f"{spec.name}{form}_val")
+        for image in DatasetCatalog.get(f"{spec.name}{form}_val"):
+            boxes = [(*box[:2], box[0] + box[2], box[1] + box[3]) for box in (a["bbox"] for a in image["annotations"])]
+            instances = Instances((1, 1), pred_boxes=Boxes(boxes), scores=torch.ones(len(boxes)))
+            evaluator.process([image], [{"instances": instances}])
+        metrics = evaluator.evaluate()["crowdhuman"]
+        assert (metrics["Recall"], metrics["mMR"]) == (100, 0)
