@@ -19,7 +19,8 @@ class BuildWithConfigs(build_py):
         if not self.editable_mode:
             for folder in ("configs", "projects"):
                 target = Path(self.build_lib, "la_det/model_zoo", folder)
-                shutil.copytree(ROOT / folder, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+                shutil.rmtree(target, ignore_errors=True)  # of an earlier build
+                shutil.copytree(ROOT / folder, target, ignore=shutil.ignore_patterns("__pycache__"))
 
 
 setup(

@@ -3,10 +3,9 @@
 import importlib.metadata
 from pathlib import Path
 
+import install_detectron2
 import pytest
-
-from tools import install_detectron2
-from tools.install_detectron2 import ARCHIVE, NO_COMPILED_OPS, PATCHES, InstallError, Patch, main
+from install_detectron2 import ARCHIVE, NO_COMPILED_OPS, PATCHES, InstallError, Patch, main
 
 PATCH = Patch("package/module.py", "old()", "new()", "upstream's old() is gone", count=2)
 
