@@ -3,8 +3,9 @@
 import importlib.metadata
 from pathlib import Path
 
-import install_detectron2
 import pytest
+
+import install_detectron2
 from install_detectron2 import ARCHIVE, NO_COMPILED_OPS, PATCHES, InstallError, Patch, main
 
 PATCH = Patch("package/module.py", "old()", "new()", "upstream's old() is gone", count=2)
