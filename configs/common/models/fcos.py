@@ -29,7 +29,7 @@ model = L(AssignmentDetector)(
     ),
     criteria=[
         L(Criterion)(
-            matcher=L(FCOS)(),
+            matcher=L(FCOS)(size_ranges=[[-1, 64], [64, 128], [128, 256], [256, 512], [512, float("inf")]]),
             losses=L(named)(
                 loss_cls=L(FocalLoss)(),
                 loss_box_reg=L(GIoULoss)(weighting="centerness"),
