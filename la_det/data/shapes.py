@@ -16,11 +16,11 @@ Files of a data set: ``{train,val}/<image id>.jpg``, ``annotations/{train,val}.j
 import hashlib
 import json
 import logging
+import multiprocessing
 import os
 import platform
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -343,8 +343,8 @@ def _mapper(workers: int) -> Iterator:
     if workers == 1:
         yield map
     else:
-        with ProcessPoolExecutor(workers) as pool:
-            yield partial(pool.map, chunksize=16)
+        with multiprocessing.Pool(workers) as pool:  # on leaving, also by an interrupt, it ends its processes
+            yield partial(pool.imap, chunksize=16)
 
 
 def _dumps(value: object) -> str:
