@@ -61,11 +61,13 @@ def torchvision_ops() -> str:
 
 
 def detectron2_works() -> str:
+    import torch
     from detectron2 import engine, evaluation
     from detectron2.config import LazyCall, instantiate
+    from detectron2.modeling.backbone import BasicStem
 
-    instantiate(LazyCall(dict)(a=1))
-    return f"{engine.__name__} and {evaluation.__name__} import"
+    instantiate(LazyCall(BasicStem)())(torch.zeros(1, 3, 32, 32))
+    return f"{engine.__name__} and {evaluation.__name__} import, a LazyConfig builds a layer"
 
 
 def compiled_detectron2() -> str:

@@ -84,9 +84,7 @@ class Checkpointer(DetectionCheckpointer):
                 check_pickle(filename)
             return super()._load_file(filename)
         if suffix == ".safetensors":
-            from safetensors.torch import load_file  # optional dependency
-
-            return {"model": load_file(filename)}
+            return {"model": _load_safetensors(filename)}
         loaded = self._load_torch_file(filename)
         return loaded if "model" in loaded else {"model": loaded}
 
@@ -119,6 +117,14 @@ class Checkpointer(DetectionCheckpointer):
                 "use the config and the number of classes with which it was trained"
             )
         return incompatible
+
+
+def _load_safetensors(filename: str) -> dict[str, torch.Tensor]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise UserError(f"{filename}: reading it needs the package safetensors: pip install safetensors") from error
+    return load_file(filename)
 
 
 @contextmanager

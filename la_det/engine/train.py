@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from detectron2.config import instantiate
 from detectron2.engine import hooks
 from detectron2.engine.defaults import create_ddp_model
@@ -22,11 +23,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from la_det.checkpoint import Checkpointer
 from la_det.data.records import check_num_classes
 from la_det.engine.hooks import CheckpointHook
-from la_det.engine.metrics_file import drop_metrics_from
+from la_det.engine.output_dir import prepare_output_dir
 from la_det.engine.setup import load_config, setup
 from la_det.engine.trainer import Trainer
 from la_det.engine.visualize import save_predictions
-from la_det.errors import one_line_errors
+from la_det.errors import UserError, one_line_errors
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def train(cfg: DictConfig, resume: bool = False) -> Results:
         output_dir=cfg.train.output_dir,
     )
     checkpointer = build_checkpointer(cfg, model, ema, trainer=trainer)
-    resume = resume and checkpointer.has_checkpoint()
+    resume = resume and _all_have_checkpoint(checkpointer)
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
     start = trainer.iter + 1 if resume else 0  # a checkpoint holds the iteration that it was saved after
     loader.batch_sampler.start = start
@@ -107,6 +108,7 @@ def evaluate_model(cfg: DictConfig, model: nn.Module, ema: AveragedModel | None 
     for suffix, evaluated in models.items():
         loader, evaluator = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
         check_num_classes(cfg.dataloader.test.dataset.names, cfg.model.num_classes)
+        _broadcast_buffers(evaluated)
         metrics = inference_on_dataset(evaluated, loader, evaluator)
         results |= {f"{task}{suffix}": values for task, values in metrics.items()}
     if results:  # only the main process has them
@@ -141,13 +143,26 @@ def build_checkpointer(
     )
 
 
+def _all_have_checkpoint(checkpointer: Checkpointer) -> bool:
+    seen = comm.all_gather(checkpointer.has_checkpoint())
+    if any(seen) and not all(seen):
+        raise UserError(f"{checkpointer.save_dir}: not every machine has the last checkpoint; share or copy the folder")
+    return seen[0]
+
+
+def _broadcast_buffers(model: nn.Module) -> None:
+    """Give every process the main one's batch statistics, which a checkpoint holds: evaluation is of one model."""
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
+
+
 def _ddp_devices(model: nn.Module) -> list[int] | None:
     return [comm.get_local_rank()] if next(model.parameters()).is_cuda else None
 
 
 def _writers(cfg: DictConfig, start: int) -> list[EventWriter]:
-    metrics = Path(cfg.train.output_dir, "metrics.json")
-    drop_metrics_from(metrics, start)
+    metrics = prepare_output_dir(Path(cfg.train.output_dir), start)
     return [
         CommonMetricPrinter(cfg.train.max_iter),
         JSONWriter(str(metrics), window_size=1),  # exact values, so that runs can be compared to the last bit

@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -78,7 +78,10 @@ class Trainer(TrainerBase):
         data_time = time.perf_counter() - start
 
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self._forward_backward(batch)
+        try:
+            losses = self._forward_backward(batch)
+        except FloatingPointError as error:  # a matcher met predictions that are not finite
+            self._stop(str(error), {}, batch)
         self._write_metrics(losses, data_time, batch)  # stops before a loss that is not finite reaches the weights
         self.grad_scaler.unscale_(self.optimizer)
         self._clip_gradients()
@@ -121,20 +124,22 @@ class Trainer(TrainerBase):
             mean /= comm.get_world_size()
         local_values, mean_values = torch.stack((local, mean)).tolist()  # the trainer's one host sync per step
         if not math.isfinite(sum(mean_values)):
-            self._stop(dict(zip(losses, local_values, strict=True)), batch)
+            bad = [
+                f"{name} is {value}"
+                for name, value in zip(losses, local_values, strict=True)
+                if not math.isfinite(value)
+            ]
+            self._stop(", ".join(bad) or "a loss of another process is not finite", losses, batch)
         means = dict(zip(losses, mean_values, strict=True))
         self.storage.put_scalars(data_time=data_time, total_loss=sum(mean_values), **means)
 
-    def _stop(self, losses: dict[str, float], batch: list[dict]) -> None:
-        bad = {name: value for name, value in losses.items() if not math.isfinite(value)}
-        if not bad:
-            raise UserError(f"iteration {self.iter}: a loss of another process is not finite; see that process's error")
+    def _stop(self, reason: str, losses: dict[str, Tensor], batch: list[dict]) -> NoReturn:
+        """Write the batch to disk and end the training with an error that names iteration, reason and images."""
         path = os.path.join(self.output_dir, f"non_finite_{self.iter:07d}_rank{comm.get_rank()}.pth")
         torch.save({"iteration": self.iter, "losses": losses, "batch": batch}, path)
-        terms = ", ".join(f"{name} is {value}" for name, value in bad.items())
         images = ", ".join(str(record.get("file_name", "?")) for record in batch)
         raise UserError(
-            f"iteration {self.iter}: {terms} on images {images}; the batch is in {path}; check these images' "
+            f"iteration {self.iter}: {reason}; images: {images}; the batch is in {path}; check these images' "
             "annotations, lower the learning rate or clip gradients (train.clip_grad.max_norm)"
         )
 

@@ -1,0 +1,229 @@
+import importlib.util
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import LazyConfig, instantiate
+
+from la_det.engine.launch import launch
+from la_det.engine.train import main
+
+ROOT = Path(__file__).parents[2]
+TRAIN_NET = ROOT / "tools" / "train_net.py"
+CONFIG = Path(__file__).parent / "configs" / "tiny_poto.py"
+
+
+def load_script():
+    spec = importlib.util.spec_from_file_location("train_net", TRAIN_NET)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def arguments(data: Path, output: Path, *more: str) -> list[str]:
+    dataset = f"coco:{data}/images,{data}/train.json,{data}/images,{data}/val.json"
+    return ["--config-file", str(CONFIG), "--dataset", dataset, f"train.output_dir={output}", *more]
+
+
+def run_here(argv: list[str]) -> None:
+    launch(main, load_script().build_parser().parse_intermixed_args(argv))
+
+
+def command(launcher: list[str], argv: list[str]) -> dict:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return {"args": [*launcher, str(TRAIN_NET), *argv], "env": environment, "cwd": ROOT}
+
+
+def losses(output: Path) -> dict[int, dict[str, float]]:
+    lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+    return {r["iteration"]: {k: v for k, v in r.items() if "loss" in k} for r in lines if "total_loss" in r}
+
+
+def parameters(output: Path) -> dict[str, torch.Tensor]:
+    return torch.load(output / "model_final.pth", weights_only=True)["model"]
+
+
+@pytest.fixture
+def error(capsys: pytest.CaptureFixture[str]):
+    """Runs the command line in this process, expects that it fails, and returns its one line."""
+
+    def run(argv: list[str]) -> str:
+        with pytest.raises(SystemExit) as failure:
+            run_here(argv)
+        assert failure.value.code == 2
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.out + captured.err
+        (line,) = [line for line in captured.err.splitlines() if line.startswith("error: ")]
+        assert captured.err.rstrip().endswith(line)
+        return line
+
+    return run
+
+
+def test_trains_evaluates_and_evaluates_again_with_the_same_result(tiny_coco, tmp_path, capsys):
+    run_here(arguments(tiny_coco, tmp_path, "train.eval_period=2", "train.ema.enabled=True", "train.ema.decay=0.5"))
+    assert {"model_final.pth", "metrics.json", "config.yaml", "predictions.png"} <= set(os.listdir(tmp_path))
+    assert [p.name for p in tmp_path.glob("events.out.tfevents*")]
+    assert sorted(losses(tmp_path)) == [0, 1, 2, 3]
+    trained = capsys.readouterr().out
+    assert "2 classes (left, right)" in trained
+    final = f"train.init_checkpoint={tmp_path / 'model_final.pth'}"
+    run_here(arguments(tiny_coco, tmp_path / "eval", "--eval-only", "train.ema.enabled=True", final))
+    again = capsys.readouterr().out
+    table = trained[trained.rindex("| task") :]
+    assert again[again.rindex("| task") :].splitlines()[:4] == table.splitlines()[:4]
+    assert "| bbox_ema" in table
+
+
+def test_saved_config_is_a_config_file(tiny_coco, tmp_path):
+    run_here(arguments(tiny_coco, tmp_path, "train.max_iter=1"))
+    cfg = LazyConfig.load(str(tmp_path / "config.yaml"))
+    assert cfg.train.max_iter == 1 and cfg.model.max_iter == 1 and cfg.model.num_classes == 2
+    model = instantiate(cfg.model)
+    model.load_state_dict(parameters(tmp_path))
+    LazyConfig.save(cfg, str(tmp_path / "again.yaml"))
+    assert (tmp_path / "again.yaml").read_text() == (tmp_path / "config.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_killed_run_resumes_to_the_same_bits(tiny_coco, tmp_path):
+    options = ["train.max_iter=10", "train.checkpointer.period=2", "train.ema.enabled=True"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(**command([sys.executable], arguments(tiny_coco, whole, *options)), check=True)
+
+    # Another number of loader workers must not matter.
+    argv = arguments(tiny_coco, killed, *options, "dataloader.train.num_workers=2")
+    process = subprocess.Popen(**command([sys.executable], argv))
+    stop_at = random.randint(3, 8)
+    while process.poll() is None and not (killed / "metrics.json").exists():
+        time.sleep(0.01)
+    while process.poll() is None and len((killed / "metrics.json").read_text().splitlines()) < stop_at:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "model_final.pth").exists(), "finished before it was killed"
+    subprocess.run(**command([sys.executable], [*argv, "--resume"]), check=True)
+
+    assert losses(killed) == losses(whole)
+    final, expected = parameters(killed), parameters(whole)
+    assert final.keys() == expected.keys()
+    assert all(torch.equal(final[name], expected[name]) for name in final)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torchrun", "num_gpus"])
+def test_two_processes(tiny_coco, tmp_path, launcher):
+    if launcher == "torchrun":
+        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        spec = command(start, arguments(tiny_coco, tmp_path))
+    else:
+        spec = command(
+            [sys.executable], arguments(tiny_coco, tmp_path, "--num-gpus", "2", "--dist-url", "tcp://127.0.0.1:29533")
+        )
+    done = subprocess.run(**spec, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "2 process(es) on cpu" in done.stdout
+    assert sorted(losses(tmp_path)) == [0, 1, 2, 3]
+    assert len(torch.load(tmp_path / "model_final.pth", weights_only=True)["trainer"]["random_states"]) == 2
+
+
+def test_images_without_objects_are_trained_on(tiny_coco, tmp_path):
+    content = json.loads((tiny_coco / "train.json").read_text())
+    content["annotations"] = []
+    shutil.copytree(tiny_coco, tmp_path / "data")
+    (tmp_path / "data" / "train.json").write_text(json.dumps(content))
+    run_here(arguments(tmp_path / "data", tmp_path / "out", "train.max_iter=1"))
+    assert losses(tmp_path / "out")[0]["loss_box_reg"] == 0
+
+
+class TestBadInput:
+    def test_missing_config(self, error):
+        assert "no_such.py: no such config file" in error(["--config-file", "no_such.py"])
+
+    def test_unknown_option(self, error, tiny_coco, tmp_path):
+        line = error(arguments(tiny_coco, tmp_path, "train.max_itr=3"))
+        assert "train.max_itr=3" in line and "did you mean train.max_iter?" in line
+
+    def test_missing_annotations(self, error, tiny_coco, tmp_path):
+        (tmp_path / "images").mkdir()
+        assert f"{tmp_path}/train.json: no such annotation file" in error(arguments(tmp_path, tmp_path / "out"))
+
+    def test_missing_image(self, error, tiny_coco, tmp_path):
+        shutil.copytree(tiny_coco, tmp_path / "data")
+        (tmp_path / "data" / "images" / "4.jpg").unlink()
+        line = error(arguments(tmp_path / "data", tmp_path / "out"))
+        assert f"{tmp_path}/data/images/4.jpg" in line and "No such file" in line
+
+    @pytest.mark.parametrize("workers", [0, 1])
+    def test_broken_image(self, error, tiny_coco, tmp_path, workers):
+        shutil.copytree(tiny_coco, tmp_path / "data")
+        broken = tmp_path / "data" / "images" / "4.jpg"
+        broken.write_bytes(broken.read_bytes()[:300])
+        line = error(arguments(tmp_path / "data", tmp_path / "out", f"dataloader.train.num_workers={workers}"))
+        assert f"{broken}: cannot read this image" in line
+
+    def test_malformed_json(self, error, tiny_coco, tmp_path):
+        shutil.copytree(tiny_coco, tmp_path / "data")
+        (tmp_path / "data" / "val.json").write_text('{"images": [')
+        line = error(arguments(tmp_path / "data", tmp_path / "out"))
+        assert f"{tmp_path}/data/val.json: malformed JSON" in line
+
+    def test_unknown_category(self, error, tiny_coco, tmp_path):
+        shutil.copytree(tiny_coco, tmp_path / "data")
+        content = json.loads((tiny_coco / "train.json").read_text())
+        content["annotations"][4]["category_id"] = 99
+        (tmp_path / "data" / "train.json").write_text(json.dumps(content))
+        line = error(arguments(tmp_path / "data", tmp_path / "out"))
+        assert "train.json" in line and "category_id=99" in line
+
+    def test_other_number_of_classes(self, error, tmp_path, monkeypatch):
+        argv = ["--config-file", str(CONFIG), f"train.output_dir={tmp_path}", "dataloader.train.dataset.names=three"]
+        from detectron2.data import DatasetCatalog, MetadataCatalog
+
+        record = {"file_name": "a.jpg", "image_id": 1, "width": 8, "height": 8, "annotations": []}
+        DatasetCatalog.register("three", lambda: [record])
+        MetadataCatalog.get("three").thing_classes = ["a", "b", "c"]
+        try:
+            assert "three: the data set has 3 classes, the config 2; set model.num_classes=3" in error(argv)
+        finally:
+            DatasetCatalog.remove("three")
+            MetadataCatalog.remove("three")
+
+    def test_checkpoint_of_another_model(self, error, tiny_coco, tmp_path):
+        path = tmp_path / "other.pth"
+        torch.save({"model": torch.nn.Linear(2, 2).state_dict()}, path)
+        line = error(arguments(tiny_coco, tmp_path / "out", f"train.init_checkpoint={path}"))
+        assert f"{path}: this checkpoint is of another model" in line
+
+    def test_missing_checkpoint(self, error, tiny_coco, tmp_path):
+        line = error(arguments(tiny_coco, tmp_path, "--eval-only", "train.init_checkpoint=no_such.pth"))
+        assert "no_such.pth: cannot get this checkpoint" in line
+
+    def test_output_folder_that_cannot_be_made(self, error, tiny_coco, tmp_path):
+        (tmp_path / "file").write_text("")
+        line = error(arguments(tiny_coco, tmp_path / "file" / "out"))
+        assert str(tmp_path / "file") in line and "choose another train.output_dir" in line
+
+    def test_full_output_folder(self, tiny_coco, tmp_path):
+        limit = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20,) * 2); "
+        limit += "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+        argv = arguments(tiny_coco, tmp_path, "train.max_iter=1")
+        done = subprocess.run(**command([sys.executable, "-c", limit], argv), capture_output=True, text=True)
+        assert done.returncode == 2
+        assert str(tmp_path / "model_final.pth") in done.stderr.splitlines()[-1]
+        assert not list(tmp_path.glob("*model_final*"))
+
+    def test_loss_that_is_not_finite(self, error, tiny_coco, tmp_path):
+        line = error(arguments(tiny_coco, tmp_path, "optimizer.lr=1e30", "train.max_iter=6"))
+        assert "iteration 1: " in line and "images/" in line
+        (dump,) = tmp_path.glob("non_finite_*_rank0.pth")
+        batch = torch.load(dump, weights_only=False)["batch"]
+        assert len(batch) == 4 and batch[0]["file_name"] in line
