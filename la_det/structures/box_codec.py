@@ -24,6 +24,8 @@ class BoxCodec(Protocol):
 class LTRBCodec:
     """Distances (left, top, right, bottom) from the prior's point to the sides of the box (FCOS, eq. 1).
 
+    In the pixel-inclusive convention they are differences of pixel indices, half a pixel short of the sides.
+
     Args:
         in_strides: distances are in units of the level's stride instead of pixels.
     """
@@ -34,12 +36,12 @@ class LTRBCodec:
     def decode(self, raw: Tensor, priors: Priors, prior: Tensor) -> Tensor:
         if self.in_strides:
             raw = raw * priors.strides[prior].unsqueeze(-1)
-        points = priors.points[prior]
-        return torch.cat([points - raw[..., :2], points + raw[..., 2:]], -1)
+        points, ltrb = priors.points[prior], raw + priors.shift
+        return torch.cat([points - ltrb[..., :2], points + ltrb[..., 2:]], -1)
 
     def encode(self, boxes: Tensor, priors: Priors, prior: Tensor) -> Tensor:
         points = priors.points[prior]
-        ltrb = torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], -1)
+        ltrb = torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], -1) - priors.shift
         return ltrb / priors.strides[prior].unsqueeze(-1) if self.in_strides else ltrb
 
 

@@ -20,8 +20,10 @@ class Priors:
         levels: [R] index of each prior's level.
         grid_sizes: (rows, columns) of each level.
         level_strides: stride of each level, pixels.
-        offset, shift: cell (row i, column j) of a level with stride s has its point at
+        offset: cell (row i, column j) of a level with stride s has its point at
             ((j + offset) s + shift, (i + offset) s + shift).
+        box_offset: 1 for networks of the pixel-inclusive convention (the width of a box is x2 - x1 + 1), else 0. Boxes
+            are in continuous coordinates either way; `shift` and `inset` are all that makes the difference.
         boxes: [R, 4] anchors, XYXY pixels, for branches that have them.
         per_cell: A, the number of priors of a cell.
     """
@@ -32,12 +34,28 @@ class Priors:
     grid_sizes: tuple[tuple[int, int], ...]
     level_strides: tuple[int, ...]
     offset: float = 0.5
-    shift: float = 0.0
+    box_offset: int = 0
     boxes: Tensor | None = None
     per_cell: int = 1
 
     def __len__(self) -> int:
         return len(self.points)
+
+    @property
+    def shift(self) -> float:
+        """What the convention adds to both coordinates of every point, pixels."""
+        return self.box_offset / 2
+
+    def inset(self, boxes: Tensor) -> Tensor:
+        """Boxes [..., 4] as the convention's plain coordinate differences see them.
+
+        Where the pixel-inclusive convention leaves its "+ 1" out (distances to sides, GIoU), boxes are one pixel
+        narrower, half of it on each side; those without a pixel become zero-width.
+        """
+        if self.box_offset == 0:
+            return boxes
+        lower = boxes[..., :2] + self.shift
+        return torch.cat([lower, torch.maximum(boxes[..., 2:] - self.shift, lower)], -1)
 
     @property
     def level_starts(self) -> list[int]:
@@ -51,22 +69,23 @@ class PointGenerator:
     Args:
         strides: of the levels, pixels.
         offset: position of the point inside its cell, in cells: 0.5 is the centre, 0 the top-left corner.
-        shift: added to both coordinates of every point, pixels.
+        box_offset: see `Priors`.
     """
 
     per_cell = 1
 
-    def __init__(self, *, strides: Sequence[int] = (8, 16, 32, 64, 128), offset: float = 0.5, shift: float = 0.0):
+    def __init__(self, *, strides: Sequence[int] = (8, 16, 32, 64, 128), offset: float = 0.5, box_offset: int = 0):
         self.strides = tuple(strides)
         self.offset = offset
-        self.shift = shift
+        self.box_offset = box_offset
 
     def __call__(self, grid_sizes: Sequence[tuple[int, int]], device: torch.device) -> Priors:
         """Priors for feature maps of these (rows, columns), finest level first."""
         points, strides, levels = [], [], []
+        shift = self.box_offset / 2
         for level, ((h, w), s) in enumerate(zip(grid_sizes, self.strides, strict=True)):
-            y = (torch.arange(h, device=device, dtype=torch.float32) + self.offset) * s + self.shift
-            x = (torch.arange(w, device=device, dtype=torch.float32) + self.offset) * s + self.shift
+            y = (torch.arange(h, device=device, dtype=torch.float32) + self.offset) * s + shift
+            x = (torch.arange(w, device=device, dtype=torch.float32) + self.offset) * s + shift
             grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
             points.append(torch.stack([grid_x, grid_y], -1).flatten(0, 1))
             strides.append(torch.full((h * w,), float(s), device=device))
@@ -78,7 +97,7 @@ class PointGenerator:
             tuple((int(h), int(w)) for h, w in grid_sizes),
             self.strides,
             self.offset,
-            self.shift,
+            self.box_offset,
         )
 
 
@@ -89,7 +108,7 @@ class AnchorGenerator:
         strides: of the levels, pixels.
         sizes: sides of the square anchors, in strides of their level (the square root of the area for other ratios).
         ratios: height / width.
-        offset, shift: of the points, see `PointGenerator`.
+        offset, box_offset: of the points, see `PointGenerator`.
     """
 
     def __init__(
@@ -99,13 +118,13 @@ class AnchorGenerator:
         sizes: Sequence[float] = (4.0,),
         ratios: Sequence[float] = (1.0,),
         offset: float = 0.5,
-        shift: float = 0.0,
+        box_offset: int = 0,
     ):
         self.strides = tuple(strides)
         self.sizes = tuple(sizes)
         self.ratios = tuple(ratios)
         self.offset = offset
-        self.shift = shift
+        self.box_offset = box_offset
 
     @property
     def per_cell(self) -> int:
@@ -114,7 +133,9 @@ class AnchorGenerator:
 
     def __call__(self, grid_sizes: Sequence[tuple[int, int]], device: torch.device) -> Priors:
         """Priors for feature maps of these (rows, columns), finest level first."""
-        points = PointGenerator(strides=self.strides, offset=self.offset, shift=self.shift)(grid_sizes, device)
+        points = PointGenerator(strides=self.strides, offset=self.offset, box_offset=self.box_offset)(
+            grid_sizes, device
+        )
         half_sides = [(size / ratio**0.5 / 2, size * ratio**0.5 / 2) for ratio in self.ratios for size in self.sizes]
         half = points.strides[:, None, None] * torch.tensor(half_sides, device=device)  # [cells, A, 2]
         centers = points.points.unsqueeze(1)

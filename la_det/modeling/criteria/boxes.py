@@ -17,24 +17,27 @@ class GIoULoss:
 
     Attributes:
         weight: factor of the loss.
-        weighting: weight of each pair: 1, or the centerness of its target.
+        weighting: weight of each pair: 1, the centerness of its prior, or its soft target.
         floor: lower bound of the normaliser, which is the sum of the pairs' weights.
         eps: of the GIoU's denominators, square pixels.
     """
 
     weight: float = 1.0
-    weighting: Literal["none", "centerness"] = "none"
+    weighting: Literal["none", "centerness", "target"] = "none"
     floor: float = 1.0
     eps: float = FLOAT32_EPS
 
     def __call__(
         self, predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
     ) -> LossTerm:
-        pairs = assignment.pairs
-        gt_boxes = targets.boxes[pairs.gt]
-        loss = 1 - aligned_giou(predictions.boxes_at(pairs.image, pairs.prior), gt_boxes, self.eps)
+        priors, pairs = predictions.priors, assignment.pairs
+        boxes = priors.inset(predictions.boxes_at(pairs.image, pairs.prior))
+        gt_boxes = priors.inset(targets.boxes[pairs.gt])
+        loss = 1 - aligned_giou(boxes, gt_boxes, self.eps)
         if self.weighting == "centerness":
-            u = centerness(predictions.priors.points[pairs.prior], gt_boxes)
+            u = centerness(priors.points[pairs.prior], gt_boxes)
+        elif self.weighting == "target":
+            u = assignment.target
         else:
             u = torch.ones_like(loss)
         return LossTerm(self.weight * (u * loss).sum(), u.sum(), floor=self.floor)

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from la_det.losses.centerness import centerness
 from la_det.modeling.criteria.reduction import LossTerm
-from la_det.structures import Assignment, DensePredictions, Score, Targets
+from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,31 @@ class CenternessLoss:
     def __call__(
         self, predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
     ) -> LossTerm:
+        priors, pairs = predictions.priors, assignment.pairs
+        target = centerness(priors.points[pairs.prior], priors.inset(targets.boxes[pairs.gt]))
+        return LossTerm(self.weight * _quality_bce(predictions, pairs, target), _count(pairs))
+
+
+@dataclass(frozen=True)
+class SoftTargetLoss:
+    """Binary cross entropy of the quality logit and the pair's soft target, divided by the number of positives.
+
+    With Dynamic ATSS, whose target is the predicted box's IoU, this trains the IoU branch (arXiv 2201.09396).
+    """
+
+    weight: float = 1.0
+
+    def __call__(
+        self, predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
+    ) -> LossTerm:
         pairs = assignment.pairs
-        logits = predictions.at("quality", pairs.image, pairs.prior).squeeze(-1)
-        target = centerness(predictions.priors.points[pairs.prior], targets.boxes[pairs.gt])
-        loss = F.binary_cross_entropy_with_logits(logits, target, reduction="sum")
-        return LossTerm(self.weight * loss, torch.full((), len(pairs), dtype=torch.float32, device=logits.device))
+        return LossTerm(self.weight * _quality_bce(predictions, pairs, assignment.target), _count(pairs))
+
+
+def _quality_bce(predictions: DensePredictions, pairs: Pairs, target: Tensor) -> Tensor:
+    logits = predictions.at("quality", pairs.image, pairs.prior).squeeze(-1)
+    return F.binary_cross_entropy_with_logits(logits, target, reduction="sum")
+
+
+def _count(pairs: Pairs) -> Tensor:
+    return torch.full((), len(pairs), dtype=torch.float32, device=pairs.gt.device)
