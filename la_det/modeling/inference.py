@@ -41,14 +41,17 @@ class Candidates:
 class DenseInference:
     """The inference rule of FCOS-style detectors.
 
-    Per level: the `topk` best (location, class) pairs, then those whose probability exceeds the threshold. Over all
+    Per level: the `topk` best (location, class) pairs of those whose probability exceeds the threshold. Over all
     levels: NMS, or none for one-to-one schemes, and the best `max_detections`.
 
     Args:
-        score: probability that is ranked and thresholded.
+        score: probability p that is ranked and thresholded.
         use_quality: the final score is sqrt(p sigma(quality)) instead of p.
+        rank_by_quality: `topk` ranks p sigma(quality) instead of p; the threshold stays one of p.
         score_threshold: pairs need p > this.
-        topk: per level; never more than the level has locations, as in the official implementation.
+        topk: per level.
+        cap_topk: never more pairs than the level has locations, as in DeFCN.
+        clip: clip boxes to the image before NMS.
         nms_threshold: IoU above which class-wise NMS removes a detection; None for no NMS.
         max_detections: per image.
     """
@@ -58,24 +61,35 @@ class DenseInference:
         *,
         score: Score | None = None,
         use_quality: bool = False,
+        rank_by_quality: bool = False,
         score_threshold: float = 0.05,
         topk: int = 1000,
+        cap_topk: bool = True,
+        clip: bool = False,
         nms_threshold: float | None = None,
         max_detections: int = 100,
     ):
         self.score = score or Score()
         self.use_quality = use_quality
+        self.rank_by_quality = rank_by_quality
         self.score_threshold = score_threshold
         self.topk = topk
+        self.cap_topk = cap_topk
+        self.clip = clip
         self.nms_threshold = nms_threshold
         self.max_detections = max_detections
 
     @torch.no_grad()
-    def __call__(self, predictions: DensePredictions) -> Candidates:
-        """At most `max_detections` per image, by descending score, in pixels of the network input, not clipped."""
-        return self.select(self.candidates(predictions))
+    def __call__(self, predictions: DensePredictions, image_sizes: Sequence[tuple[int, int]]) -> Candidates:
+        """At most `max_detections` per image, by descending score, in pixels of the network input.
 
-    def candidates(self, predictions: DensePredictions) -> Candidates:
+        Args:
+            predictions: of the branch.
+            image_sizes: (height, width) of each network input before padding.
+        """
+        return self.select(self.candidates(predictions, image_sizes))
+
+    def candidates(self, predictions: DensePredictions, image_sizes: Sequence[tuple[int, int]]) -> Candidates:
         """Thresholded candidates of all levels."""
         p, prior, cls = zip(
             *(self._level(predictions, level) for level in range(len(predictions.priors.grid_sizes))), strict=True
@@ -84,6 +98,8 @@ class DenseInference:
         image = torch.arange(len(p), device=p.device).unsqueeze(-1).expand_as(prior).flatten()
         flat_prior = prior.flatten()
         boxes = predictions.boxes_at(image, flat_prior).view(*prior.shape, 4)
+        if self.clip:
+            boxes = _clip(boxes, image_sizes, predictions.priors.box_offset)
         valid = p > self.score_threshold
         if self.use_quality:
             quality = predictions.at("quality", image, flat_prior).view_as(p)
@@ -94,7 +110,13 @@ class DenseInference:
         """Probability, prior and class of the best pairs of a level, each [N, k]."""
         p = self.score.dense(predictions, level)
         n, a, k, h, w = p.shape
-        p, index = p.flatten(1).topk(min(self.topk, h * w * a))
+        rank = p
+        if self.rank_by_quality:
+            quality = predictions.maps["quality"][level].sigmoid().unsqueeze(2)
+            rank = torch.where(p > self.score_threshold, p * quality, -1)
+        limit = h * w * a if self.cap_topk else h * w * a * k
+        index = rank.flatten(1).topk(min(self.topk, limit)).indices
+        p = p.flatten(1).gather(1, index)
         cell, rest = index % (h * w), index.div(h * w, rounding_mode="floor")
         prior = predictions.priors.level_starts[level] + cell * a + rest.div(k, rounding_mode="floor")
         return p, prior, rest % k
@@ -122,6 +144,14 @@ class DenseInference:
             )
             survivors[n, index[kept]] = True
         return survivors
+
+
+def _clip(boxes: Tensor, image_sizes: Sequence[tuple[int, int]], box_offset: int) -> Tensor:
+    """Boxes [N, S, 4] moved into their images; in the pixel-inclusive convention they keep one pixel (`Priors`)."""
+    o = box_offset
+    lower = boxes.new_tensor([0, 0, o, o])
+    upper = boxes.new_tensor([[[w - o, h - o, w, h]] for h, w in image_sizes])
+    return boxes.maximum(lower).minimum(upper)
 
 
 def to_instances(

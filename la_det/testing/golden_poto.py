@@ -126,8 +126,8 @@ def check_inference(golden: GoldenFile, variant: str) -> None:
     config.inference.topk = golden.number("topk_candidates")
     config.inference.max_detections = golden.number("max_detections")
     predictions = read_predictions(golden, config, variant)
-    detections = instantiate(config.inference)(predictions)
     image_sizes, output_sizes = golden.array("image_sizes").tolist(), golden.array("output_sizes").tolist()
+    detections = instantiate(config.inference)(predictions, image_sizes)
     finals = to_instances(detections, image_sizes, output_sizes)
     for i, final in enumerate(finals):
         keep = detections.valid[i]

@@ -80,7 +80,7 @@ class AssignmentDetector(nn.Module):
             (x.get("height", size[0]), x.get("width", size[1]))
             for x, size in zip(batched_inputs, images.image_sizes, strict=True)
         ]
-        instances = to_instances(self.inference(predictions), images.image_sizes, output_sizes)
+        instances = to_instances(self.inference(predictions, images.image_sizes), images.image_sizes, output_sizes)
         return [{"instances": i} for i in instances]
 
     def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
