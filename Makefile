@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 setup: $(READY)
 
 # Every step is a no-op where it was done before, so that an interrupted set-up is repaired by running it again.
-$(READY): constraints.txt setup.py pyproject.toml tools/install_detectron2.py
+$(READY): constraints.txt setup.py tools/install_detectron2.py
 	$(or $(PYTHON),$(error found no Python >= 3.10 with venv: install one, or name it with PYTHON=...)) -m venv $(VENV)
 	$(PIP) torch torchvision
 	$(VENV)/bin/python tools/install_detectron2.py
