@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from la_det.errors import UserError
 from la_det.testing.golden import Comparison, GoldenFile
+from la_det.testing.golden_crowdhuman import GoldenCase
 
 # Parent folder of a golden file -> module whose `check(golden)` knows its files.
-METHODS = {"poto": "golden_poto"}
+METHODS = {"crowdhuman": "golden_crowdhuman", "poto": "golden_poto"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,9 @@ class Report:
 
 
 def find_files(paths: Iterable[Path]) -> list[Path]:
-    """The .npz files named by files and folders (searched recursively), sorted within a folder.
+    """The golden files named by files and folders (searched recursively), sorted within a folder.
+
+    A golden file is an .npz file, or a CrowdHuman case, which is a folder.
 
     Raises:
         FileNotFoundError: a path does not exist, or a folder holds no golden file.
@@ -45,9 +49,12 @@ def find_files(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file or folder")
-        found = [path] if path.is_file() else sorted(path.rglob("*.npz"))
+        if path.is_file() or GoldenCase.is_one(path):
+            found = [path]
+        else:
+            found = sorted(p for p in path.rglob("*") if p.suffix == ".npz" or GoldenCase.is_one(p))
         if not found:
-            raise FileNotFoundError(f"{path}: no .npz file in this folder")
+            raise FileNotFoundError(f"{path}: no golden file in this folder")
         files += found
     return files
 
@@ -62,11 +69,13 @@ def check_file(path: Path, allow_missing: Iterable[str] = ()) -> Report:
     method = path.resolve().parent.name
     if method not in METHODS:
         return Report(path, error=f"unknown method {method!r}; known folders: {', '.join(sorted(METHODS))}")
-    check: Callable[[GoldenFile], None] = importlib.import_module(f"la_det.testing.{METHODS[method]}").check
+    check: Callable[[GoldenFile | GoldenCase], None] = importlib.import_module(
+        f"la_det.testing.{METHODS[method]}"
+    ).check
     try:
-        golden = GoldenFile(path)
+        golden = GoldenCase(path) if path.is_dir() else GoldenFile(path)
         check(golden)
-    except (KeyError, ValueError, RuntimeError, TypeError, IndexError, AttributeError) as error:
+    except (UserError, OSError, KeyError, ValueError, RuntimeError, TypeError, IndexError, AttributeError) as error:
         return Report(path, error=f"{type(error).__name__}: {error}")
     if not golden.comparisons:
         return Report(path, error="nothing in this file was recognised")

@@ -27,51 +27,75 @@ TOLERANCE = 1e-9  # of metrics, which are computed in double precision; counts a
 NOTES = {"note", "official_error", "official_reader_needed_placeholder"}
 
 
-def is_case(folder: Path) -> bool:
-    """Whether a folder holds a golden case."""
-    return any((folder / name).is_file() for name in ("expected.json", "expected_coco.json"))
+class GoldenCase:
+    """A folder of text files, in the place of a :class:`la_det.testing.golden.GoldenFile`.
+
+    Raises:
+        ValueError: the expected values cannot be read.
+    """
+
+    def __init__(self, folder: Path):
+        self.path = Path(folder)
+        self.is_loader = (self.path / "expected_coco.json").is_file()
+        self.expected = json.loads(
+            (self.path / ("expected_coco.json" if self.is_loader else "expected.json")).read_text()
+        )
+        self.comparisons: list[Comparison] = []
+        self._read = set(NOTES)
+
+    @staticmethod
+    def is_one(path: Path) -> bool:
+        return any((path / name).is_file() for name in ("expected.json", "expected_coco.json"))
+
+    def record(self, key: str, error: float, tolerance: float, part: str = "") -> None:
+        """A comparison of `part` of an entry of the expected values."""
+        self._read.add(key)
+        self.comparisons.append(Comparison(f"{key} {part}".strip(), float(error), tolerance))
+
+    def unread(self) -> list[str]:
+        """Keys of the expected values that nothing was compared with."""
+        return [key for key in self.expected if key not in self._read]
 
 
-def check_case(folder: Path) -> tuple[list[Comparison], list[str]]:
-    """The comparisons of one folder, and the keys of its `expected.json` that nothing was compared with."""
-    if (folder / "expected_coco.json").is_file():
-        return check_loader(folder), []
-    expected = json.loads((folder / "expected.json").read_text())
-    result = evaluate_crowdhuman(read_ground_truths(folder / "gt.odgt"), read_detections(folder / "dt.odgt"))
-    comparisons = compare_metrics(expected, result) + compare_counts(expected, result)
-    compared = {comparison.key for comparison in comparisons}
-    return comparisons, [key for key in expected if key not in compared | NOTES]
+def check(case: GoldenCase) -> None:
+    """Compares everything that a case expects."""
+    if case.is_loader:
+        check_loader(case)
+        return
+    gt, dt = case.path / "gt.odgt", case.path / "dt.odgt"
+    result = evaluate_crowdhuman(read_ground_truths(gt), read_detections(dt))
+    compare_metrics(case, result)
+    compare_jaccard(case, result)
+    compare_counts(case, result)
 
 
-def compare_metrics(expected: dict, result: CrowdHumanResult) -> list[Comparison]:
-    """The metrics and what they are averaged from; null stands for NaN."""
-    actual = {
-        "AP": [result.AP],
-        "mMR": [result.mMR],
-        "Recall": [result.Recall],
-        "mMR_minus4": [result.mMR_minus4],
-        "JI_max": [result.JI],
+def compare_metrics(case: GoldenCase, result: CrowdHumanResult) -> None:
+    """Metrics and the miss rates that are averaged; null stands for NaN."""
+    metrics = {
+        "AP": result.AP,
+        "mMR": result.mMR,
+        "Recall": result.Recall,
+        "mMR_minus4": result.mMR_minus4,
+        "JI_max": result.JI,
         "miss_rates": result.miss_rates,
     }
-    comparisons = [
-        Comparison(key, worst_error(np.atleast_1d(np.array(expected[key], dtype=float)), np.array(values)), TOLERANCE)
-        for key, values in actual.items()
-    ]
-    thresholds = {f"{threshold:.1f}": index for threshold, index in result.jaccard.items()}
-    if thresholds.keys() != expected["JI"].keys():
-        return [*comparisons, Comparison("JI", math.inf, TOLERANCE)]
-    values = np.array([expected["JI"][t]["JI"] for t in thresholds], dtype=float)
-    error = worst_error(values, np.array([index.JI for index in thresholds.values()]))
-    wrong_counts = sum(
-        expected["JI"][t][name] != getattr(index, name) for t, index in thresholds.items() for name in "kmn"
-    )
-    return [*comparisons, Comparison("JI", error, TOLERANCE), Comparison("JI k, m, n", wrong_counts, 0)]
+    for key, actual in metrics.items():
+        case.record(key, worst_error(case.expected[key], actual), TOLERANCE)
 
 
-def compare_counts(expected: dict, result: CrowdHumanResult) -> list[Comparison]:
+def compare_jaccard(case: GoldenCase, result: CrowdHumanResult) -> None:
+    actual = {f"{threshold:.1f}": index for threshold, index in result.jaccard.items()}
+    expected = [case.expected["JI"][threshold] for threshold in actual]
+    indices = worst_error([e["JI"] for e in expected], [index.JI for index in actual.values()])
+    case.record("JI", indices if len(expected) == len(case.expected["JI"]) else math.inf, TOLERANCE)
+    counts = [(index.k, index.m, index.n) for index in actual.values()]
+    case.record("JI", count_different([(e["k"], e["m"], e["n"]) for e in expected], counts), 0, "k, m, n")
+
+
+def compare_counts(case: GoldenCase, result: CrowdHumanResult) -> None:
     flags = {str(image_id): values.tolist() for image_id, values in result.flags.items()}
     all_flags = [flag for values in flags.values() for flag in values]
-    actual = {
+    counts = {
         "num_images": result.num_images,
         "num_gt": result.num_gt,
         "num_ignored_gt": result.num_ignored_gt,
@@ -80,19 +104,19 @@ def compare_counts(expected: dict, result: CrowdHumanResult) -> list[Comparison]
         "num_fp": all_flags.count(FALSE_POSITIVE),
         "num_dt_ignored": all_flags.count(DISCARDED),
     }
-    comparisons = [Comparison(key, abs(expected[key] - value), 0) for key, value in actual.items()]
-    if "flags" in expected:  # not where IDs are integers
-        comparisons.append(
-            Comparison("flags", count_different(sorted(expected["flags"].items()), sorted(flags.items())), 0)
-        )
-    return comparisons
+    for key, actual in counts.items():
+        case.record(key, abs(case.expected[key] - actual), 0)
+    if "flags" in case.expected:  # may be missing where IDs are integers
+        case.record("flags", count_different(sorted(case.expected["flags"].items()), sorted(flags.items())), 0)
 
 
-def check_loader(folder: Path) -> list[Comparison]:
-    """Dataset dicts beside cvpods' records, and the conversion to COCO JSON beside DATE's."""
-    odgt = folder / "annotation.odgt"
-    records = read_odgt(odgt)
-    dataset_dicts = load_crowdhuman(odgt, "Images")
+def check_loader(case: GoldenCase) -> None:
+    """The conversion to COCO JSON beside DATE's, and dataset dicts beside cvpods' records."""
+    odgt = case.path / "annotation.odgt"
+    records, dataset_dicts = read_odgt(odgt), load_crowdhuman(odgt, "Images")
+    coco = odgt_to_coco(records)
+    for key, expected in case.expected.items():
+        case.record(key, count_different(expected, coco.get(key, [])), 0)
     for image, record in zip(dataset_dicts, records, strict=True):
         # What Detectron2 has no use for stays out of the dataset dicts, and ignored is class -1 in cvpods.
         image["annotations"] = [
@@ -101,12 +125,8 @@ def check_loader(folder: Path) -> list[Comparison]:
             | {"category_id": -1 if annotation["iscrowd"] else annotation["category_id"]}
             for annotation, box in zip(image["annotations"], record["gtboxes"], strict=True)
         ]
-    comparisons = []
-    cvpods = json.loads((folder / "expected_cvpods_records.json").read_text())
-    comparisons.append(Comparison("cvpods records", count_different(cvpods, dataset_dicts), 0))
-    expected, coco = json.loads((folder / "expected_coco.json").read_text()), odgt_to_coco(records)
-    comparisons += [Comparison(f"COCO {key}", count_different(expected[key], coco.get(key, [])), 0) for key in expected]
-    return comparisons
+    cvpods = json.loads((case.path / "expected_cvpods_records.json").read_text())
+    case.record("cvpods records", count_different(cvpods, dataset_dicts), 0)
 
 
 def check_o2f(golden: GoldenFile) -> None:
@@ -116,7 +136,7 @@ def check_o2f(golden: GoldenFile) -> None:
         ignored = golden.array(f"gt_ignore_{i}").astype(bool)
         ground_truths.append(GroundTruth(i, tuple(size), golden.array(f"gt_xywh_{i}"), ignored))
         detections[i] = Detections(golden.array(f"det_xywh_{i}"), golden.array(f"det_scores_{i}"))
-    _compare_arrays(golden, evaluate_crowdhuman(ground_truths, detections))
+    _compare_arrays(golden, evaluate_crowdhuman(ground_truths, detections), rtol=1e-4)
 
 
 def check_date(golden: GoldenFile) -> None:
@@ -127,16 +147,17 @@ def check_date(golden: GoldenFile) -> None:
         ignored = golden.array("gt_ignore")[mine].astype(bool)
         ground_truths.append(GroundTruth(i, tuple(size), golden.array("gt_boxes_xywh")[mine], ignored))
         detections[i] = Detections(golden.array("dt_boxes_xywh")[found], golden.array("dt_scores")[found])
-    _compare_arrays(golden, evaluate_crowdhuman(ground_truths, detections))
+    _compare_arrays(golden, evaluate_crowdhuman(ground_truths, detections), atol=1e-6)
 
 
-def _compare_arrays(golden: GoldenFile, result: CrowdHumanResult) -> None:
+def _compare_arrays(golden: GoldenFile, result: CrowdHumanResult, **tolerance: float) -> None:
     for key, value in (("AP", result.AP), ("mMR", result.mMR), ("recall", result.Recall)):
-        golden.close(key, value, atol=TOLERANCE)
+        golden.close(key, value, **tolerance)
 
 
-def worst_error(expected: np.ndarray, actual: np.ndarray) -> float:
-    """Largest difference; infinite if the shapes or the places of NaN differ."""
+def worst_error(expected: object, actual: object) -> float:
+    """Largest difference of numbers; infinite if the shapes or the places of NaN differ."""
+    expected, actual = np.array(expected, dtype=float), np.array(actual, dtype=float)
     if expected.shape != actual.shape or (np.isnan(expected) != np.isnan(actual)).any():
         return math.inf
     return float(np.nan_to_num(np.abs(expected - actual)).max(initial=0))

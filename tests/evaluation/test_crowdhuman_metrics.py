@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from la_det.errors import UserError
 from la_det.evaluation.crowdhuman_metrics import CrowdHumanResult, Detections, GroundTruth, evaluate_crowdhuman
-from la_det.testing.golden_crowdhuman import check_case
+from la_det.testing.check import check_file
 from tests.evaluation import crowdhuman_reference
 
 CASES = sorted((Path(__file__).parents[1] / "data/crowdhuman").iterdir())
@@ -45,9 +45,8 @@ def assert_equal(result: CrowdHumanResult, expected: dict, jaccard: bool = True)
 
 @pytest.mark.parametrize("folder", CASES, ids=lambda folder: folder.name)
 def test_golden(folder: Path) -> None:
-    comparisons, missing = check_case(folder)
-    assert comparisons and not missing
-    assert [comparison for comparison in comparisons if not comparison.passed] == []
+    report = check_file(folder)
+    assert report.passed, report
 
 
 @st.composite
