@@ -1,7 +1,7 @@
 # make setup   install everything into .venv
 # make demo    train POTO on generated images and evaluate it without NMS; results in output/demo
 # make test    tests and code style
-# PYTHON=...   the interpreter that .venv is made from (default: the first of these that is 3.10 or newer and has venv)
+# PYTHON=...   the interpreter that .venv is made from (default: the first found that is 3.10 or newer)
 
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 python3; do \
 	$$python -c "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))" 2>/dev/null && echo $$python && break; done)
