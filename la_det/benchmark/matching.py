@@ -1,0 +1,214 @@
+"""Cost of assignment and losses on the scene, prediction maps given."""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import instantiate
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from la_det import model_zoo
+from la_det.benchmark.memory import peak_extra_mib
+from la_det.benchmark.official import R1_MS, official_cost, target
+from la_det.benchmark.scene import HEIGHT, WIDTH, Scene, make_scene
+from la_det.modeling.criteria import Criterion, reduce_losses
+from la_det.structures import DensePredictions, Targets
+
+# scheme -> its shared model config; the CrowdHuman schemes are measured with one class on a crowd.
+SCHEMES = {
+    "fcos": "common/models/fcos",
+    "fcos_wo_ctrness": "common/models/fcos_wo_ctrness",
+    "poto": "common/models/poto",
+    "poto_argmax": "POTO/poto_argmax_r50_fpn_3x_ms_coco",
+}
+CROWD_SCHEMES: set[str] = set()
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Medians of one scheme at G ground truths per image.
+
+    Attributes:
+        assignment_ms, total_ms: assignment alone; assignment + losses, forward and backward.
+        memory_mib: peak beyond what the maps take, of the latter.
+        r1_ms, r2_ms: reference operations in the same process: a 256-channel 3x3 convolution of P3; 100 x 22,400 IoUs.
+    """
+
+    scheme: str
+    num_gts: int
+    assignment_ms: float
+    total_ms: float
+    memory_mib: float
+    r1_ms: float
+    r2_ms: float
+    device: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """Criteria, the predictions each of them reads, and the targets."""
+
+    criteria: list[Criterion]
+    predictions: dict[str, DensePredictions]
+    targets: Targets
+
+    def assign(self) -> None:
+        for criterion in self.criteria:
+            criterion.assign(self.predictions[criterion.branch], self.targets, 0.5)
+
+    def train(self) -> None:
+        terms = {}
+        for criterion in self.criteria:
+            terms |= criterion(self.predictions[criterion.branch], self.targets, 0.5)
+        sum(reduce_losses(terms).values()).backward()
+        for predictions in self.predictions.values():
+            for levels in predictions.maps.values():
+                for x in levels:
+                    x.grad = None
+
+
+def measure_in_fresh_process(scheme: str, num_gts: int, device: str, repeats: int, threads: int) -> Measurement:
+    """`measure` in a process of its own, so that no case inherits another's memory."""
+    arguments = json.dumps([scheme, num_gts, device, repeats, threads])
+    code = "import sys, json; from la_det.benchmark.matching import _child; _child(*json.loads(sys.argv[1]))"
+    done = subprocess.run([sys.executable, "-c", code, arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"benchmark of {scheme} at G = {num_gts} failed:\n{done.stderr[-2000:]}")
+    return Measurement(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def _child(scheme: str, num_gts: int, device: str, repeats: int, threads: int) -> None:
+    torch.set_num_threads(threads)
+    print(json.dumps(asdict(measure(scheme, num_gts, device, repeats))))
+
+
+def measure(scheme: str, num_gts: int, device: str, repeats: int) -> Measurement:
+    """Medians over `repeats` calls after a warm-up on a small scene."""
+    num_classes, crowd = (1, True) if scheme in CROWD_SCHEMES else (80, False)
+    build_case(scheme, make_scene(1, num_classes, crowd=crowd), num_classes, device).train()
+    case = build_case(scheme, make_scene(num_gts, num_classes, crowd=crowd), num_classes, device)
+    memory = peak_extra_mib(case.train, device)
+    r1, r2 = _reference_operations(device)
+    return Measurement(
+        scheme,
+        num_gts,
+        median_ms(case.assign, repeats, device),
+        median_ms(case.train, repeats, device),
+        memory,
+        median_ms(r1, repeats, device),
+        min(median_ms(r2, 3, device) for _ in range(3)),
+        device,
+    )
+
+
+def build_case(scheme: str, scene: Scene, num_classes: int, device: str) -> Case:
+    """The scheme's criteria and codecs from its config, the maps from the scene."""
+    config = model_zoo.get_config(SCHEMES[scheme]).model
+    config.num_classes = num_classes
+    predictions = {
+        name: _predictions(instantiate(predictor), scene, device)
+        for name, predictor in config.head.predictors.items()
+        if name != "_target_"
+    }
+    instances = [
+        Instances((HEIGHT, WIDTH), gt_boxes=Boxes(boxes), gt_classes=classes)
+        for boxes, classes in zip(scene.boxes, scene.classes, strict=True)
+    ]
+    targets = Targets.from_instances(instances, torch.device(device))
+    return Case(list(instantiate(config.criteria)), predictions, targets)
+
+
+def _predictions(predictor, scene: Scene, device: str) -> DensePredictions:
+    priors = predictor.priors([x.shape[-2:] for x in scene.logits], torch.device(device))
+    maps = {"logits": _per_prior(scene.logits, priors.per_cell), "boxes": _boxes(predictor, priors, scene, device)}
+    for name in ("quality", "filter"):
+        if getattr(predictor, name, None) is not None:
+            maps[name] = _per_prior(getattr(scene, name), priors.per_cell)
+    return DensePredictions(
+        priors,
+        predictor.codec,
+        {k: [x.to(device).detach().clone().requires_grad_() for x in levels] for k, levels in maps.items()},
+    )
+
+
+def _per_prior(levels: list[Tensor], per_cell: int) -> list[Tensor]:
+    return [x.repeat(1, per_cell, 1, 1) for x in levels]
+
+
+def _boxes(predictor, priors, scene: Scene, device: str) -> list[Tensor]:
+    """The scene's boxes in the branch's codec."""
+    levels = []
+    for level, ltrb in enumerate(scene.ltrb):
+        n, _, h, w = ltrb.shape
+        start, end = priors.level_starts[level : level + 2]
+        prior = torch.arange(start, end, device=device)
+        distances = ltrb.to(device).permute(0, 2, 3, 1).flatten(1, 2).repeat_interleave(priors.per_cell, 1)
+        points = priors.points[prior]
+        boxes = torch.cat([points - distances[..., :2], points + distances[..., 2:]], -1)
+        raw = predictor.codec.encode(boxes, priors, prior.expand(n, -1))
+        raw = raw.nan_to_num(neginf=-10.0)  # boxes without area have no finite log size
+        levels.append(raw.view(n, h, w, -1).permute(0, 3, 1, 2).contiguous())
+    return levels
+
+
+def _reference_operations(device: str) -> tuple[Callable[[], object], Callable[[], object]]:
+    x, weight = torch.randn(2, 256, 100, 168, device=device), torch.randn(256, 256, 3, 3, device=device)
+    a, b = torch.rand(100, 4, device=device) * 500, torch.rand(22400, 4, device=device) * 500
+    a[:, 2:] += a[:, :2]
+    b[:, 2:] += b[:, :2]
+    return lambda: F.conv2d(x, weight, padding=1), lambda: box_iou(a, b)
+
+
+def median_ms(run: Callable[[], object], repeats: int, device: str) -> float:
+    """Median wall time of a call, after one that is not counted."""
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        run()
+        if device != "cpu":
+            torch.cuda.synchronize()
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times[1:])
+
+
+def table_row(m: Measurement) -> list[str]:
+    """Cells: scheme, G, the three figures, and beside each the ratio to the official cost and the target."""
+    cells = [m.scheme, str(m.num_gts)]
+    official, wanted = official_cost(m.scheme, m.num_gts), target(m.scheme, m.num_gts)
+    for name, value in (("assignment", m.assignment_ms), ("total", m.total_ms)):
+        cells.append(f"{value:.1f}")
+        if official is None or m.device != "cpu":
+            cells.append("")
+            continue
+        ratio = getattr(official, name) * m.r1_ms / R1_MS / value
+        goal = getattr(wanted, name)
+        cells.append(f"{ratio:.1f}x" + (f" ({'met' if ratio >= goal else 'MISSED'}, {goal:g}x)" if goal else ""))
+    cells.append(f"{m.memory_mib:.0f}")
+    if official is None or m.device != "cpu":
+        cells.append("")
+    else:
+        share, goal = m.memory_mib / official.memory, wanted.memory
+        cells.append(f"{share:.2f}" + (f" ({'met' if share <= goal else 'MISSED'}, {goal:g})" if goal else ""))
+    return cells + [f"{m.r1_ms:.1f}", f"{m.r2_ms:.1f}"]
+
+
+HEADER = [
+    "scheme",
+    "G",
+    "assign ms",
+    "official / ours",
+    "total ms",
+    "official / ours",
+    "peak MiB",
+    "ours / official",
+    "r1 ms",
+    "r2 ms",
+]
