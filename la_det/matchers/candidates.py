@@ -40,19 +40,25 @@ def ltrb_distances(points: Tensor, boxes: Tensor) -> Tensor:
     return torch.cat([points - boxes[:, :2], boxes[:, 2:] - points], -1)
 
 
-def _points_in_windows(priors: Priors, targets: Targets, windows: Tensor) -> Pairs:
-    """Points strictly inside per-level windows [G, L, 4] XYXY; ordered by ground truth, then prior."""
+def grid_cells(priors: Priors, targets: Targets, first: Tensor, extent: Tensor) -> Pairs:
+    """The points in one rectangle of cells per ground truth and level, as far as they are on the grid.
+
+    Args:
+        first: [G, L, 2] int64 column and row of the rectangle's first cell.
+        extent: [G, L, 2] int64 number of columns and rows; nothing where one is not positive.
+
+    Returns:
+        Pairs ordered by ground truth, then prior.
+    """
     if priors.per_cell != 1:
         raise ValueError(f"grid candidates need one prior per cell, this branch has {priors.per_cell}")
-    sizes = torch.tensor(priors.grid_sizes, device=windows.device)  # [L, 2] rows, columns
-    strides = torch.tensor(priors.level_strides, device=windows.device, dtype=torch.float32).unsqueeze(-1)
-    first = _first_cell(windows[..., :2], strides, priors, torch.le)
-    last = _first_cell(windows[..., 2:], strides, priors, torch.lt)
+    sizes = torch.tensor(priors.grid_sizes, device=first.device)  # [L, 2] rows, columns
     columns_rows = sizes.flip(-1)
+    end = (first + extent).clamp(min=0).minimum(columns_rows)
     first = first.clamp(min=0).minimum(columns_rows)
-    extent = (last.clamp(min=0).minimum(columns_rows) - first).clamp(min=0)  # [G, L, 2] cells in x and y
+    extent = (end - first).clamp(min=0)
     counts = extent.prod(-1).flatten()  # [G * L]
-    total = int(counts.sum())  # host synchronisation: the number of candidates
+    total = int(counts.sum())  # host synchronisation: the number of pairs
 
     window = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts, output_size=total)
     within = torch.arange(total, device=counts.device) - (counts.cumsum(0) - counts)[window]
@@ -66,7 +72,15 @@ def _points_in_windows(priors: Priors, targets: Targets, windows: Tensor) -> Pai
     return Pairs(targets.image[gt], prior, gt)
 
 
-def _first_cell(bound: Tensor, stride: Tensor, priors: Priors, before: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def _points_in_windows(priors: Priors, targets: Targets, windows: Tensor) -> Pairs:
+    """Points strictly inside per-level windows [G, L, 4] XYXY; ordered by ground truth, then prior."""
+    strides = torch.tensor(priors.level_strides, device=windows.device, dtype=torch.float32).unsqueeze(-1)
+    first = first_cell(windows[..., :2], strides, priors, torch.le)
+    last = first_cell(windows[..., 2:], strides, priors, torch.lt)
+    return grid_cells(priors, targets, first, last - first)
+
+
+def first_cell(bound: Tensor, stride: Tensor, priors: Priors, before: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Index of the first cell along each axis whose point is not `before` the bound.
 
     The division only guesses; points themselves are compared, so that rounding cannot move a cell across a border.

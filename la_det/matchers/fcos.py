@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from la_det.matchers.candidates import center_region, ltrb_distances
 from la_det.matchers.selection import best_per_prior
-from la_det.structures import Assignment, DensePredictions, Score, Targets
+from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets
 
 SIZE_RANGES = ((-1, 64), (64, 128), (128, 256), (256, 512), (512, float("inf")))
 
@@ -27,7 +28,12 @@ class FCOS:
     def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
         priors = predictions.priors
         pairs = center_region(priors, targets, self.center_radius)
-        reach = ltrb_distances(priors.points[pairs.prior], targets.boxes[pairs.gt]).amax(-1)
-        low, high = reach.new_tensor(self.size_ranges)[priors.levels[pairs.prior]].unbind(-1)
-        pairs = pairs[(low <= reach) & (reach <= high)]
+        pairs = pairs[in_size_range(pairs, priors, targets, self.size_ranges)]
         return Assignment(pairs[best_per_prior(pairs, -targets.areas[pairs.gt], priors, targets.num_images)])
+
+
+def in_size_range(pairs: Pairs, priors: Priors, targets: Targets, size_ranges: Sequence[tuple[float, float]]) -> Tensor:
+    """[P] whether max(l, t, r, b) of the pair lies in the size range of the location's level, borders included."""
+    reach = ltrb_distances(priors.points[pairs.prior], targets.boxes[pairs.gt]).amax(-1)
+    low, high = reach.new_tensor(size_ranges)[priors.levels[pairs.prior]].unbind(-1)
+    return (low <= reach) & (reach <= high)

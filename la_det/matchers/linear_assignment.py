@@ -12,6 +12,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from la_det.matchers.selection import best_of_groups
 from la_det.structures import Pairs, Targets
 
 
@@ -60,13 +61,8 @@ def _best_of_each_row(pairs: Pairs, value: Tensor, targets: Targets) -> Tensor:
     longest = max(targets.counts, default=0)
     if len(pairs) <= longest * len(targets):  # rows are about as short as the limit: nothing to gain
         return torch.arange(len(pairs), device=value.device)
-    order = value.argsort(descending=True, stable=True)
-    order = order[pairs.gt[order].argsort(stable=True)]
-    gt = pairs.gt[order]
-    row_lengths = torch.bincount(gt, minlength=len(targets))
-    rank = torch.arange(len(gt), device=gt.device) - (row_lengths.cumsum(0) - row_lengths)[gt]
-    limit = torch.tensor(targets.counts, device=gt.device)[targets.image]
-    return order[rank < limit[gt]].sort().values
+    limit = torch.tensor(targets.counts, device=value.device)[targets.image]
+    return best_of_groups(pairs.gt, value, limit)[0].sort().values
 
 
 def _solve(

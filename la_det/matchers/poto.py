@@ -5,7 +5,7 @@ import torch
 from la_det.losses.box_iou import aligned_iou
 from la_det.matchers.candidates import center_region
 from la_det.matchers.linear_assignment import match
-from la_det.matchers.selection import best_in_group, best_per_prior
+from la_det.matchers.selection import best_of_each
 from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets
 
 
@@ -41,9 +41,7 @@ class POTO:
         if self.hungarian:
             num_priors = len(predictions.priors)
             return Assignment(match(omega, q, targets, num_priors, missing=-1.0, drop_missing=self.drop_unmatched))
-        best = best_in_group(omega.gt, q, len(targets))
-        chosen = best_per_prior(omega[best], q[best], predictions.priors, targets.num_images)
-        return Assignment(omega[best[chosen]])
+        return Assignment(best_of_each(omega, q, predictions.priors, targets))
 
 
 def quality(predictions: DensePredictions, targets: Targets, pairs: Pairs, score: Score, alpha: float) -> torch.Tensor:

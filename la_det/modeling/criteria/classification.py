@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from la_det.losses.background import background_loss
+from la_det.losses.focal import focal_entries
 from la_det.modeling.criteria.reduction import LossTerm
 from la_det.structures import Assignment, DensePredictions, Score, Targets
 
@@ -30,9 +31,7 @@ class FocalLoss:
     ) -> LossTerm:
         pairs = assignment.pairs
         background, c, f = background_loss(predictions, score, pairs.image, pairs.prior, targets.classes[pairs.gt])
-        log_p, log_complement = score.log_probability(c, f), score.log_complement(c, f)
-        positive = -self.alpha * (2 * log_complement).exp() * log_p
-        negative = -(1 - self.alpha) * (2 * log_p).exp() * log_complement
+        positive, negative = focal_entries(score, c, f, self.alpha)
         numerator = (1 - self.alpha) * background + (positive - negative).sum()
         num_positives = torch.full((), len(pairs), dtype=torch.float32, device=numerator.device)
         return LossTerm(self.weight * numerator, num_positives, eps=self.eps)

@@ -7,8 +7,10 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from la_det.modeling.heads.boundary_refinement import BoundaryRefinement
 from la_det.modeling.heads.tower import init_head_conv, on_levels
-from la_det.structures import AnchorGenerator, BoxCodec, DensePredictions, LTRBCodec, PointGenerator
+from la_det.modeling.layers import MaxFiltering
+from la_det.structures import AnchorGenerator, BoxCodec, DensePredictions, LTRBCodec, PointGenerator, Priors
 
 BOX_ACTIVATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "linear": lambda x, stride: x,
@@ -28,7 +30,10 @@ class Predictor(nn.Module):
         box_activation: of the scaled box convolution: "linear", "relu_stride" (max(x, 0) * stride: distances in
             pixels), or "exp".
         quality_on: which tower feeds a quality convolution (centerness, IoU or objectness logit), or None.
+        max_filtering: 3DMF, which feeds a convolution for the filter logit from the box tower; None for no filter.
+        refinement: DW's box refinement of distances in pixels; None for none.
         prior_prob: initial probability of every class.
+        box_bias: initial bias of the box convolution.
     """
 
     def __init__(
@@ -40,7 +45,10 @@ class Predictor(nn.Module):
         codec: BoxCodec | None = None,
         box_activation: Literal["linear", "relu_stride", "exp"] = "relu_stride",
         quality_on: Literal["cls", "box"] | None = None,
+        max_filtering: MaxFiltering | None = None,
+        refinement: BoundaryRefinement | None = None,
         prior_prob: float = 0.01,
+        box_bias: float = 0.0,
     ):
         super().__init__()
         self.priors = priors
@@ -51,29 +59,36 @@ class Predictor(nn.Module):
         self.logits = nn.Conv2d(in_channels, a * num_classes, 3, padding=1)
         self.boxes = nn.Conv2d(in_channels, a * 4, 3, padding=1)
         self.quality = nn.Conv2d(in_channels, a, 3, padding=1) if quality_on else None
+        self.filter = nn.Conv2d(in_channels, a, 3, padding=1) if max_filtering else None
         self.apply(init_head_conv)
         nn.init.constant_(self.logits.bias, -math.log((1 - prior_prob) / prior_prob))
+        nn.init.constant_(self.boxes.bias, box_bias)
+        self.max_filtering = max_filtering  # has its own initialisation
+        self.refinement = refinement
 
     def forward(
         self, cls_features: list[Tensor], box_features: list[Tensor], scales: Sequence[Tensor | None]
     ) -> DensePredictions:
         """Maps of all levels, from the towers' outputs and the level scales."""
+        grid_sizes = [x.shape[-2:] for x in cls_features]
+        priors = self.priors(grid_sizes, cls_features[0].device)
         maps = {
             "logits": on_levels(self.logits, cls_features),
-            "boxes": self._boxes(box_features, scales),
+            "boxes": self._boxes(box_features, scales, priors),
         }
         if self.quality is not None:
             maps["quality"] = on_levels(self.quality, cls_features if self.quality_on == "cls" else box_features)
-        grid_sizes = [x.shape[-2:] for x in cls_features]
+        if self.filter is not None:
+            maps["filter"] = on_levels(self.filter, self.max_filtering(box_features))
         # Matching and losses are computed in single precision, also under AMP.
         maps = {name: [x.float() for x in levels] for name, levels in maps.items()}
-        return DensePredictions(self.priors(grid_sizes, cls_features[0].device), self.codec, maps)
+        return DensePredictions(priors, self.codec, maps)
 
-    def _boxes(self, box_features: list[Tensor], scales: Sequence[Tensor | None]) -> list[Tensor]:
+    def _boxes(self, box_features: list[Tensor], scales: Sequence[Tensor | None], priors: Priors) -> list[Tensor]:
         activation = BOX_ACTIVATIONS[self.box_activation]
         boxes = []
         for x, scale, stride in zip(box_features, scales, self.priors.strides, strict=True):
             # Single precision from here on: half-precision distances are wrong beyond 2,048 pixels.
             raw = self.boxes(x).float()
             boxes.append(activation(raw if scale is None else raw * scale, stride))
-        return boxes
+        return boxes if self.refinement is None else self.refinement(box_features, boxes, priors)

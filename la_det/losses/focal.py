@@ -1,0 +1,23 @@
+"""The focal loss of single entries (Lin et al., ICCV 2017, eq. 5; gamma = 2)."""
+
+from torch import Tensor
+
+from la_det.structures import Score
+
+
+def focal_entries(score: Score, c: Tensor, f: Tensor | None, alpha: float) -> tuple[Tensor, Tensor]:
+    """Loss of entries as positives and as background, in a form that is stable for all logits.
+
+    Args:
+        score: p = sigma(c) or p = sigma(c) sigma(f).
+        c: class logits, any shape.
+        f: gate logits that broadcast to it; None without a gate.
+        alpha: weight of positives; background weighs 1 - alpha.
+
+    Returns:
+        -alpha (1 - p)^2 ln p, and -(1 - alpha) p^2 ln(1 - p), both of the shape of c.
+    """
+    log_p, log_complement = score.log_probability(c, f), score.log_complement(c, f)
+    positive = -alpha * (2 * log_complement).exp() * log_p
+    negative = -(1 - alpha) * (2 * log_p).exp() * log_complement
+    return positive, negative
