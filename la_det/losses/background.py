@@ -19,7 +19,12 @@ _CPU_CHUNK = 1 << 16
 
 
 def background_loss(
-    predictions: DensePredictions, score: Score, image: Tensor, prior: Tensor, cls: Tensor
+    predictions: DensePredictions,
+    score: Score,
+    image: Tensor,
+    prior: Tensor,
+    cls: Tensor,
+    dropped: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Sum of b(p) = -p^2 ln(1 - p) over all images, priors and classes, and the logits at P chosen entries.
 
@@ -27,6 +32,7 @@ def background_loss(
         predictions: with maps "logits" and, where the score has one, its gate.
         score: p = sigma(c) or p = sigma(c) sigma(f).
         image, prior, cls: int64 [P], the chosen entries.
+        dropped: (image [D], prior [D]) that the sum leaves out (`Assignment.dropped`).
 
     Returns:
         The sum (a scalar), c [P], and f [P] (None without a gate); all differentiable.
@@ -38,17 +44,33 @@ def background_loss(
             raise ValueError("a gated score needs one prior per cell")
         chosen.append(predictions.elements(score.gate, image, prior, torch.zeros_like(cls)))
         maps += predictions.maps[score.gate]
-    total, c, *f = _Background.apply(chosen, *maps)
+    masks = None if dropped is None else _mask_maps(predictions, *dropped)
+    total, c, *f = _Background.apply(chosen, masks, *maps)
     return total, c, f[0] if f else None
+
+
+def _mask_maps(predictions: DensePredictions, image: Tensor, prior: Tensor) -> list[Tensor]:
+    """Per level, a map [N, A, 1, h, w] that is True at the given priors."""
+    priors = predictions.priors
+    mask = torch.zeros(predictions.num_images, len(priors), dtype=torch.bool, device=prior.device)
+    mask[image, prior] = True
+    levels = mask.split([h * w * priors.per_cell for h, w in priors.grid_sizes], 1)
+    return [
+        level.view(-1, 1, h, w, priors.per_cell).permute(0, 4, 1, 2, 3)
+        for level, (h, w) in zip(levels, priors.grid_sizes, strict=True)
+    ]
 
 
 class _Background(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, chosen, *maps):
+    def forward(ctx, chosen, masks, *maps):
         levels = len(maps) // len(chosen)
         logits, gates = maps[:levels], maps[levels:]
         totals, grads, gate_grads = [], [], []
         for level, c in enumerate(logits):
+            if masks is not None:  # b and its gradients are 0 at minus infinity
+                n, a, _, h, w = masks[level].shape
+                c = c.reshape(n, a, -1, h, w).masked_fill(masks[level], -torch.inf).view(c.shape)
             if gates:
                 total, grad, gate_grad = _gated(c, gates[level])
                 gate_grads.append(gate_grad)
@@ -68,7 +90,7 @@ class _Background(torch.autograd.Function):
         for part, ((indices, masks), grad_value) in enumerate(zip(ctx.chosen, grad_values, strict=True)):
             for grad, index, here in zip(grads[part * levels :], indices, masks, strict=False):
                 grad.view(-1).index_add_(0, index, torch.where(here, grad_value, 0))
-        return None, *grads
+        return None, None, *grads
 
 
 def _pick(maps, indices, masks) -> Tensor:

@@ -11,24 +11,24 @@ FLOAT32_EPS = torch.finfo(torch.float32).eps
 
 
 def aligned_iou(a: Tensor, b: Tensor, eps: float = FLOAT32_EPS) -> Tensor:
-    """IoU [P] of boxes [P, 4] and [P, 4], XYXY; 0 where they do not meet. The union is at least `eps`."""
+    """IoU [...] of boxes [..., 4] and [..., 4], XYXY; 0 where they do not meet. The union is at least `eps`."""
     intersection, union = _intersection_and_union(a, b)
     return intersection / union.clamp(min=eps)
 
 
 def aligned_giou(a: Tensor, b: Tensor, eps: float = FLOAT32_EPS) -> Tensor:
-    """Generalised IoU [P] (Rezatofighi et al., CVPR 2019); union and enclosing area are at least `eps`."""
+    """Generalised IoU [...] (Rezatofighi et al., CVPR 2019); union and enclosing area are at least `eps`."""
     intersection, union = _intersection_and_union(a, b)
-    enclosing = (torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).prod(-1)
+    enclosing = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).prod(-1)
     return intersection / union.clamp(min=eps) - (enclosing - union) / enclosing.clamp(min=eps)
 
 
 def _intersection_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     # clamp has gradient 1 at exactly 0, as in the official losses: a prediction without area can still grow.
-    sides = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0)
+    sides = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
     intersection = sides.prod(-1)
     return intersection, _area(a) + _area(b) - intersection
 
 
 def _area(boxes: Tensor) -> Tensor:
-    return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(-1)
+    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1)

@@ -4,6 +4,17 @@ from la_det.modeling.criteria.boxes import GIoULoss
 from la_det.modeling.criteria.classification import FocalLoss
 from la_det.modeling.criteria.criterion import Criterion
 from la_det.modeling.criteria.quality import CenternessLoss, SoftTargetLoss
+from la_det.modeling.criteria.quality_focal import QualityFocalLoss, VarifocalLoss
 from la_det.modeling.criteria.reduction import LossTerm, reduce_losses
 
-__all__ = ["CenternessLoss", "Criterion", "FocalLoss", "GIoULoss", "LossTerm", "SoftTargetLoss", "reduce_losses"]
+__all__ = [
+    "CenternessLoss",
+    "Criterion",
+    "FocalLoss",
+    "GIoULoss",
+    "LossTerm",
+    "QualityFocalLoss",
+    "SoftTargetLoss",
+    "VarifocalLoss",
+    "reduce_losses",
+]

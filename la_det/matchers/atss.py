@@ -1,0 +1,57 @@
+"""ATSS: adaptive training sample selection (Zhang et al., CVPR 2020, section 4)."""
+
+import torch
+from torch import Tensor
+
+from la_det.losses.box_iou import aligned_iou
+from la_det.matchers.nearest import nearest_priors
+from la_det.matchers.selection import best_per_prior
+from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets
+
+
+class ATSS:
+    """Positives are the anchors near a ground truth whose IoU is at least the mean plus the deviation of all near ones.
+
+    Args:
+        topk: k, the cells of each level whose centres are nearest to the ground truth's centre and whose anchors are
+            its candidates.
+        margin: distance by which an anchor's centre must lie inside the ground truth, exclusive, pixels.
+    """
+
+    def __init__(self, *, topk: int = 9, margin: float = 0.01):
+        self.topk = topk
+        self.margin = margin
+
+    @torch.no_grad()
+    def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
+        priors = predictions.priors
+        candidates = nearest_priors(priors, targets, self.topk)
+        iou = aligned_iou(priors.boxes[candidates], targets.boxes.unsqueeze(1))
+        threshold = iou.mean(1) + iou.std(1)
+        return Assignment(select(candidates, iou, threshold, priors, targets, self.margin)[0])
+
+
+def select(
+    candidates: Tensor, iou: Tensor, threshold: Tensor, priors: Priors, targets: Targets, margin: float
+) -> tuple[Pairs, tuple[Tensor, Tensor]]:
+    """The candidates that reach the threshold with their centre inside; an anchor goes to its largest IoU.
+
+    Args:
+        candidates: [G, C] indices of priors.
+        iou: [G, C], what is compared.
+        threshold: [G]; NaN, from a single candidate's deviation, is not reached.
+        priors, targets, margin: see `ATSS`.
+
+    Returns:
+        The positives, and where they are in `candidates`; ties go to the first ground truth.
+    """
+    inside = is_inside(priors.points[candidates], priors.inset(targets.boxes).unsqueeze(1), margin)
+    gt, column = ((iou >= threshold.unsqueeze(1)) & inside).nonzero(as_tuple=True)  # host synchronisation: how many
+    pairs = Pairs(targets.image[gt], candidates[gt, column], gt)
+    best = best_per_prior(pairs, iou[gt, column], priors, targets.num_images)
+    return pairs[best], (gt[best], column[best])
+
+
+def is_inside(points: Tensor, boxes: Tensor, margin: float) -> Tensor:
+    """Whether points [..., 2] lie inside boxes [..., 4], more than `margin` pixels from every side."""
+    return torch.minimum(points - boxes[..., :2], boxes[..., 2:] - points).amin(-1) > margin

@@ -1,0 +1,48 @@
+"""The nearest priors of each level, without an R x G tensor.
+
+The points of a level form a grid. Sort its columns by their distance from a ground truth's centre, and its rows
+likewise: the cell in the a-th column and the b-th row is no nearer than the (a + 1)(b + 1) - 1 cells of columns up to a
+and rows up to b. So only cells with (a + 1)(b + 1) <= k can be among the k nearest, 23 for k = 9, wherever the centre
+lies, and of the columns and rows only the nearest k, which are consecutive.
+"""
+
+import torch
+from torch import Tensor
+
+from la_det.structures import Priors, Targets
+
+
+def nearest_priors(priors: Priors, targets: Targets, k: int) -> Tensor:
+    """Indices of the priors in the k cells of each level whose points are nearest to a ground truth's centre.
+
+    Args:
+        priors: with A priors per cell.
+        targets: G ground truths.
+        k: cells per level; a level with fewer gives all it has.
+
+    Returns:
+        [G, C] int64, level by level, nearest first, of equally near ones the first; C = A sum over levels min(k, h w).
+    """
+    device = targets.boxes.device
+    sizes = torch.tensor(priors.grid_sizes, device=device).flip(-1)  # [L, 2] columns, rows
+    strides = torch.tensor(priors.level_strides, device=device, dtype=torch.float32).unsqueeze(-1)
+    centers = targets.centers.unsqueeze(1)
+    position = (centers - priors.shift) / strides - priors.offset  # [G, L, 2] in cells
+    first = (position - k / 2).ceil().to(torch.int64).clamp(min=0).minimum((sizes - k).clamp(min=0))
+    cells = first.unsqueeze(-1) + torch.arange(k, device=device)  # [G, L, 2, k] columns, rows
+    points = (cells + priors.offset) * strides.unsqueeze(-1) + priors.shift
+    distance = (points - centers.unsqueeze(-1)).square().masked_fill(cells >= sizes.unsqueeze(-1), torch.inf)
+    distance, order = distance.sort(stable=True)
+    cells = cells.gather(-1, order)
+
+    a, b = torch.tensor([(a, b) for a in range(k) for b in range(k) if (a + 1) * (b + 1) <= k], device=device).T
+    distance = distance[:, :, 0, a] + distance[:, :, 1, b]  # [G, L, 23], squared
+    cell = cells[:, :, 1, b] * sizes[:, :1] + cells[:, :, 0, a]
+    # The bits of non-negative floats sort like the floats: this key sorts by distance, then by index.
+    key = (distance.view(torch.int32).to(torch.int64) << 32) | cell
+    nearest = key.topk(k, largest=False).values & 0xFFFFFFFF  # [G, L, k]
+
+    starts = torch.tensor(priors.level_starts[:-1], device=device).view(-1, 1, 1)
+    prior = starts + nearest.unsqueeze(-1) * priors.per_cell + torch.arange(priors.per_cell, device=device)
+    existing = [min(k, h * w) * priors.per_cell for h, w in priors.grid_sizes]
+    return torch.cat([level[:, :count] for level, count in zip(prior.flatten(2).unbind(1), existing, strict=True)], 1)
