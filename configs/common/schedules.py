@@ -7,9 +7,13 @@ from omegaconf import DictConfig
 
 
 def multistep(
-    max_iter: int, steps: tuple[int, ...], warmup_iter: int = 1000, warmup_factor: float = 0.001
+    max_iter: int,
+    steps: tuple[int, ...],
+    warmup_iter: int = 1000,
+    warmup_factor: float = 0.001,
+    warmup_method: str = "linear",
 ) -> DictConfig:
-    """Linear warm-up from `warmup_factor`, then a tenth at each of `steps` (all in iterations)."""
+    """Warm-up from `warmup_factor`, "linear" or "constant", then a tenth at each of `steps` (all in iterations)."""
     return L(WarmupParamScheduler)(
         scheduler=L(MultiStepParamScheduler)(
             values=[0.1**i for i in range(len(steps) + 1)],
@@ -17,7 +21,7 @@ def multistep(
         ),
         warmup_factor=warmup_factor,
         warmup_length=warmup_iter / max_iter,
-        warmup_method="linear",
+        warmup_method=warmup_method,
     )
 
 
@@ -39,3 +43,7 @@ lr_multiplier_2x = multistep(180000, (120000, 160000))
 lr_multiplier_3x = multistep(270000, (210000, 250000))
 lr_multiplier_6x = multistep(540000, (480000, 520000))
 lr_multiplier_9x = multistep(810000, (750000, 790000))
+
+# The same for recipes that count epochs: 7,330 iterations each; drops after 8 and 11, and after 16 and 22 epochs.
+lr_multiplier_12_epochs = multistep(87960, (58640, 80630))
+lr_multiplier_24_epochs = multistep(175920, (117280, 161260))

@@ -77,7 +77,7 @@ def _read(image_root: str, json_file: str) -> CocoFiles:
         raise UserError(f"{json_file}: malformed JSON ({error}); write the file again") from error
     except (KeyError, TypeError) as error:
         raise UserError(
-            f"{json_file}: no COCO-format annotations ({error} is missing); it needs images, annotations and categories"
+            f"{json_file}: not COCO-format annotations ({error}); it needs images, annotations and categories"
         ) from error
 
 

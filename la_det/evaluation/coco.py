@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,7 @@ class COCOEvaluator(_COCOEvaluator):
         self._truth = COCO(self._coco_api.dataset)
 
     def _eval_predictions(self, predictions: list[dict], img_ids: list[int] | None = None) -> None:
-        detections = list(itertools.chain.from_iterable(p["instances"] for p in predictions))
-        self._to_dataset_ids(detections)
+        detections = self._with_dataset_ids(itertools.chain.from_iterable(p["instances"] for p in predictions))
         if self._output_dir:
             Path(self._output_dir, "coco_instances_results.json").write_text(json.dumps(detections))
         if not self._do_evaluation:
@@ -37,13 +37,13 @@ class COCOEvaluator(_COCOEvaluator):
             results = self._derive_coco_results(evaluation, task, self._metadata.get("thing_classes"))
             self._results[task] = results | {"AR": 100 * float(evaluation.stats[8])}
 
-    def _to_dataset_ids(self, detections: list[dict]) -> None:
-        """Replace the model's contiguous class indices by the data set's category ids, in place."""
+    def _with_dataset_ids(self, detections: Iterable[dict]) -> list[dict]:
+        """Copies with the data set's category ids in place of the model's contiguous class indices."""
         contiguous = self._metadata.get("thing_dataset_id_to_contiguous_id")
-        if contiguous is not None:
-            dataset_id = {index: category for category, index in contiguous.items()}
-            for detection in detections:
-                detection["category_id"] = dataset_id[detection["category_id"]]
+        if contiguous is None:
+            return list(detections)
+        dataset_ids = {index: category for category, index in contiguous.items()}
+        return [d | {"category_id": dataset_ids[d["category_id"]]} for d in detections]
 
     def _evaluate_task(self, detections: list[dict], task: str, img_ids: list[int] | None) -> COCOeval_faster:
         # COCO's code takes a detection's size (small, medium, large) from its box if it has one.

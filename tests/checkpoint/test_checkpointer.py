@@ -1,0 +1,143 @@
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from la_det.checkpoint import Checkpointer
+from la_det.checkpoint.checkpointer import replacing
+from la_det.errors import UserError
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("evil_was_here",)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def model() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+
+
+def test_round_trip_marks_the_last_checkpoint(tmp_path):
+    saved, loaded = model(), model()
+    checkpointer = Checkpointer(saved, str(tmp_path))
+    assert not checkpointer.has_checkpoint()
+    checkpointer.save("first")
+    checkpointer.save("second", note="kept")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["first.pth", "last_checkpoint", "second.pth"]
+    extra = Checkpointer(loaded, str(tmp_path)).resume_or_load("", resume=True)
+    assert extra["note"] == "kept"
+    assert all(torch.equal(a, b) for a, b in zip(saved.parameters(), loaded.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["evil.pth", "evil.pkl"])
+def test_pickled_code_runs_only_with_the_flag(name):
+    state = {"model": {k: v.numpy() for k, v in model().state_dict().items()}, "__author__": "x", "extra": Evil()}
+    if name.endswith("pkl"):
+        Path(name).write_bytes(pickle.dumps(state))
+    else:
+        torch.save({"model": model().state_dict(), "extra": Evil()}, name)
+    with pytest.raises(UserError, match=f"{name}: .*train.allow_pickle=True"):
+        Checkpointer(model()).load(name)
+    assert not Path("evil_was_here").exists()
+    Checkpointer(model(), allow_pickle=True).load(name)
+    assert Path("evil_was_here").exists()
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_pickled_arrays_are_read(protocol):
+    state = {k: v.numpy() for k, v in model().state_dict().items()}
+    state["1.num_batches_tracked"] = np.array(5)
+    Path("zoo.pkl").write_bytes(pickle.dumps({"model": state, "__author__": "zoo"}, protocol=protocol))
+    loaded = model()
+    Checkpointer(loaded, strict=True).load("zoo.pkl")
+    assert np.array_equal(loaded[0].weight.detach().numpy(), state["0.weight"])
+    assert loaded[1].num_batches_tracked == 5
+
+
+def test_safetensors_are_read():
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    saved, loaded = model(), model()
+    save_file(saved.state_dict(), "a.safetensors")
+    Checkpointer(loaded, strict=True).load("a.safetensors")
+    assert torch.equal(saved[0].weight, loaded[0].weight)
+
+
+def test_plain_state_dict_is_read():
+    saved, loaded = model(), model()
+    torch.save(saved.state_dict(), "plain.pth")
+    Checkpointer(loaded, strict=True).load("plain.pth")
+    assert torch.equal(saved[0].weight, loaded[0].weight)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 broken"])
+@pytest.mark.parametrize("suffix", [".pth", ".pkl"])
+def test_damaged_file(content, suffix):
+    Path(f"bad{suffix}").write_bytes(content)
+    with pytest.raises(UserError, match=f"bad{suffix}: "):
+        Checkpointer(model()).load(f"bad{suffix}")
+
+
+def test_missing_file():
+    with pytest.raises(UserError, match="nowhere.pth: cannot get this checkpoint"):
+        Checkpointer(model()).load("nowhere.pth")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("0.weight"), r"1 missing \(first: 0.weight\)"),
+        (lambda state: state.update(more=torch.ones(1)), r"1 unexpected \(first: more\)"),
+        (lambda state: state.update({"0.bias": torch.ones(5)}), r"first: 0.bias \[5\] instead of \[3\]"),
+    ],
+)
+def test_resuming_and_evaluating_need_every_parameter(change, message):
+    state = model().state_dict()
+    change(state)
+    torch.save({"model": state}, "other.pth")
+    Checkpointer(model()).load("other.pth")  # initial weights may be a part
+    with pytest.raises(UserError, match=f"other.pth: this checkpoint is of another model: .*{message}"):
+        Checkpointer(model(), strict=True).load("other.pth")
+    Path("last_checkpoint").write_text("other.pth")
+    with pytest.raises(UserError, match=message):
+        Checkpointer(model(), ".").resume_or_load("", resume=True)
+
+
+def test_initial_weights_have_to_give_something():
+    torch.save({"model": {"x": torch.ones(1)}}, "other.pth")
+    with pytest.raises(UserError, match="this checkpoint is of another model"):
+        Checkpointer(model()).load("other.pth")
+
+
+def test_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.pth"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as file:
+        file.write(b"new")
+        raise ZeroDivisionError
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_kill_while_writing_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.pth"
+    path.write_text("old")
+    code = (
+        "import os, pathlib, signal; from la_det.checkpoint.checkpointer import replacing\n"
+        f"with replacing(pathlib.Path({str(path)!r})) as file:\n"
+        "    file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": root})
+    assert done.returncode == -signal.SIGKILL
+    assert path.read_text() == "old"

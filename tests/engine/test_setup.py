@@ -1,0 +1,68 @@
+import logging
+
+import pytest
+from omegaconf import OmegaConf
+
+from la_det.engine.setup import auto_scale_lr, load_config
+from la_det.errors import UserError
+
+CONFIG = """
+from detectron2.config import LazyCall as L
+
+train = dict(max_iter=100, amp=dict(enabled=False))
+model = L(dict)(num_classes="${..train.max_iter}")
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "config.py"
+    path.write_text(CONFIG.replace("L(dict)", "L('builtins.dict')"))
+    return str(path)
+
+
+def test_overrides(config):
+    cfg = load_config(config, ["train.max_iter=7", "train.amp.enabled=true", "+train.extra=[1,2]"])
+    assert cfg.train.amp.enabled is True and cfg.model.num_classes == 7 and list(cfg.train.extra) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.max_itr=3", "did you mean train.max_iter"),
+        ("trane.max_iter=3", "check the config file"),
+        ("train.amp.enable=True", "did you mean train.amp.enabled"),
+        ("train.max_iter", "has the form key=value"),
+        ("train.max_iter=[1", "cannot apply the overrides"),
+    ],
+)
+def test_bad_overrides(config, override, message):
+    with pytest.raises(UserError, match=message):
+        load_config(config, [override])
+
+
+def scaled(batch_size, enabled=True):
+    cfg = OmegaConf.create(
+        {
+            "train": {"auto_scale_lr": {"enabled": enabled, "reference_batch_size": 16}, "max_iter": 90000},
+            "dataloader": {"train": {"total_batch_size": batch_size}},
+            "optimizer": {"lr": 0.01, "params": {"lr": "${..lr}"}},
+        }
+    )
+    auto_scale_lr(cfg)
+    return cfg
+
+
+def test_auto_scale_lr_logs_old_and_new(caplog):
+    caplog.set_level(logging.INFO)
+    cfg = scaled(4)
+    assert cfg.optimizer.lr == cfg.optimizer.params.lr == 0.0025
+    assert cfg.train.max_iter == 360000
+    assert "learning rate 0.01 -> 0.0025, iterations 90000 -> 360000" in caplog.text
+    auto_scale_lr(cfg)  # a saved config is not scaled again
+    assert cfg.train.max_iter == 360000
+
+
+@pytest.mark.parametrize("cfg", [scaled(16), scaled(4, enabled=False)], ids=["reference", "off"])
+def test_auto_scale_lr_does_nothing(cfg):
+    assert (cfg.optimizer.lr, cfg.train.max_iter) == (0.01, 90000)
