@@ -18,18 +18,20 @@ def inside_box(priors: Priors, targets: Targets) -> Pairs:
     return _points_in_windows(priors, targets, windows)
 
 
-def center_region(priors: Priors, targets: Targets, radius: float) -> Pairs:
+def center_region(priors: Priors, targets: Targets, radius: float, centers: Tensor | None = None) -> Pairs:
     """All (point, ground truth) with the point strictly inside the box and its centre region, on every level.
 
     Args:
         radius: half side of the square around the ground truth's centre, in strides of the point's level
             (FCOS's centre sampling; 1.5 allows at most 3 x 3 points of a level). 0 means the whole box.
+        centers: [G, 2] of the regions, by default of the boxes; one of NaN has no points.
     """
     if radius == 0:
         return inside_box(priors, targets)
     strides = torch.tensor(priors.level_strides, device=targets.boxes.device, dtype=torch.float32)
     half = (radius * strides)[None, :, None]
-    centers, boxes = targets.centers.unsqueeze(1), targets.boxes.unsqueeze(1)
+    centers = (targets.centers if centers is None else centers).unsqueeze(1)
+    boxes = targets.boxes.unsqueeze(1)
     lower = torch.maximum(centers - half, boxes[..., :2])
     upper = torch.minimum(centers + half, boxes[..., 2:])
     return _points_in_windows(priors, targets, torch.cat([lower, upper], -1))

@@ -46,11 +46,13 @@ class DenseInference:
 
     Args:
         score: probability p that is ranked and thresholded.
-        use_quality: the final score is sqrt(p sigma(quality)) instead of p.
+        use_quality: the final score is (p sigma(quality))^quality_exponent instead of p.
+        quality_exponent: see `use_quality`.
         rank_by_quality: `topk` ranks p sigma(quality) instead of p; the threshold stays one of p.
         score_threshold: pairs need p > this.
         topk: per level.
         cap_topk: never more pairs than the level has locations, as in DeFCN.
+        topk_locations: of each level, only its `topk` best locations take part, by their largest p sigma(quality).
         clip: clip boxes to the image before NMS.
         nms_threshold: IoU above which class-wise NMS removes a detection; None for no NMS.
         max_detections: per image.
@@ -61,20 +63,24 @@ class DenseInference:
         *,
         score: Score | None = None,
         use_quality: bool = False,
+        quality_exponent: float = 0.5,
         rank_by_quality: bool = False,
         score_threshold: float = 0.05,
         topk: int = 1000,
         cap_topk: bool = True,
+        topk_locations: bool = False,
         clip: bool = False,
         nms_threshold: float | None = None,
         max_detections: int = 100,
     ):
         self.score = score or Score()
         self.use_quality = use_quality
+        self.quality_exponent = quality_exponent
         self.rank_by_quality = rank_by_quality
         self.score_threshold = score_threshold
         self.topk = topk
         self.cap_topk = cap_topk
+        self.topk_locations = topk_locations
         self.clip = clip
         self.nms_threshold = nms_threshold
         self.max_detections = max_detections
@@ -103,13 +109,15 @@ class DenseInference:
         valid = p > self.score_threshold
         if self.use_quality:
             quality = predictions.at("quality", image, flat_prior).view_as(p)
-            p = (p * quality.sigmoid()).sqrt()
+            p = (p * quality.sigmoid()) ** self.quality_exponent
         return Candidates(boxes, p, cls, prior, valid)
 
     def _level(self, predictions: DensePredictions, level: int) -> tuple[Tensor, Tensor, Tensor]:
         """Probability, prior and class of the best pairs of a level, each [N, k]."""
         p = self.score.dense(predictions, level)
         n, a, k, h, w = p.shape
+        if self.topk_locations and h * w * a > self.topk:
+            p = p * self._best_locations(p * predictions.maps["quality"][level].sigmoid().unsqueeze(2))
         rank = p
         if self.rank_by_quality:
             quality = predictions.maps["quality"][level].sigmoid().unsqueeze(2)
@@ -120,6 +128,12 @@ class DenseInference:
         cell, rest = index % (h * w), index.div(h * w, rounding_mode="floor")
         prior = predictions.priors.level_starts[level] + cell * a + rest.div(k, rounding_mode="floor")
         return p, prior, rest % k
+
+    def _best_locations(self, p: Tensor) -> Tensor:
+        """[N, A, 1, h, w] bool, the `topk` locations of largest p [N, A, K, h, w]."""
+        largest = p.amax(2, keepdim=True)
+        index = largest.flatten(1).topk(self.topk).indices
+        return torch.zeros_like(largest, dtype=torch.bool).flatten(1).scatter_(1, index, True).view_as(largest)
 
     def select(self, candidates: Candidates) -> Candidates:
         """NMS, if this rule has it, and the best `max_detections`; valid entries come first."""
@@ -159,6 +173,8 @@ def to_instances(
 ) -> list[Instances]:
     """Detectron2's `Instances` per image, rescaled to the output size and clipped to it, empty boxes removed.
 
+    Beside Detectron2's fields they have `priors`, the prior of each detection.
+
     Args:
         detections: valid entries first, in pixels of the network input.
         image_sizes: (height, width) of each network input before padding.
@@ -172,5 +188,6 @@ def to_instances(
         instances.pred_boxes = Boxes(detections.boxes[i, :count].clone())
         instances.scores = detections.scores[i, :count]
         instances.pred_classes = detections.classes[i, :count]
+        instances.priors = detections.priors[i, :count]
         results.append(detector_postprocess(instances, *output_size))
     return results

@@ -6,6 +6,7 @@ G ground truths (over the whole batch), P pairs.
 
 from la_det.structures.assignment import Assignment, Negatives, Pairs
 from la_det.structures.box_codec import BoxCodec, DeltaCodec, LTRBCodec
+from la_det.structures.masks import Masks
 from la_det.structures.predictions import DensePredictions
 from la_det.structures.priors import AnchorGenerator, PointGenerator, Priors
 from la_det.structures.score import Score
@@ -18,6 +19,7 @@ __all__ = [
     "DeltaCodec",
     "DensePredictions",
     "LTRBCodec",
+    "Masks",
     "Negatives",
     "Pairs",
     "PointGenerator",

@@ -1,6 +1,6 @@
 """Dense predictions of one branch, kept as the maps the head produced."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,12 +18,16 @@ class DensePredictions:
         codec: decodes `maps["boxes"]`.
         maps: per name the L maps [N, A * C, h, w], float32, channel = prior of the cell * C + c:
             "logits" (C = K), "boxes" (C = 4, in the codec's units), and where the scheme has them "quality"
-            (C = 1: centerness, IoU or objectness logit) and "filter" (C = 1: 3DMF's logit).
+            (C = 1: centerness, IoU or objectness logit), "filter" (C = 1: 3DMF's logit) and "controller" (CondInst's
+            parameters of an instance's mask head).
+        image_maps: per name one map [N, C, h, w] of the finest level's size, float32, that is not of any location:
+            "mask_features" and "semantic" (CondInst).
     """
 
     priors: Priors
     codec: BoxCodec
     maps: dict[str, list[Tensor]]
+    image_maps: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def num_images(self) -> int:
@@ -73,7 +77,13 @@ class DensePredictions:
         """Decoded boxes at P (image, prior): [P, 4] XYXY pixels."""
         return self.codec.decode(self.at("boxes", image, prior), self.priors, prior)
 
+    def boxes(self) -> Tensor:
+        """All decoded boxes: [N, R, 4] XYXY pixels."""
+        raw = self.joined("boxes").transpose(1, 2)
+        return self.codec.decode(raw, self.priors, torch.arange(len(self.priors), device=raw.device))
+
     def detach(self) -> "DensePredictions":
         """The same maps without gradient."""
         maps = {name: [m.detach() for m in levels] for name, levels in self.maps.items()}
-        return DensePredictions(self.priors, self.codec, maps)
+        image_maps = {name: m.detach() for name, m in self.image_maps.items()}
+        return DensePredictions(self.priors, self.codec, maps, image_maps)

@@ -7,6 +7,8 @@ import torch
 from detectron2.structures import Instances
 from torch import Tensor
 
+from la_det.structures.masks import Masks
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -19,6 +21,7 @@ class Targets:
         counts: number of ground truths of each image (on the host).
         image_sizes: (height, width) of each image before padding.
         ignored: [G] bool, ground truths that are neither object nor background (crowd regions).
+        masks: of the ground truths, for instance segmentation.
     """
 
     boxes: Tensor
@@ -27,6 +30,7 @@ class Targets:
     counts: tuple[int, ...]
     image_sizes: tuple[tuple[int, int], ...]
     ignored: Tensor
+    masks: Masks | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -47,7 +51,10 @@ class Targets:
 
     @classmethod
     def from_instances(cls, instances: Sequence[Instances], device: torch.device | None = None) -> "Targets":
-        """From Detectron2's per-image `Instances` with `gt_boxes`, `gt_classes` and, optionally, `ignored` [g] bool."""
+        """From Detectron2's per-image `Instances` with `gt_boxes` and `gt_classes`.
+
+        Optional fields: `ignored` [g] bool, and `gt_masks` (`BitMasks`), which all images must have or none.
+        """
         counts = tuple(len(i) for i in instances)
         boxes = torch.cat([i.gt_boxes.tensor for i in instances]).float()
         device = boxes.device if device is None else device
@@ -62,6 +69,7 @@ class Targets:
             counts,
             tuple(i.image_size for i in instances),
             ignored.to(device),
+            Masks(tuple(i.gt_masks.tensor.to(device) for i in instances)) if instances[0].has("gt_masks") else None,
         )
 
     def without_ignored(self) -> "Targets":
@@ -78,4 +86,5 @@ class Targets:
             image=self.image[keep],
             counts=tuple(counts.tolist()),
             ignored=self.ignored[keep],
+            masks=None if self.masks is None else self.masks.select(keep),
         )

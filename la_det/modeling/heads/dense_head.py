@@ -1,5 +1,8 @@
 """The head of a dense detector: shared towers, and a predictor for each branch."""
 
+from collections.abc import Collection
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +19,8 @@ class DenseHead(nn.Module):
     Args:
         cls_tower, box_tower: applied to every level.
         predictors: name of the branch -> its last layers.
+        image_branches: name of a map of `DensePredictions.image_maps` -> what makes it from the pyramid. All branches'
+            predictions have these maps.
         num_levels: L.
         level_scales: whether the box outputs have one learnt factor per level (initially 1).
     """
@@ -26,6 +31,7 @@ class DenseHead(nn.Module):
         cls_tower: nn.Module,
         box_tower: nn.Module,
         predictors: dict[str, Predictor],
+        image_branches: dict[str, nn.Module] | None = None,
         num_levels: int = 5,
         level_scales: bool = True,
     ):
@@ -33,23 +39,29 @@ class DenseHead(nn.Module):
         self.cls_tower = cls_tower
         self.box_tower = box_tower
         self.predictors = nn.ModuleDict(predictors)
+        self.image_branches = nn.ModuleDict(image_branches or {})
         self.num_levels = num_levels
         self.scales = nn.Parameter(torch.ones(num_levels)) if level_scales else None
 
-    def forward(self, features: list[Tensor], branches: list[str] | None = None) -> dict[str, DensePredictions]:
+    def forward(self, features: list[Tensor], branches: Collection[str] | None = None) -> dict[str, DensePredictions]:
         """Predictions of each branch.
 
         Args:
             features: L maps [N, C, h, w], finest first.
-            branches: only these; all by default.
+            branches: only these branches and image branches; all by default.
         """
         if len(features) != self.num_levels:
             raise ValueError(f"the head is built for {self.num_levels} levels, the backbone gave {len(features)}")
         cls_features = on_levels(self.cls_tower, features)
         box_features = on_levels(self.box_tower, features)
         scales = [None] * self.num_levels if self.scales is None else self.scales.unbind()
+        image_maps = {
+            name: branch(features).float()
+            for name, branch in self.image_branches.items()
+            if branches is None or name in branches
+        }
         return {
-            name: predictor(cls_features, box_features, scales)
+            name: replace(predictor(cls_features, box_features, scales), image_maps=image_maps)
             for name, predictor in self.predictors.items()
             if branches is None or name in branches
         }

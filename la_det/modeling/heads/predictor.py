@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from la_det.modeling.heads.boundary_refinement import BoundaryRefinement
-from la_det.modeling.heads.tower import init_head_conv, on_levels
+from la_det.modeling.heads.tower import ConvTower, init_head_conv, on_levels
 from la_det.modeling.layers import MaxFiltering
 from la_det.structures import AnchorGenerator, BoxCodec, DensePredictions, LTRBCodec, PointGenerator, Priors
 
 BOX_ACTIVATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "linear": lambda x, stride: x,
+    "relu": lambda x, stride: F.relu(x),
     "relu_stride": lambda x, stride: F.relu(x) * stride,
     "exp": lambda x, stride: x.exp(),
 }
@@ -27,9 +28,11 @@ class Predictor(nn.Module):
         num_classes: K.
         priors: where the branch predicts.
         codec: what the box channels mean.
-        box_activation: of the scaled box convolution: "linear", "relu_stride" (max(x, 0) * stride: distances in
-            pixels), or "exp".
+        box_activation: of the scaled box convolution: "linear", "relu" (max(x, 0)), "relu_stride" (max(x, 0) * stride:
+            distances in pixels), or "exp".
         quality_on: which tower feeds a quality convolution (centerness, IoU or objectness logit), or None.
+        quality_tower: further layers between that tower and the quality convolution.
+        controller_channels: of a convolution on the box tower for the parameters of CondInst's mask heads; 0 for none.
         max_filtering: 3DMF, which feeds a convolution for the filter logit from the box tower; None for no filter.
         refinement: DW's box refinement of distances in pixels; None for none.
         prior_prob: initial probability of every class.
@@ -43,8 +46,10 @@ class Predictor(nn.Module):
         num_classes: int = 80,
         priors: PointGenerator | AnchorGenerator,
         codec: BoxCodec | None = None,
-        box_activation: Literal["linear", "relu_stride", "exp"] = "relu_stride",
+        box_activation: Literal["linear", "relu", "relu_stride", "exp"] = "relu_stride",
         quality_on: Literal["cls", "box"] | None = None,
+        quality_tower: ConvTower | None = None,
+        controller_channels: int = 0,
         max_filtering: MaxFiltering | None = None,
         refinement: BoundaryRefinement | None = None,
         prior_prob: float = 0.01,
@@ -58,12 +63,15 @@ class Predictor(nn.Module):
         a = priors.per_cell
         self.logits = nn.Conv2d(in_channels, a * num_classes, 3, padding=1)
         self.boxes = nn.Conv2d(in_channels, a * 4, 3, padding=1)
-        self.quality = nn.Conv2d(in_channels, a, 3, padding=1) if quality_on else None
+        quality_channels = quality_tower.out_channels if quality_tower else in_channels
+        self.quality = nn.Conv2d(quality_channels, a, 3, padding=1) if quality_on else None
+        self.controller = nn.Conv2d(in_channels, controller_channels, 3, padding=1) if controller_channels else None
         self.filter = nn.Conv2d(in_channels, a, 3, padding=1) if max_filtering else None
         self.apply(init_head_conv)
         nn.init.constant_(self.logits.bias, -math.log((1 - prior_prob) / prior_prob))
         nn.init.constant_(self.boxes.bias, box_bias)
-        self.max_filtering = max_filtering  # has its own initialisation
+        self.quality_tower = quality_tower  # this and the next have their own initialisation
+        self.max_filtering = max_filtering
         self.refinement = refinement
 
     def forward(
@@ -77,7 +85,12 @@ class Predictor(nn.Module):
             "boxes": self._boxes(box_features, scales, priors),
         }
         if self.quality is not None:
-            maps["quality"] = on_levels(self.quality, cls_features if self.quality_on == "cls" else box_features)
+            features = cls_features if self.quality_on == "cls" else box_features
+            if self.quality_tower is not None:
+                features = on_levels(self.quality_tower, features)
+            maps["quality"] = on_levels(self.quality, features)
+        if self.controller is not None:
+            maps["controller"] = on_levels(self.controller, box_features)
         if self.filter is not None:
             maps["filter"] = on_levels(self.filter, self.max_filtering(box_features))
         # Matching and losses are computed in single precision, also under AMP.

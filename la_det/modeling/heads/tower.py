@@ -39,6 +39,7 @@ class ConvTower(nn.Sequential):
                 init_head_conv(conv)
             layers += [conv, nn.GroupNorm(groups, channels), nn.ReLU()]
         super().__init__(*layers)
+        self.out_channels = channels
 
 
 def init_head_conv(module: nn.Module) -> None:

@@ -1,6 +1,6 @@
 """The one detector of this project: backbone, head with branches, criteria, inference."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from la_det.modeling.criteria import Criterion, reduce_losses
 from la_det.modeling.heads import DenseHead
 from la_det.modeling.inference import DenseInference, to_instances
+from la_det.modeling.mask_inference import MaskInference
 from la_det.structures import DensePredictions, Targets
 
 
@@ -25,6 +26,7 @@ class AssignmentDetector(nn.Module):
         criteria: how branches are trained; their losses have different names.
         inference: rule that turns predictions into detections.
         inference_branch: the branch it reads.
+        mask_inference: gives detections their masks, for instance segmentation.
         num_classes: K; the head's predictors refer to it in the configs, so that one override changes it everywhere.
         pixel_mean, pixel_std: of the input channels, in the order of `input_format`.
         input_format: "BGR" or "RGB", for data mappers and drawing.
@@ -40,6 +42,7 @@ class AssignmentDetector(nn.Module):
         criteria: Sequence[Criterion],
         inference: DenseInference,
         inference_branch: str = "main",
+        mask_inference: MaskInference | None = None,
         num_classes: int = 80,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
@@ -53,6 +56,7 @@ class AssignmentDetector(nn.Module):
         self.criteria = nn.ModuleList(criteria)
         self.inference = inference
         self.inference_branch = inference_branch
+        self.mask_inference = mask_inference
         self.num_classes = num_classes
         self.input_format = input_format
         self.max_iter = max_iter
@@ -67,20 +71,25 @@ class AssignmentDetector(nn.Module):
         """Losses in training, `[{"instances": Instances}]` in evaluation, as Detectron2's detectors.
 
         Args:
-            batched_inputs: one dict per image with "image" [C, H, W]; in training also "instances" with `gt_boxes` and
-                `gt_classes`; in evaluation optionally "height" and "width" of the wanted output.
+            batched_inputs: one dict per image with "image" [C, H, W]; in training also "instances" with `gt_boxes`,
+                `gt_classes` and, for instance segmentation, `gt_masks`; in evaluation optionally "height" and "width"
+                of the wanted output.
         """
         images = self.preprocess_image(batched_inputs)
         if self.training:
             predictions = self.predict(images.tensor)
             instances = [x["instances"] for x in batched_inputs]
             return self.losses(predictions, Targets.from_instances(instances, self.device))
-        predictions = self.predict(images.tensor, [self.inference_branch])[self.inference_branch]
+        branches = [self.inference_branch, *(self.mask_inference.image_branches if self.mask_inference else ())]
+        predictions = self.predict(images.tensor, branches)[self.inference_branch]
         output_sizes = [
             (x.get("height", size[0]), x.get("width", size[1]))
             for x, size in zip(batched_inputs, images.image_sizes, strict=True)
         ]
         instances = to_instances(self.inference(predictions, images.image_sizes), images.image_sizes, output_sizes)
+        if self.mask_inference is not None:
+            for i, (found, size) in enumerate(zip(instances, images.image_sizes, strict=True)):
+                found.pred_masks = self.mask_inference(predictions, i, found.priors, size, found.image_size)
         return [{"instances": i} for i in instances]
 
     def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
@@ -88,7 +97,7 @@ class AssignmentDetector(nn.Module):
         images = [(x["image"].to(self.device).float() - self.pixel_mean) / self.pixel_std for x in batched_inputs]
         return ImageList.from_tensors(images, self.backbone.size_divisibility)
 
-    def predict(self, images: Tensor, branches: list[str] | None = None) -> dict[str, DensePredictions]:
+    def predict(self, images: Tensor, branches: Collection[str] | None = None) -> dict[str, DensePredictions]:
         """Predictions of each branch for normalised, padded images [N, C, H, W]."""
         features = self.backbone(images)
         return self.head([features[name] for name in self.in_features], branches)

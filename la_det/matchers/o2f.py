@@ -1,0 +1,75 @@
+"""o2f: one-to-few assignment (Li et al., CVPR 2023, arXiv 2303.11567)."""
+
+import torch
+
+from la_det.losses.box_iou import aligned_iou
+from la_det.matchers.candidates import center_region
+from la_det.matchers.selection import best_in_group, best_of_groups, best_per_prior
+from la_det.structures import Assignment, DensePredictions, Score, Targets
+
+
+class O2F:
+    """One certain positive per ground truth, and up to `topk` - 1 soft ones that are positive and negative at once.
+
+    The soft targets fall from epoch to epoch: early training resembles one-to-many assignment, late training
+    one-to-one.
+
+    Args:
+        topk: K, the largest number of positives of a ground truth.
+        alpha: weight of localisation against classification in the quality q = p^(1 - alpha) IoU^alpha.
+        center_radius: half side of the candidate region in strides.
+        soft_weight: weight of the classification loss of soft positives.
+        soft_targets: target T of a ground truth's most probable soft positive in the first and in the last epoch.
+        num_epochs: E, the number of steps in which T changes, linearly.
+        mask_centers: the candidate region surrounds the centroid of the ground truth's mask instead of its box's
+            centre (CondInst).
+    """
+
+    def __init__(
+        self,
+        *,
+        topk: int = 7,
+        alpha: float = 0.8,
+        center_radius: float = 1.5,
+        soft_weight: float = 0.4,
+        soft_targets: tuple[float, float] = (0.6, 0.2),
+        num_epochs: int = 12,
+        mask_centers: bool = False,
+    ):
+        self.topk = topk
+        self.alpha = alpha
+        self.center_radius = center_radius
+        self.soft_weight = soft_weight
+        self.soft_targets = soft_targets
+        self.num_epochs = num_epochs
+        self.mask_centers = mask_centers
+
+    @torch.no_grad()
+    def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
+        priors, num_gts = predictions.priors, len(targets)
+        centers = targets.masks.centroids if self.mask_centers else targets.centers
+        pairs = center_region(priors, targets, self.center_radius, centers)
+        p = score.at(predictions, pairs.image, pairs.prior, targets.classes[pairs.gt])
+        iou = aligned_iou(predictions.boxes_at(pairs.image, pairs.prior), targets.boxes[pairs.gt], eps=1e-6)
+        q = p ** (1 - self.alpha) * iou**self.alpha
+
+        few, _ = best_of_groups(pairs.gt, q, torch.full((num_gts,), self.topk, device=q.device))
+        few = few[q[few] > 0]  # predicted boxes that miss the ground truth are no candidates
+        # A location wanted by several ground truths goes to the one of largest quality; the others get no other.
+        few = few[best_per_prior(pairs[few], q[few], priors, targets.num_images)]
+        pairs, p, q = pairs[few], p[few], q[few]
+
+        certain = best_in_group(pairs.gt, q, num_gts)
+        soft_p = p.index_fill(0, certain, 0)
+        largest = p.new_zeros(num_gts).scatter_reduce_(0, pairs.gt, soft_p, "amax")
+        target = self.largest_soft_target(progress) * p / largest[pairs.gt]  # without soft ones x / 0, and certain
+        weight = torch.full_like(p, self.soft_weight)
+        return Assignment(pairs, weight=weight.index_fill(0, certain, 1), target=target.index_fill(0, certain, 1))
+
+    def largest_soft_target(self, progress: float) -> float:
+        """T of the epoch e = floor(progress E), which is constant inside an epoch."""
+        # Progress is iteration / length, rounded: where the product is an integer it may come out slightly smaller.
+        # It is never within 1e-9 below an integer otherwise, unless the training has 10^9 iterations.
+        epoch = min(int(progress * self.num_epochs + 1e-9), self.num_epochs - 1)
+        first, last = self.soft_targets
+        return first + (last - first) * epoch / max(self.num_epochs - 1, 1)
