@@ -30,7 +30,8 @@ class FocalLoss:
         self, predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
     ) -> LossTerm:
         pairs = assignment.pairs
-        background, c, f = background_loss(predictions, score, pairs.image, pairs.prior, targets.classes[pairs.gt])
+        entries = pairs.image, pairs.prior, targets.classes[pairs.gt]
+        background, c, f = background_loss(predictions, score, *entries, assignment.dropped)
         positive, negative = focal_entries(score, c, f, self.alpha)
         numerator = (1 - self.alpha) * background + (positive - negative).sum()
         num_positives = torch.full((), len(pairs), dtype=torch.float32, device=numerator.device)
