@@ -9,9 +9,8 @@ _HERE = Path(__file__).resolve().parent
 
 
 def _root() -> Path:
-    """The folder that holds projects/ and configs/: the checkout, or the copy inside an installed wheel."""
-    checkout = _HERE.parents[1]
-    return checkout if (checkout / "projects").is_dir() else _HERE
+    """The folder that holds projects/ and configs/: the copy inside an installed wheel, or the checkout."""
+    return _HERE if (_HERE / "projects").is_dir() else _HERE.parents[1]
 
 
 def list_configs() -> list[str]:
