@@ -3,6 +3,9 @@
 An odgt file has one JSON object per line and image, `{"ID": ..., "gtboxes": [...]}`; the image is `<ID>.jpg`.
 A box has a `tag`, `fbox`, `vbox` and `hbox` (full body, visible part, head; XYWH pixels, may reach beyond the
 image) and `extra`. The published files do not tell the size of an image: it is then read from the image's header.
+
+`crowdhuman_train` and `crowdhuman_val` (see builtin.py) are expected as published in `$DETECTRON2_DATASETS/CrowdHuman`:
+`annotation_train.odgt`, `annotation_val.odgt`, and all images in `Images`.
 """
 
 from __future__ import annotations

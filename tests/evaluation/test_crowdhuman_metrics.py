@@ -108,6 +108,21 @@ def test_overlap_must_exceed_one_half() -> None:
     assert evaluate_one(ignored, found([[4.99, 0, 10, 10]])).flags["a"].tolist() == [-1]
 
 
+def test_overlap_of_exactly_one_half_where_epsilon_vanishes() -> None:
+    side = 2.0**27
+    gt = GroundTruth("a", (2**30, 2**30), np.array([[0, 0, side, 2 * side]] * 2), np.array([False, True]))
+    dets = found([[0, 0, side, side], [side / 2, 0, side, side]])
+    assert evaluate_one(gt, dets).flags["a"].tolist() == [-1, 0]
+    assert evaluate_one(gt, dets).jaccard[0.0].k == 0
+
+
+def test_between_equal_overlaps_the_first_ground_truth_is_taken() -> None:
+    gt = image("a", [[0, 0, 20, 20], [4, 0, 20, 20]])
+    over_both, over_the_first, over_the_second = [2, 0, 20, 20], [0, 0, 14, 20], [10, 0, 14, 20]
+    assert evaluate_one(gt, found([over_both, over_the_first])).flags["a"].tolist() == [1, 0]
+    assert evaluate_one(gt, found([over_both, over_the_second])).flags["a"].tolist() == [1, 1]
+
+
 def test_a_chain_of_taken_ground_truths_is_resolved_in_score_order() -> None:
     boxes = [[index, 0, 30, 30] for index in range(12)]
     gt = image("a", boxes)
