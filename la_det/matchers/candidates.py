@@ -43,35 +43,37 @@ def ltrb_distances(points: Tensor, boxes: Tensor) -> Tensor:
 
 
 def grid_cells(priors: Priors, targets: Targets, first: Tensor, extent: Tensor) -> Pairs:
-    """The points in one rectangle of cells per ground truth and level, as far as they are on the grid.
+    """The priors in one rectangle of cells per ground truth, level and prior of a cell, as far as they are on the grid.
 
     Args:
-        first: [G, L, 2] int64 column and row of the rectangle's first cell.
-        extent: [G, L, 2] int64 number of columns and rows; nothing where one is not positive.
+        first: [G, L A, 2] int64 column and row of the rectangle's first cell.
+        extent: [G, L A, 2] int64 number of columns and rows; nothing where one is not positive.
 
     Returns:
-        Pairs ordered by ground truth, then prior.
+        Pairs ordered by ground truth, then rectangle, then cell: for A = 1, by prior.
     """
-    if priors.per_cell != 1:
-        raise ValueError(f"grid candidates need one prior per cell, this branch has {priors.per_cell}")
-    sizes = torch.tensor(priors.grid_sizes, device=first.device)  # [L, 2] rows, columns
+    a = priors.per_cell
+    if first.shape[1] != len(priors.level_strides) * a:
+        raise ValueError(f"grid candidates need {a} rectangles per level, for as many priors per cell")
+    sizes = torch.tensor(priors.grid_sizes, device=first.device).repeat_interleave(a, 0)  # [L A, 2] rows, columns
     columns_rows = sizes.flip(-1)
     end = (first + extent).clamp(min=0).minimum(columns_rows)
     first = first.clamp(min=0).minimum(columns_rows)
     extent = (end - first).clamp(min=0)
-    counts = extent.prod(-1).flatten()  # [G * L]
+    counts = extent.prod(-1).flatten()  # [G * L A]
     total = int(counts.sum())  # host synchronisation: the number of pairs
 
     window = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts, output_size=total)
     within = torch.arange(total, device=counts.device) - (counts.cumsum(0) - counts)[window]
-    gt = window.div(len(priors.level_strides), rounding_mode="floor")
-    level = window - gt * len(priors.level_strides)
+    gt = window.div(len(sizes), rounding_mode="floor")
+    rectangle = window - gt * len(sizes)
     first, width = first.flatten(0, 1)[window], extent.flatten(0, 1)[window, 0]
     row = within.div(width, rounding_mode="floor")
     column = within - row * width
-    starts = torch.tensor(priors.level_starts[:-1], device=counts.device)
-    prior = starts[level] + (first[:, 1] + row) * sizes[level, 1] + first[:, 0] + column
-    return Pairs(targets.image[gt], prior, gt)
+    cell = (first[:, 1] + row) * sizes[rectangle, 1] + first[:, 0] + column
+    starts = torch.tensor(priors.level_starts[:-1], device=counts.device).repeat_interleave(a)
+    starts = starts + torch.arange(a, device=counts.device).repeat(len(priors.level_strides))
+    return Pairs(targets.image[gt], starts[rectangle] + cell * a, gt)
 
 
 def _points_in_windows(priors: Priors, targets: Targets, windows: Tensor) -> Pairs:
