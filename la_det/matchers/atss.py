@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from la_det.losses.box_iou import aligned_iou
+from la_det.matchers.candidates import ltrb_distances
 from la_det.matchers.nearest import nearest_priors
 from la_det.matchers.selection import best_per_prior
 from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets
@@ -45,13 +46,8 @@ def select(
     Returns:
         The positives, and where they are in `candidates`; ties go to the first ground truth.
     """
-    inside = is_inside(priors.points[candidates], priors.inset(targets.boxes).unsqueeze(1), margin)
-    gt, column = ((iou >= threshold.unsqueeze(1)) & inside).nonzero(as_tuple=True)  # host synchronisation: how many
+    ltrb = ltrb_distances(priors.points[candidates], priors.inset(targets.boxes).unsqueeze(1))
+    gt, column = ((iou >= threshold.unsqueeze(1)) & (ltrb.amin(-1) > margin)).nonzero(as_tuple=True)  # host synchronisation: how many
     pairs = Pairs(targets.image[gt], candidates[gt, column], gt)
     best = best_per_prior(pairs, iou[gt, column], priors, targets.num_images)
     return pairs[best], (gt[best], column[best])
-
-
-def is_inside(points: Tensor, boxes: Tensor, margin: float) -> Tensor:
-    """Whether points [..., 2] lie inside boxes [..., 4], more than `margin` pixels from every side."""
-    return torch.minimum(points - boxes[..., :2], boxes[..., 2:] - points).amin(-1) > margin

@@ -38,8 +38,8 @@ def center_region(priors: Priors, targets: Targets, radius: float, centers: Tens
 
 
 def ltrb_distances(points: Tensor, boxes: Tensor) -> Tensor:
-    """Distances [P, 4] from points [P, 2] to the left, top, right and bottom sides of boxes [P, 4], pixels."""
-    return torch.cat([points - boxes[:, :2], boxes[:, 2:] - points], -1)
+    """Distances [..., 4] from points [..., 2] to the left, top, right and bottom sides of boxes [..., 4], pixels."""
+    return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], -1)
 
 
 def grid_cells(priors: Priors, targets: Targets, first: Tensor, extent: Tensor) -> Pairs:

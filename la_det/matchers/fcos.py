@@ -1,6 +1,7 @@
 """FCOS: size ranges per level (Tian et al., ICCV 2019, section 3.2) and centre sampling (TPAMI 2020)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,17 +19,29 @@ class FCOS:
     Args:
         size_ranges: per level the smallest and largest allowed max(l, t, r, b) in pixels, both inclusive.
         center_radius: half side of the centre region in strides; 0 takes the whole box.
+        margin: distance by which a point must lie inside the box, exclusive, pixels.
     """
 
-    def __init__(self, *, size_ranges: Sequence[tuple[float, float]] = SIZE_RANGES, center_radius: float = 1.5):
+    def __init__(
+        self,
+        *,
+        size_ranges: Sequence[tuple[float, float]] = SIZE_RANGES,
+        center_radius: float = 1.5,
+        margin: float = 0.0,
+    ):
         self.size_ranges = size_ranges
         self.center_radius = center_radius
+        self.margin = margin
 
     @torch.no_grad()
     def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
         priors = predictions.priors
-        pairs = center_region(priors, targets, self.center_radius)
-        pairs = pairs[in_size_range(pairs, priors, targets, self.size_ranges)]
+        inset = replace(targets, boxes=priors.inset(targets.boxes))
+        pairs = center_region(priors, inset, self.center_radius)
+        pairs = pairs[in_size_range(pairs, priors, inset, self.size_ranges)]
+        if self.margin:
+            ltrb = ltrb_distances(priors.points[pairs.prior], inset.boxes[pairs.gt])
+            pairs = pairs[ltrb.amin(-1) > self.margin]
         return Assignment(pairs[best_per_prior(pairs, -targets.areas[pairs.gt], priors, targets.num_images)])
 
 
