@@ -120,7 +120,7 @@ def _is_number(value: object) -> bool:
 
 
 def _is_xywh(box: object) -> bool:
-    return isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)) and box[2] >= 0 and box[3] >= 0
+    return isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
 
 
 class _SizeCache:
@@ -140,6 +140,8 @@ class _SizeCache:
             if self._image_root is None:
                 raise ValueError("no height and width, and the folder of the images is not given")
             if not self._new:
+                if not PathManager.isdir(str(self._image_root)):
+                    raise UserError(f"{self._image_root}: no such folder of images; their sizes are read there")
                 logger.info("Reading image sizes from the files in %s", self._image_root)
             self._known[key] = list(_image_size(image_file(self._image_root, image_id)))
             self._new += 1

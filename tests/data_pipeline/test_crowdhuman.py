@@ -82,7 +82,6 @@ def test_nothing_is_written_where_the_file_has_sizes(tmp_path: Path) -> None:
         (sized("b", {"fbox": [0, 0, 1, 1]}), '"tag"'),
         (sized("b", BOX, {**BOX, "fbox": [0, 0, 5]}), 'the "fbox" of box 1'),
         (sized("b", {**BOX, "fbox": [0, 0, float("nan"), 5]}), '"fbox"'),
-        (sized("b", {**BOX, "fbox": [0, 0, -1, 5]}), '"fbox"'),
         (sized("b", {**BOX, "extra": 3}), '"extra"'),
         ({**sized("b"), "height": 0}, '"height"'),
         ({"ID": "b", "gtboxes": []}, "no height and width"),
@@ -112,6 +111,8 @@ def test_missing_or_broken_image_is_named(tmp_path: Path) -> None:
 def test_unusable_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no usable line"):
         read_odgt(write_odgt(tmp_path / "empty.odgt"))
+    with pytest.raises(UserError, match="Images: no such folder"):
+        read_odgt(write_odgt(tmp_path / "a.odgt", {"ID": "a", "gtboxes": []}), tmp_path / "Images", skip_bad=True)
     with pytest.raises(UserError, match="missing.odgt"):
         read_odgt(tmp_path / "missing.odgt")
 
