@@ -1,0 +1,12 @@
+"""POTO + 3DMF: the class probability is multiplied by that of a filter which suppresses duplicates."""
+
+from detectron2.config import LazyCall as L
+
+from la_det.modeling.layers import MaxFiltering
+from la_det.structures import Score
+
+from .poto import model
+
+model.head.predictors.main.max_filtering = L(MaxFiltering)(channels="${..in_channels}")
+model.criteria[0].score = L(Score)(gate="filter")
+model.inference.score = L(Score)(gate="filter")

@@ -1,0 +1,124 @@
+"""One-to-one rules that POTO was compared with (Wang et al., CVPR 2021, table 1): anchor, center, foreground loss."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from la_det.losses.box_iou import aligned_giou, aligned_iou
+from la_det.losses.focal import focal_entries
+from la_det.matchers.candidates import center_region, first_cell, grid_cells
+from la_det.matchers.fcos import SIZE_RANGES, in_size_range
+from la_det.matchers.linear_assignment import match
+from la_det.matchers.nearest import nearest_priors
+from la_det.matchers.selection import best_of_each, best_per_prior
+from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets
+
+
+class OneToOneAnchor:
+    """Each ground truth gets the anchor of largest IoU over all levels; of equal ones the first.
+
+    Of several ground truths at one anchor the one of largest IoU keeps it, the others get none. Needs one anchor per
+    cell.
+    """
+
+    @torch.no_grad()
+    def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
+        priors = predictions.priors
+        pairs = best_anchor_candidates(priors, targets)
+        iou = aligned_iou(priors.boxes[pairs.prior], targets.boxes[pairs.gt])
+        return Assignment(best_of_each(pairs, iou, priors, targets))
+
+
+def best_anchor_candidates(priors: Priors, targets: Targets) -> Pairs:
+    """At most 3 x 3 anchors of each level, among them the first of largest IoU with the ground truth.
+
+    Along an axis the overlap of an anchor and a box is largest, and constant, while the distance of their centres is
+    at most half the difference of their sides, and falls beyond. So the first best cell is the first one of that
+    interval, or one of its two neighbours if no cell lies in it; the third cell covers rounding.
+    """
+    strides = torch.tensor(priors.level_strides, device=targets.boxes.device, dtype=torch.float32).unsqueeze(-1)
+    anchors = priors.boxes[priors.level_starts[:-1]]
+    difference = (anchors[:, 2:] - anchors[:, :2]) - (targets.boxes[:, 2:] - targets.boxes[:, :2]).unsqueeze(1)
+    first = first_cell(targets.centers.unsqueeze(1) - difference.abs() / 2, strides, priors, torch.lt)
+    columns_rows = torch.tensor(priors.grid_sizes, device=first.device).flip(-1)
+    first = first.clamp(min=0).minimum(columns_rows - 1)
+    return grid_cells(priors, targets, first - 1, torch.full_like(first, 3))
+
+
+class OneToOneCenter:
+    """Each ground truth gets, of each level whose size range fits, the location nearest to its centre.
+
+    So a ground truth near a range's border may get none or two. Of several ground truths at one location the smallest
+    keeps it. The location may lie outside the box. Needs one prior per cell.
+
+    Args:
+        size_ranges: per level the smallest and largest allowed max(l, t, r, b) in pixels, both inclusive.
+    """
+
+    def __init__(self, *, size_ranges: Sequence[tuple[float, float]] = SIZE_RANGES):
+        self.size_ranges = size_ranges
+
+    @torch.no_grad()
+    def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
+        priors = predictions.priors
+        prior = nearest_priors(priors, targets, 1)  # [G, L]
+        gt = torch.arange(len(targets), device=prior.device).unsqueeze(-1).expand_as(prior).flatten()
+        pairs = Pairs(targets.image[gt], prior.flatten(), gt)
+        pairs = pairs[in_size_range(pairs, priors, targets, self.size_ranges)]
+        return Assignment(pairs[best_per_prior(pairs, -targets.areas[pairs.gt], priors, targets.num_images)])
+
+
+class ForegroundLoss:
+    """Bipartite matching on the training loss itself, instead of POTO's quality.
+
+    The cost of a location is its focal loss over all classes as a positive of the ground truth's class, plus
+    `box_weight` (1 - GIoU).
+
+    Args:
+        alpha: of the focal loss.
+        box_weight: weight of the box loss.
+        center_radius: half side of the candidate region in strides; 0 takes the whole box.
+        drop_unmatched: leave a ground truth without a free candidate unmatched. The official implementation, and the
+            default, gives it an arbitrary location.
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.25,
+        box_weight: float = 2.0,
+        center_radius: float = 1.5,
+        drop_unmatched: bool = False,
+    ):
+        self.alpha = alpha
+        self.box_weight = box_weight
+        self.center_radius = center_radius
+        self.drop_unmatched = drop_unmatched
+
+    @torch.no_grad()
+    def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
+        pairs = center_region(predictions.priors, targets, self.center_radius)
+        boxes = predictions.boxes_at(pairs.image, pairs.prior)
+        box_cost = self.box_weight * (1 - aligned_giou(boxes, targets.boxes[pairs.gt]))
+        cost = foreground_focal_cost(predictions, targets, pairs, score, self.alpha) + box_cost
+        num_priors = len(predictions.priors)
+        return Assignment(match(pairs, -cost, targets, num_priors, missing=-1e8, drop_missing=self.drop_unmatched))
+
+
+def foreground_focal_cost(
+    predictions: DensePredictions, targets: Targets, pairs: Pairs, score: Score, alpha: float
+) -> Tensor:
+    """Focal loss over all classes of each pair's location [P] if the ground truth's class were its target.
+
+    Only that class depends on the pair: the others are summed once per location, not per pair.
+    """
+    num_priors = len(predictions.priors)
+    # Host synchronisation: the number of different locations.
+    location, of_pair = torch.unique(pairs.image * num_priors + pairs.prior, return_inverse=True)
+    image, prior = location.div(num_priors, rounding_mode="floor"), location % num_priors
+    c = predictions.at("logits", image, prior)  # [locations, K]
+    f = None if score.gate is None else predictions.at(score.gate, image, prior)
+    positive, negative = focal_entries(score, c, f, alpha)
+    cls = targets.classes[pairs.gt]
+    return negative.sum(-1)[of_pair] + positive[of_pair, cls] - negative[of_pair, cls]

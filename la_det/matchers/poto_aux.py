@@ -1,0 +1,69 @@
+"""The one-to-many rule of the auxiliary loss that is trained beside POTO (Wang et al., CVPR 2021, section 3.4)."""
+
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from la_det.matchers.atss import select
+from la_det.matchers.overlaps import overlapping_pairs
+from la_det.matchers.poto import quality
+from la_det.matchers.selection import best_of_groups
+from la_det.structures import Assignment, DensePredictions, Score, Targets
+
+# Ground truths are looked at in portions, so that even boxes which all overlap need no more memory than this.
+_MAX_PAIRS = 1 << 22
+
+
+class POTOAux:
+    """ATSS's rule with POTO's quality q = p^(1 - alpha) IoU^alpha in place of the anchor's IoU, for classes only.
+
+    The candidates of a ground truth are the `topk` locations of each level with the largest q, wherever they are.
+    Positive are those inside the box with q >= mean + standard deviation over the candidates. A location that is
+    positive for several ground truths belongs to the one of largest q.
+
+    Of equal q the location of lowest index comes first. This matters for a ground truth that no predicted box overlaps,
+    as at the start of a training: all its q are 0, so is the threshold, and its candidates are the first locations of
+    each level. (The official implementation leaves the choice to `torch.topk`.)
+
+    Args:
+        alpha: weight of localisation against classification.
+        topk: candidates per level; a level with fewer locations gives all it has.
+    """
+
+    def __init__(self, *, alpha: float = 0.8, topk: int = 9):
+        self.alpha = alpha
+        self.topk = topk
+
+    @torch.no_grad()
+    def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
+        boxes = predictions.boxes()
+        step = max(_MAX_PAIRS // len(predictions.priors), 1)
+        portions = [slice(start, start + step) for start in range(0, max(len(targets), 1), step)]
+        best = [self._best_of_levels(predictions, boxes, targets, portion, score) for portion in portions]
+        candidates, q = (torch.cat(x) for x in zip(*best, strict=True))  # [G, C]
+        threshold = q.mean(1) + q.std(1)
+        return Assignment(select(candidates, q, threshold, predictions.priors, targets, margin=0.0)[0])
+
+    def _best_of_levels(
+        self, predictions: DensePredictions, boxes: Tensor, targets: Targets, portion: slice, score: Score
+    ) -> tuple[Tensor, Tensor]:
+        """The candidates [g, C] of some ground truths, level by level, and their q [g, C]."""
+        priors = predictions.priors
+        pairs = overlapping_pairs(boxes, targets, portion)
+        q = quality(predictions, targets, pairs, score, self.alpha)
+        pairs, q = pairs[q > 0], q[q > 0]  # host synchronisation: the number of pairs
+        num_gts, num_levels = len(targets.boxes[portion]), len(priors.level_strides)
+        gt, level = pairs.gt - portion.start, priors.levels[pairs.prior]
+        limit = torch.full((num_gts * num_levels,), self.topk, device=q.device)
+        index, rank = best_of_groups(gt * num_levels + level, q, limit)
+
+        # All other q are 0. The first locations of a level stand for them: if any q is larger, so is the threshold.
+        counts = [min(self.topk, h * w) for h, w in priors.grid_sizes]
+        starts = zip(priors.level_starts[:-1], counts, strict=True)
+        first = torch.cat([torch.arange(start, start + count, device=q.device) for start, count in starts])
+        candidates, values = first.repeat(num_gts, 1), q.new_zeros(num_gts, len(first))
+        column = torch.tensor([0, *accumulate(counts)], device=q.device)[level[index]] + rank
+        candidates[gt[index], column] = pairs.prior[index]
+        values[gt[index], column] = q[index]
+        return candidates, values
