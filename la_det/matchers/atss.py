@@ -47,7 +47,8 @@ def select(
         The positives, and where they are in `candidates`; ties go to the first ground truth.
     """
     ltrb = ltrb_distances(priors.points[candidates], priors.inset(targets.boxes).unsqueeze(1))
-    gt, column = ((iou >= threshold.unsqueeze(1)) & (ltrb.amin(-1) > margin)).nonzero(as_tuple=True)  # host synchronisation: how many
+    positive = (iou >= threshold.unsqueeze(1)) & (ltrb.amin(-1) > margin)
+    gt, column = positive.nonzero(as_tuple=True)  # host synchronisation: the number of positives
     pairs = Pairs(targets.image[gt], candidates[gt, column], gt)
     best = best_per_prior(pairs, iou[gt, column], priors, targets.num_images)
     return pairs[best], (gt[best], column[best])
