@@ -44,6 +44,7 @@ lr_multiplier_3x = multistep(270000, (210000, 250000))
 lr_multiplier_6x = multistep(540000, (480000, 520000))
 lr_multiplier_9x = multistep(810000, (750000, 790000))
 
-# The same for recipes that count epochs: 7,330 iterations each; drops after 8 and 11, and after 16 and 22 epochs.
+# The same for recipes that count epochs: 7,330 iterations each; drops after 8 and 11, 16 and 22, 24 and 33 epochs.
 lr_multiplier_12_epochs = multistep(87960, (58640, 80630))
 lr_multiplier_24_epochs = multistep(175920, (117280, 161260))
+lr_multiplier_36_epochs = multistep(263880, (175920, 241890))

@@ -8,6 +8,7 @@ same whatever the number of workers and whether the run started at batch 0 or at
 from __future__ import annotations
 
 import itertools
+import logging
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,8 @@ import torch
 from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import Dataset, Sampler
+
+logger = logging.getLogger(__name__)
 
 Key = tuple[int, int]  # position in the endless stream over all processes, index in the data set
 
@@ -40,6 +43,25 @@ class TrainStream(Sampler[list[Key]]):
         self.batch_size = batch_size
         self.seed = seed
         self.start = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """What a batch depends on besides its number."""
+        return {
+            "seed": self.seed,
+            "images": len(self.groups),
+            "images per batch and process": self.batch_size,
+            "processes": comm.get_world_size(),
+        }
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Warn if the stream is not that of the checkpoint; its position comes from the iteration."""
+        changed = [
+            f"{name} {state[name]} -> {value}" for name, value in self.state_dict().items() if state[name] != value
+        ]
+        if changed:
+            logger.warning(
+                "Batches will not be those of an unbroken run, for the data changed: %s.", ", ".join(changed)
+            )
 
     def __iter__(self) -> Iterator[list[Key]]:
         return itertools.islice(self._batches(), self.start, None)

@@ -12,11 +12,15 @@ import torch.distributed as dist
 from detectron2.utils import comm
 from torch import multiprocessing
 
+from la_det.errors import UserError, one_line_errors
+
 Main = Callable[[argparse.Namespace], None]
 
 
 def launch(main: Main, args: argparse.Namespace) -> None:
     """Call `main(args)` in every process: this one, torchrun's, or `args.num_gpus` spawned ones on each machine.
+
+    A `UserError` becomes one line and exit status 2.
 
     `args` has Detectron2's `num_gpus`, `num_machines`, `machine_rank` and `dist_url`. Without CUDA, `num_gpus` counts
     CPU processes. NCCL connects GPUs, gloo CPUs.
@@ -34,7 +38,8 @@ def launch(main: Main, args: argparse.Namespace) -> None:
         except multiprocessing.ProcessExitedException as error:  # it has printed its one-line error
             sys.exit(error.exit_code)
     else:
-        main(args)
+        with one_line_errors():
+            main(args)
 
 
 def _spawned(local_rank: int, main: Main, args: argparse.Namespace) -> None:
@@ -45,14 +50,17 @@ def _spawned(local_rank: int, main: Main, args: argparse.Namespace) -> None:
 def _run(
     main: Main, args: argparse.Namespace, url: str, rank: int, world_size: int, local_rank: int, local_size: int
 ) -> None:
-    if torch.cuda.is_available():
-        torch.cuda.set_device(local_rank)
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", url, rank=rank, world_size=world_size)
-    _set_local_process_group(rank, world_size, local_size)
-    try:
-        main(args)
-    finally:
-        dist.destroy_process_group()
+    with one_line_errors():
+        if torch.cuda.is_available():
+            if local_size > torch.cuda.device_count():
+                raise UserError(f"{local_size} processes, but this machine has {torch.cuda.device_count()} GPUs")
+            torch.cuda.set_device(local_rank)
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", url, rank=rank, world_size=world_size)
+        _set_local_process_group(rank, world_size, local_size)
+        try:
+            main(args)
+        finally:
+            dist.destroy_process_group()
 
 
 def _set_local_process_group(rank: int, world_size: int, local_size: int) -> None:

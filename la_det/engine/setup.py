@@ -48,7 +48,7 @@ def _check_override(cfg: DictConfig, override: str) -> None:
 
 
 def setup(cfg: DictConfig, dataset: str | None = None) -> None:
-    """Make the output folder, log and save the config there, choose the device and seed this process's generators.
+    """Make the output folder, log and save the config there, and seed this process's random generators.
 
     Args:
         dataset: one's own data in the form of `la_det.data.own_dataset.FORMAT`.
@@ -56,9 +56,8 @@ def setup(cfg: DictConfig, dataset: str | None = None) -> None:
     os.makedirs(cfg.train.output_dir, exist_ok=True)
     for name in ("detectron2", "fvcore", "la_det"):
         setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
-    if cfg.train.device == "auto":
-        cfg.train.device = "cuda" if torch.cuda.is_available() else "cpu"
     if cfg.train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.deterministic = True
     if dataset:
@@ -67,7 +66,14 @@ def setup(cfg: DictConfig, dataset: str | None = None) -> None:
     if comm.is_main_process():
         LazyConfig.save(cfg, os.path.join(cfg.train.output_dir, "config.yaml"))
     seed_all_rng(cfg.train.seed + comm.get_rank())
-    logger.info("%d process(es) on %s, output in %s", comm.get_world_size(), cfg.train.device, cfg.train.output_dir)
+    logger.info("%d process(es) on %s, output in %s", comm.get_world_size(), device_of(cfg), cfg.train.output_dir)
+
+
+def device_of(cfg: DictConfig) -> str:
+    """`cfg.train.device`, or for "auto" a GPU if there is one and else the CPU."""
+    if cfg.train.device != "auto":
+        return cfg.train.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def auto_scale_lr(cfg: DictConfig) -> None:

@@ -24,10 +24,10 @@ from la_det.checkpoint import Checkpointer
 from la_det.data.records import check_num_classes
 from la_det.engine.hooks import CheckpointHook
 from la_det.engine.output_dir import prepare_output_dir
-from la_det.engine.setup import load_config, setup
+from la_det.engine.setup import device_of, load_config, setup
 from la_det.engine.trainer import Trainer
 from la_det.engine.visualize import save_predictions
-from la_det.errors import UserError, one_line_errors
+from la_det.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -36,23 +36,28 @@ Results = Mapping[str, Mapping[str, float]]
 
 def main(args: argparse.Namespace) -> None:
     """Train or evaluate as `args` (of tools/train_net.py) says."""
-    with one_line_errors():
-        cfg = load_config(args.config_file, args.opts)
-        setup(cfg, args.dataset)
-        if args.eval_only:
-            evaluate_checkpoint(cfg)
-        else:
-            train(cfg, resume=args.resume)
+    cfg = load_config(args.config_file, args.opts)
+    setup(cfg, args.dataset)
+    if args.eval_only:
+        evaluate_checkpoint(cfg, last=args.resume)
+    else:
+        train(cfg, resume=args.resume)
 
 
 def train(cfg: DictConfig, resume: bool = False) -> Results:
     """Train `cfg.model`, from the last checkpoint in the output folder if `resume`; return the last evaluation."""
-    model = instantiate(cfg.model).to(cfg.train.device)
+    model = instantiate(cfg.model).to(device_of(cfg))
     logger.info("%s with %.2f M parameters", type(model).__name__, sum(p.numel() for p in model.parameters()) / 1e6)
     ema = build_ema(cfg, model)
     cfg.optimizer.params.model = model
     loader = instantiate(cfg.dataloader.train)
     check_num_classes(cfg.dataloader.train.dataset.names, cfg.model.num_classes)
+    stream = loader.batch_sampler
+    if stream.batch_size % cfg.train.grad_accum_steps:
+        raise UserError(
+            f"train.grad_accum_steps={cfg.train.grad_accum_steps} does not divide the {stream.batch_size} images of a "
+            "process's batch (dataloader.train.total_batch_size over the number of processes)"
+        )
     trainer = Trainer(
         create_ddp_model(model, device_ids=_ddp_devices(model), **cfg.train.ddp),
         loader,
@@ -64,11 +69,11 @@ def train(cfg: DictConfig, resume: bool = False) -> Results:
         ema=ema,
         output_dir=cfg.train.output_dir,
     )
-    checkpointer = build_checkpointer(cfg, model, ema, trainer=trainer)
+    checkpointer = build_checkpointer(cfg, model, ema, trainer=trainer, stream=stream)
     resume = resume and _all_have_checkpoint(checkpointer)
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
     start = trainer.iter + 1 if resume else 0  # a checkpoint holds the iteration that it was saved after
-    loader.batch_sampler.start = start
+    stream.start = start
 
     results: Results = {}
 
@@ -92,12 +97,19 @@ def train(cfg: DictConfig, resume: bool = False) -> Results:
     return results
 
 
-def evaluate_checkpoint(cfg: DictConfig) -> Results:
-    """Evaluate the checkpoint `cfg.train.init_checkpoint`, its EMA weights too if `cfg.train.ema.enabled`."""
-    model = instantiate(cfg.model).to(cfg.train.device)
+def evaluate_checkpoint(cfg: DictConfig, last: bool = False) -> Results:
+    """Evaluate `cfg.train.init_checkpoint`, or the `last` checkpoint in the output folder, with EMA weights if enabled."""
+    model = instantiate(cfg.model).to(device_of(cfg))
     ema = build_ema(cfg, model)
     checkpointer = build_checkpointer(cfg, model, ema, strict=True)
-    checkpointer.load(cfg.train.init_checkpoint)
+    path = checkpointer.get_checkpoint_file() if last else cfg.train.init_checkpoint
+    if not path:
+        raise UserError(
+            "--eval-only: give train.init_checkpoint=FILE, or --resume for the output folder's last checkpoint"
+        )
+    checkpointer.load(path)
+    if ema is not None and ema.n_averaged == 0:
+        raise UserError(f"{path}: it holds no EMA weights; evaluate it with train.ema.enabled=False")
     return evaluate_model(cfg, model, ema)
 
 

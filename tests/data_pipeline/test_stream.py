@@ -72,6 +72,14 @@ def test_samples_do_not_depend_on_workers_or_start(num_workers):
     assert len(set(draws)) == len(draws)
 
 
+def test_resuming_with_other_data_warns(caplog):
+    stream = TrainStream(GROUPS, 2, seed=0)
+    stream.load_state_dict(TrainStream(GROUPS, 2, seed=0).state_dict())
+    assert not caplog.text
+    stream.load_state_dict(TrainStream(GROUPS, 4, seed=1).state_dict())
+    assert "seed 1 -> 0, images per batch and process 4 -> 2" in caplog.text
+
+
 def test_seeded_repeats_and_leaves_the_generators_alone():
     def draw():
         return random.random(), np.random.rand(), torch.rand(()).item()  # noqa: NPY002

@@ -191,9 +191,8 @@ def test_resumed_training_is_the_same_to_the_last_bit(tmp_path, stop, amp_dtype)
     assert all(torch.equal(ema[name], expected[name]) for name in expected)
 
 
-def test_checkpoint_of_another_number_of_processes_warns(caplog):
-    trainer, _ = make()
-    state = trainer.state_dict() | {"random_states": [{}, {}]}
-    trainer.load_state_dict(state)
+def test_checkpoint_of_another_number_of_processes_is_accepted():
+    trainer, record = make()
+    trainer.load_state_dict(trainer.state_dict() | {"random_states": [{}, {}]})
     trainer.train(0, 1)
-    assert "The checkpoint is of 2 processes: with 1," in caplog.text
+    assert record.losses

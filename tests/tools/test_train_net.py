@@ -78,8 +78,11 @@ def test_trains_evaluates_and_evaluates_again_with_the_same_result(tiny_coco, tm
     final = f"train.init_checkpoint={tmp_path / 'model_final.pth'}"
     run_here(arguments(tiny_coco, tmp_path / "eval", "--eval-only", "train.ema.enabled=True", final))
     again = capsys.readouterr().out
+    run_here(arguments(tiny_coco, tmp_path, "--eval-only", "--resume", "train.ema.enabled=True"))
+    last = capsys.readouterr().out
     table = trained[trained.rindex("| task") :]
     assert again[again.rindex("| task") :].splitlines()[:4] == table.splitlines()[:4]
+    assert last[last.rindex("| task") :] == again[again.rindex("| task") :]
     assert "| bbox_ema" in table
 
 
@@ -120,19 +123,34 @@ def test_killed_run_resumes_to_the_same_bits(tiny_coco, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["torchrun", "num_gpus"])
-def test_two_processes(tiny_coco, tmp_path, launcher):
+def test_two_processes_train_as_one(tiny_coco, tmp_path, launcher):
+    """One global batch of images of one size, and norms that do not look at it, give the same losses and weights."""
+    data, alone, together = tmp_path / "data", tmp_path / "alone", tmp_path / "together"
+    shutil.copytree(tiny_coco, data)
+    content = json.loads((data / "train.json").read_text())
+    content["images"] = [image for image in content["images"] if image["width"] == 64]
+    kept = {image["id"] for image in content["images"]}
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in kept]
+    (data / "train.json").write_text(json.dumps(content))
+    norms = [f"model.backbone.bottom_up.{part}.norm=FrozenBN" for part in ("stem", "stages")]
+
+    run_here(arguments(data, alone, *norms))
     if launcher == "torchrun":
         start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        spec = command(start, arguments(tiny_coco, tmp_path))
+        spec = command(start, arguments(data, together, *norms))
     else:
-        spec = command(
-            [sys.executable], arguments(tiny_coco, tmp_path, "--num-gpus", "2", "--dist-url", "tcp://127.0.0.1:29533")
-        )
+        flags = ["--num-gpus", "2", "--dist-url", f"tcp://127.0.0.1:{random.randint(20000, 60000)}"]
+        spec = command([sys.executable], arguments(data, together, *flags, *norms))
     done = subprocess.run(**spec, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "2 process(es) on cpu" in done.stdout
-    assert sorted(losses(tmp_path)) == [0, 1, 2, 3]
-    assert len(torch.load(tmp_path / "model_final.pth", weights_only=True)["trainer"]["random_states"]) == 2
+    assert len(torch.load(together / "model_final.pth", weights_only=True)["trainer"]["random_states"]) == 2
+
+    expected = losses(alone)
+    assert {i: pytest.approx(terms, rel=1e-5) for i, terms in losses(together).items()} == expected
+    weights, expected_weights = parameters(together), parameters(alone)
+    for name in expected_weights:
+        torch.testing.assert_close(weights[name], expected_weights[name], rtol=1e-4, atol=1e-6)
 
 
 def test_images_without_objects_are_trained_on(tiny_coco, tmp_path):
@@ -207,11 +225,25 @@ class TestBadInput:
         line = error(arguments(tiny_coco, tmp_path, "--eval-only", "train.init_checkpoint=no_such.pth"))
         assert "no_such.pth: cannot get this checkpoint" in line
 
+    def test_nothing_to_evaluate(self, error, tiny_coco, tmp_path):
+        assert "give train.init_checkpoint=FILE" in error(arguments(tiny_coco, tmp_path, "--eval-only"))
+
+    def test_no_ema_weights_to_evaluate(self, error, tiny_coco, tmp_path):
+        run_here(arguments(tiny_coco, tmp_path, "train.max_iter=1"))
+        line = error(arguments(tiny_coco, tmp_path, "--eval-only", "--resume", "train.ema.enabled=True"))
+        assert "model_final.pth: it holds no EMA weights" in line
+
+    def test_accumulation_that_does_not_divide_the_batch(self, error, tiny_coco, tmp_path):
+        assert "train.grad_accum_steps=3 does not divide" in error(
+            arguments(tiny_coco, tmp_path, "train.grad_accum_steps=3")
+        )
+
     def test_output_folder_that_cannot_be_made(self, error, tiny_coco, tmp_path):
         (tmp_path / "file").write_text("")
         line = error(arguments(tiny_coco, tmp_path / "file" / "out"))
         assert str(tmp_path / "file") in line and "choose another train.output_dir" in line
 
+    @pytest.mark.slow
     def test_full_output_folder(self, tiny_coco, tmp_path):
         limit = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20,) * 2); "
         limit += "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"

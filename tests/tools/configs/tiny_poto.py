@@ -3,7 +3,7 @@
 from ....configs.common.data.shapes import shapes_tiny as dataloader
 from ....configs.common.models.backbone import resnet_fpn, torchvision_pixels
 from ....configs.common.models.poto import model
-from ....configs.common.optim import AdamW as optimizer
+from ....configs.common.optim import SGD as optimizer  # noqa: F401
 from ....configs.common.schedules import one_cycle
 from ....configs.common.train import train
 
