@@ -28,8 +28,14 @@ class ATSS:
         priors = predictions.priors
         candidates = nearest_priors(priors, targets, self.topk)
         iou = aligned_iou(priors.boxes[candidates], targets.boxes.unsqueeze(1))
-        threshold = iou.mean(1) + iou.std(1)
-        return Assignment(select(candidates, iou, threshold, priors, targets, self.margin)[0])
+        return Assignment(select(candidates, iou, mean_plus_std(iou), priors, targets, self.margin)[0])
+
+
+def mean_plus_std(iou: Tensor) -> Tensor:
+    """[G] mean plus standard deviation (unbiased: NaN for a single candidate) of the candidates' IoUs [G, C]."""
+    mean = iou.mean(1)
+    variance = (iou - mean.unsqueeze(1)).square().sum(1) / (iou.shape[1] - 1)
+    return mean + variance.sqrt()
 
 
 def select(

@@ -37,6 +37,39 @@ def center_region(priors: Priors, targets: Targets, radius: float, centers: Tens
     return _points_in_windows(priors, targets, torch.cat([lower, upper], -1))
 
 
+def overlapping_anchors(priors: Priors, targets: Targets, min_iou: Tensor, extents: Tensor) -> Pairs:
+    """All (anchor, ground truth) whose IoU is positive and at least `min_iou`, and others close to that.
+
+    An intersection I is at least t U only if it is at least t / (1 + t) (A_a + A_g), and then the overlap in x is at
+    least that over the lower height: so the cells of a level form a rectangle.
+
+    Args:
+        min_iou: [G], t of each ground truth.
+        extents: [N, L, 2] columns and rows of each image and level that count.
+
+    Returns:
+        Pairs ordered by ground truth.
+    """
+    device, a = targets.boxes.device, priors.per_cell
+    starts = torch.tensor(priors.level_starts[:-1], device=device).unsqueeze(1)
+    shapes = priors.boxes[(starts + torch.arange(a, device=device)).flatten()]  # [L A, 4]
+    sizes, gt_sizes = shapes[:, 2:] - shapes[:, :2], (targets.boxes[:, 2:] - targets.boxes[:, :2]).unsqueeze(1)
+    t = 0.999 * min_iou.unsqueeze(1)  # rounding must not lose a pair
+    intersection = t / (1 + t) * (sizes.prod(-1) + gt_sizes.prod(-1))  # [G, L A]
+    shorter = torch.minimum(sizes, gt_sizes)
+    overlap = intersection.unsqueeze(-1) / shorter.flip(-1)
+    possible = (overlap <= shorter).all(-1, keepdim=True)
+    reach = (sizes + gt_sizes) / 2 - overlap
+
+    strides = torch.tensor(priors.level_strides, device=device, dtype=torch.float32).repeat_interleave(a).unsqueeze(-1)
+    centers = targets.centers.unsqueeze(1)
+    windows = torch.cat([centers - reach, centers + reach], -1)  # [G, L A, 4]
+    first = first_cell(windows[..., :2], strides, priors, torch.lt)
+    last = first_cell(windows[..., 2:], strides, priors, torch.le)
+    last = last.minimum(extents.repeat_interleave(a, 1)[targets.image])
+    return grid_cells(priors, targets, first, (last - first) * possible)
+
+
 def ltrb_distances(points: Tensor, boxes: Tensor) -> Tensor:
     """Distances [..., 4] from points [..., 2] to the left, top, right and bottom sides of boxes [..., 4], pixels."""
     return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], -1)

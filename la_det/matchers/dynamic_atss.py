@@ -3,7 +3,7 @@
 import torch
 
 from la_det.losses.box_iou import aligned_iou
-from la_det.matchers.atss import select
+from la_det.matchers.atss import mean_plus_std, select
 from la_det.matchers.nearest import nearest_priors
 from la_det.structures import Assignment, DensePredictions, Score, Targets
 
@@ -27,7 +27,6 @@ class DynamicATSS:
         predicted = predictions.boxes_at(image.flatten(), candidates.flatten()).view(*candidates.shape, 4)
         a = aligned_iou(priors.boxes[candidates], gt_boxes)
         p = aligned_iou(predicted, gt_boxes)
-        # The sum of the deviations, not the deviation of the sum.
-        threshold = a.mean(1) + p.mean(1) + a.std(1) + p.std(1)
+        threshold = mean_plus_std(a) + mean_plus_std(p)  # not the deviation of the sum
         pairs, where = select(candidates, a + p, threshold, priors, targets, self.margin)
         return Assignment(pairs, target=p[where])

@@ -10,7 +10,13 @@ from la_det.testing.golden import Comparison, GoldenFile
 from la_det.testing.golden_crowdhuman import GoldenCase
 
 # Parent folder of a golden file -> module whose `check(golden)` knows its files.
-METHODS = {"crowdhuman": "golden_crowdhuman", "poto": "golden_poto"}
+METHODS = {
+    "crowdhuman": "golden_crowdhuman",
+    "dw": "golden_dw",
+    "dynamic_atss": "golden_dynamic_atss",
+    "o2f": "golden_o2f",
+    "poto": "golden_poto",
+}
 
 
 @dataclass(frozen=True)

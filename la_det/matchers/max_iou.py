@@ -1,0 +1,120 @@
+"""RetinaNet's rule: anchors go to the ground truth they overlap most (Lin et al., ICCV 2017, section 4)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from la_det.losses.box_iou import aligned_iou
+from la_det.matchers.candidates import ltrb_distances, overlapping_anchors
+from la_det.matchers.nearest import nearest_priors
+from la_det.matchers.selection import best_per_prior
+from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets
+
+BACKGROUND, DROPPED = -1, -2
+
+
+class MaxIoU:
+    """Positive from one IoU on, background below another, dropped between; and each ground truth's best anchors.
+
+    A ground truth that meets no anchor gets none.
+
+    Args:
+        foreground: smallest IoU of a positive.
+        background: largest IoU, exclusive, of an anchor that is background.
+        best_anchors: what becomes of every anchor that has some ground truth's largest IoU, however small: it goes to
+            "that" ground truth (the last of several), or to its "own", the one that it overlaps most.
+        margin: a positive whose centre does not lie inside its ground truth, more than so many pixels from every side,
+            is dropped; None demands nothing.
+        pad_to: anchors take part whose cell begins inside the image after padding its own size to a multiple of this;
+            the others are dropped. None takes all.
+    """
+
+    def __init__(
+        self,
+        *,
+        foreground: float = 0.5,
+        background: float = 0.4,
+        best_anchors: Literal["that", "own"] = "that",
+        margin: float | None = None,
+        pad_to: int | None = None,
+    ):
+        self.foreground = foreground
+        self.background = background
+        self.best_anchors = best_anchors
+        self.margin = margin
+        self.pad_to = pad_to
+
+    @torch.no_grad()
+    def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
+        priors = predictions.priors
+        extents = grid_extents(priors, targets, self.pad_to)
+        pairs = overlapping_anchors(priors, targets, self._lowest_iou(priors, targets, extents), extents)
+        iou = aligned_iou(priors.boxes[pairs.prior], targets.boxes[pairs.gt])
+
+        # Ground truth of each (image, prior), or BACKGROUND or DROPPED: [N R].
+        matched = iou.new_full((targets.num_images * len(priors),), BACKGROUND, dtype=torch.int64)
+        own = best_per_prior(pairs, iou, priors, targets.num_images)
+        flat = pairs.image * len(priors) + pairs.prior
+        between = torch.where(iou[own] >= self.background, DROPPED, BACKGROUND)
+        matched[flat[own]] = torch.where(iou[own] >= self.foreground, pairs.gt[own], between)
+
+        largest = iou.new_zeros(len(targets)).scatter_reduce_(0, pairs.gt, iou, "amax")
+        best = ((iou == largest[pairs.gt]) & (iou > 0)).nonzero().squeeze(-1)  # host synchronisation
+        if self.best_anchors == "own":
+            own_gt = torch.empty_like(matched).index_copy_(0, flat[own], pairs.gt[own])
+            matched[flat[best]] = own_gt[flat[best]]
+        else:
+            last = torch.full_like(matched, BACKGROUND).scatter_reduce_(0, flat[best], pairs.gt[best], "amax")
+            matched = torch.where(last >= 0, last, matched)
+
+        matched = matched.view(targets.num_images, -1)
+        if self.pad_to is not None:
+            matched.masked_fill_(~_is_within(priors, extents), DROPPED)
+        return self._assignment(matched, priors, targets)
+
+    def _lowest_iou(self, priors: Priors, targets: Targets, extents: Tensor) -> Tensor:
+        """[G] IoU up to which pairs can matter: that of background, or of the best anchor if all are below."""
+        near = nearest_priors(priors, targets, 1)
+        iou = aligned_iou(priors.boxes[near], targets.boxes.unsqueeze(1))
+        if self.pad_to is not None:
+            iou = iou * _is_within(priors, extents)[targets.image.unsqueeze(1), near]
+        lowest = iou.amax(1).clamp(max=self.background)
+        if self.best_anchors == "that":
+            return lowest
+        # An anchor's own ground truth may be any other of the image.
+        per_image = lowest.new_full((targets.num_images,), torch.inf)
+        return per_image.scatter_reduce_(0, targets.image, lowest, "amin")[targets.image]
+
+    def _assignment(self, matched: Tensor, priors: Priors, targets: Targets) -> Assignment:
+        image, prior = (matched >= 0).nonzero(as_tuple=True)  # host synchronisation: the number of positives
+        pairs = Pairs(image, prior, matched[image, prior])
+        if self.margin is not None:
+            ltrb = ltrb_distances(priors.points[prior], priors.inset(targets.boxes)[pairs.gt])
+            inside = ltrb.amin(-1) > self.margin
+            matched[image, prior] = torch.where(inside, pairs.gt, DROPPED)
+            pairs = pairs[inside]
+        return Assignment(pairs, dropped=(matched == DROPPED).nonzero(as_tuple=True))  # host synchronisation
+
+
+def grid_extents(priors: Priors, targets: Targets, pad_to: int | None) -> Tensor:
+    """[N, L, 2] columns and rows whose cells begin inside the image padded to a multiple of `pad_to`; None for all."""
+    extents = torch.tensor(priors.grid_sizes).flip(-1).expand(targets.num_images, -1, -1)
+    if pad_to is not None:
+        sizes = torch.tensor(targets.image_sizes).view(-1, 1, 2).flip(-1)
+        padded = (sizes + pad_to - 1).div(pad_to, rounding_mode="floor") * pad_to
+        strides = torch.tensor(priors.level_strides).view(-1, 1)
+        extents = extents.minimum((padded + strides - 1).div(strides, rounding_mode="floor"))
+    return extents.to(targets.boxes.device)
+
+
+def _is_within(priors: Priors, extents: Tensor) -> Tensor:
+    """[N, R] whether a prior's cell is one of the columns and rows that count."""
+    masks = []
+    for level, (h, w) in enumerate(priors.grid_sizes):
+        columns, rows = extents[:, level].unsqueeze(-1).unbind(1)  # [N, 1] each
+        in_columns = torch.arange(w, device=extents.device) < columns
+        in_rows = torch.arange(h, device=extents.device) < rows
+        cells = in_rows.unsqueeze(2) & in_columns.unsqueeze(1)  # [N, h, w]
+        masks.append(cells.flatten(1).repeat_interleave(priors.per_cell, 1))
+    return torch.cat(masks, 1)

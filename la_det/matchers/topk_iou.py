@@ -1,0 +1,68 @@
+"""The anchors of largest IoU over all levels, an option of ATSS's official code ("TOPK")."""
+
+import torch
+from torch import Tensor
+
+from la_det.losses.box_iou import aligned_iou
+from la_det.matchers.candidates import ltrb_distances, overlapping_anchors
+from la_det.matchers.max_iou import grid_extents
+from la_det.matchers.nearest import nearest_priors
+from la_det.matchers.selection import best_of_groups, best_per_prior
+from la_det.structures import Assignment, DensePredictions, Priors, Score, Targets
+
+
+class TopKIoU:
+    """Positives are each ground truth's k anchors of largest IoU, as far as their centres lie inside it.
+
+    Equal IoUs are told apart by the distance of the centres: the ranking is IoU - d / (1000 d_max), with d_max the
+    largest distance between any anchor and any ground truth of the image.
+
+    Args:
+        topk: k.
+        margin: distance by which an anchor's centre must lie inside the ground truth, exclusive, pixels.
+    """
+
+    def __init__(self, *, topk: int = 9, margin: float = 0.01):
+        self.topk = topk
+        self.margin = margin
+
+    @torch.no_grad()
+    def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
+        priors = predictions.priors
+        penalty = 1 / (1000 * _largest_distances(priors, targets))  # [G]
+        # The k-th best of near anchors bounds the k-th best of all from below; anchors without overlap are not inside.
+        near = nearest_priors(priors, targets, self.topk)
+        iou = aligned_iou(priors.boxes[near], targets.boxes.unsqueeze(1))
+        distance = (priors.points[near] - targets.centers.unsqueeze(1)).norm(dim=-1)
+        rank = iou - distance * penalty.unsqueeze(1)
+        lowest = rank.topk(min(self.topk, rank.shape[1])).values[:, -1]
+        pairs = overlapping_anchors(priors, targets, lowest.clamp(min=0), grid_extents(priors, targets, None))
+
+        iou = aligned_iou(priors.boxes[pairs.prior], targets.boxes[pairs.gt])
+        distance = (priors.points[pairs.prior] - targets.centers[pairs.gt]).norm(dim=-1)
+        chosen, _ = best_of_groups(
+            pairs.gt, iou - distance * penalty[pairs.gt], torch.full_like(targets.image, self.topk)
+        )
+        pairs, iou = pairs[chosen], iou[chosen]
+        inside = (
+            ltrb_distances(priors.points[pairs.prior], priors.inset(targets.boxes)[pairs.gt]).amin(-1) > self.margin
+        )
+        pairs, iou = pairs[inside], iou[inside]
+        return Assignment(pairs[best_per_prior(pairs, iou, priors, targets.num_images)])
+
+
+def _largest_distances(priors: Priors, targets: Targets) -> Tensor:
+    """[G] largest distance in the ground truth's image between any point and any ground truth's centre.
+
+    The point is one of the corners of a level's grid.
+    """
+    starts = priors.level_starts
+    corners = [
+        start + (row * w + column) * priors.per_cell
+        for start, (h, w) in zip(starts[:-1], priors.grid_sizes, strict=True)
+        for row in (0, h - 1)
+        for column in (0, w - 1)
+    ]
+    distance = (priors.points[corners] - targets.centers.unsqueeze(1)).norm(dim=-1).amax(1)
+    largest = distance.new_zeros(targets.num_images).scatter_reduce_(0, targets.image, distance, "amax")
+    return largest[targets.image]

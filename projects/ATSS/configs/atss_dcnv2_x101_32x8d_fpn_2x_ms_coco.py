@@ -1,0 +1,4 @@
+from ....configs.common.models.atss import use_dcn
+from .atss_x101_32x8d_fpn_2x_ms_coco import dataloader, lr_multiplier, model, optimizer, train
+
+use_dcn(model, ["res4", "res5"])

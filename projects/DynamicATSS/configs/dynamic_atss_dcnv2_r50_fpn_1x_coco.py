@@ -1,0 +1,4 @@
+from ....configs.common.models.dynamic_atss import criteria
+from ...ATSS.configs.atss_dcnv2_r50_fpn_1x_coco import dataloader, lr_multiplier, model, optimizer, train
+
+model.criteria = criteria
