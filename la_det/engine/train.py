@@ -98,7 +98,7 @@ def train(cfg: DictConfig, resume: bool = False) -> Results:
 
 
 def evaluate_checkpoint(cfg: DictConfig, last: bool = False) -> Results:
-    """Evaluate `cfg.train.init_checkpoint`, or the `last` checkpoint in the output folder, with EMA weights if enabled."""
+    """Evaluate `cfg.train.init_checkpoint`, or the `last` one in the output folder, and its EMA weights if enabled."""
     model = instantiate(cfg.model).to(device_of(cfg))
     ema = build_ema(cfg, model)
     checkpointer = build_checkpointer(cfg, model, ema, strict=True)
