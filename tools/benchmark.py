@@ -3,6 +3,9 @@
 
 matching: cost of assignment and losses on a scene at real size (two images of 800 x 1333, prediction maps given),
 beside what the official implementations cost and this project's targets; every case in a fresh process.
+
+train: milliseconds of a training step on Shapes images, by part, beside Detectron2's own RetinaNet on the same backbone
+and images in the same run.
 """
 
 import argparse
@@ -12,9 +15,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from detectron2.config import instantiate
 from tabulate import tabulate
 
 from la_det.benchmark.matching import HEADER, SCHEMES, measure_in_fresh_process, table_row
+from la_det.benchmark.train import PARTS, detectron2_retinanet, giga_flops, load_config, step_times
 
 
 def main() -> None:
@@ -27,8 +32,19 @@ def main() -> None:
     matching.add_argument("--repeats", type=int, default=9, help="calls whose median counts")
     matching.add_argument("--threads", type=int, default=2, help="CPU threads; the official figures used 2")
     matching.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    matching.set_defaults(run=run_matching)
+
+    train = commands.add_parser("train", help="parts of a training step")
+    train.add_argument("configs", nargs="+", metavar="CONFIG", help="names as in la_det.model_zoo")
+    train.add_argument("--short-edge", type=int, default=256, help="of the images, pixels")
+    train.add_argument("--batch-size", type=int, default=2)
+    train.add_argument("--steps", type=int, default=10, help="steps whose median counts")
+    train.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    train.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    train.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    train.set_defaults(run=run_train)
     args = parser.parse_args()
-    run_matching(args)
+    args.run(args)
 
 
 def run_matching(args: argparse.Namespace) -> None:
@@ -43,6 +59,28 @@ def run_matching(args: argparse.Namespace) -> None:
             if args.json:
                 args.json.write_text(json.dumps(measurements, indent=1) + "\n")
     print(tabulate(rows, HEADER, tablefmt="github", disable_numparse=True))
+
+
+def run_train(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    print(f"torch {torch.__version__}, {args.threads} threads, device {args.device}", file=sys.stderr)
+    figures = {}
+    for name in args.configs:
+        config = load_config(name, args.short_edge, args.batch_size)
+        for label, build in ((name, lambda c: instantiate(c.model)), ("Detectron2 RetinaNet", detectron2_retinanet)):
+            print(label, file=sys.stderr)
+            model = build(config)
+            batches = iter(instantiate(config.dataloader.train))
+            times = step_times(model, batches, torch.device(args.device), args.steps)
+            flops = giga_flops(build(config), args.short_edge, args.short_edge)
+            key = label if label == name else f"{label}, backbone of {name}"
+            figures[key] = {**times, "backbone GFLOPs": flops[0], "head GFLOPs": flops[1]}
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+    columns = ["step", *PARTS, "backbone GFLOPs", "head GFLOPs"]
+    rows = [[name, *(f"{row[column]:.1f}" for column in columns)] for name, row in figures.items()]
+    header = ["model"] + [f"{c} ms" if "GFLOPs" not in c else c for c in columns]
+    print(tabulate(rows, header, tablefmt="github", disable_numparse=True))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from la_det.structures import DensePredictions, Targets
 
 # scheme -> its shared model config; the CrowdHuman schemes are measured with one class on a crowd.
 SCHEMES = {
+    "dw_worefine": "DW/dw_worefine_r50_fpn_1x_coco",
     "fcos": "common/models/fcos",
     "fcos_wo_ctrness": "common/models/fcos_wo_ctrness",
     "poto": "common/models/poto",

@@ -1,0 +1,133 @@
+"""Where the time of a training step goes, beside Detectron2's RetinaNet on the same backbone and images."""
+
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from detectron2 import model_zoo as detectron2_model_zoo
+from detectron2.config import instantiate
+from detectron2.data import transforms as T
+from detectron2.utils.events import EventStorage
+from fvcore.nn import FlopCountAnalysis
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from la_det import model_zoo
+
+PARTS = ("data", "network", "matching", "losses", "backward", "optimizer")
+
+
+@dataclass
+class StepTimes:
+    """Milliseconds of each part, one entry per step; "losses" is without matching."""
+
+    device: torch.device
+    milliseconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def time(self, part: str, run: Callable, *args, **kwargs):
+        """Runs and records a call."""
+        start = self._now()
+        result = run(*args, **kwargs)
+        self.milliseconds[part].append(1000 * (self._now() - start))
+        return result
+
+    def timed(self, part: str, run: Callable) -> Callable:
+        """The same function, recorded at each call."""
+        return lambda *args, **kwargs: self.time(part, run, *args, **kwargs)
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+def load_config(name: str, short_edge: int, batch_size: int) -> DictConfig:
+    """The named config on the 256-pixel Shapes images, resized to `short_edge`."""
+    config = model_zoo.get_config(name)
+    config.dataloader = model_zoo.get_config("common/data/shapes").shapes
+    config.dataloader.train.total_batch_size = batch_size
+    config.dataloader.train.mapper.image_format = config.model.input_format
+    config.dataloader.train.mapper.augmentations = [T.ResizeShortestEdge(short_edge), T.RandomFlip()]
+    config.model.num_classes = 10
+    return config
+
+
+def detectron2_retinanet(config: DictConfig) -> nn.Module:
+    """Detectron2's RetinaNet with the config's backbone, number of classes and pixel statistics."""
+    retinanet = detectron2_model_zoo.get_config("common/models/retinanet.py").model
+    retinanet.backbone = config.model.backbone
+    retinanet.num_classes = config.model.num_classes
+    retinanet.pixel_mean, retinanet.pixel_std = config.model.pixel_mean, config.model.pixel_std
+    return instantiate(retinanet)
+
+
+def step_times(
+    model: nn.Module, batches: Iterator[list[dict]], device: torch.device, steps: int, warmup: int = 2
+) -> dict[str, float]:
+    """Median milliseconds per part over `steps` training steps.
+
+    A model that is not ours has no "matching" and "losses" of its own: its "network" is the whole forward pass.
+    """
+    model = model.to(device).train()
+    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=1e-4, momentum=0.9)
+    times = StepTimes(device)
+    if hasattr(model, "criteria"):
+        model.predict = times.timed("network", model.predict)
+        model.losses = times.timed("losses", model.losses)
+        for criterion in model.criteria:
+            criterion.assign = times.timed("matching", criterion.assign)
+    forward = model if hasattr(model, "criteria") else times.timed("network", model)
+    steps_total = []
+    with EventStorage():
+        for _ in range(warmup + steps):
+            start = time.perf_counter()
+            batch = times.time("data", next, batches)
+            loss = sum(forward(batch).values())
+            times.time("backward", loss.backward)
+            times.time("optimizer", _update, optimizer)
+            steps_total.append(1000 * (time.perf_counter() - start))
+    criteria = max(len(times.milliseconds["matching"]) // (warmup + steps), 1)
+    medians = {
+        part: _median_step(times.milliseconds[part], criteria if part == "matching" else 1, warmup) for part in PARTS
+    }
+    medians["losses"] = max(medians["losses"] - medians["matching"], 0.0)
+    medians["step"] = statistics.median(steps_total[warmup:])
+    return medians
+
+
+def _update(optimizer: torch.optim.Optimizer) -> None:
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def _median_step(milliseconds: list[float], calls_per_step: int, warmup: int) -> float:
+    if not milliseconds:
+        return 0.0
+    per_step = [sum(milliseconds[i : i + calls_per_step]) for i in range(0, len(milliseconds), calls_per_step)]
+    return statistics.median(per_step[warmup:])
+
+
+class _Network(nn.Module):
+    """Backbone and head on a batch of images, for counting operations."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.backbone, self.head = model.backbone, model.head
+        self.in_features = getattr(model, "in_features", None) or model.head_in_features
+
+    def forward(self, images: Tensor):
+        features = self.backbone(images)
+        predictions = self.head([features[name] for name in self.in_features])
+        # The tracer wants tensors.
+        return predictions if isinstance(predictions, tuple) else [p.maps for p in predictions.values()]
+
+
+def giga_flops(model: nn.Module, height: int, width: int) -> tuple[float, float]:
+    """Multiply-adds of backbone and head for one image, in units of 10^9 (fvcore)."""
+    analysis = FlopCountAnalysis(_Network(model).cpu(), torch.zeros(1, 3, height, width))
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    by_module = analysis.by_module()
+    return by_module["backbone"] / 1e9, by_module["head"] / 1e9
