@@ -1,11 +1,12 @@
 """o2f: one-to-few assignment (Li et al., CVPR 2023, arXiv 2303.11567)."""
 
 import torch
+from torch import Tensor
 
 from la_det.losses.box_iou import aligned_iou
 from la_det.matchers.candidates import center_region
 from la_det.matchers.selection import best_in_group, best_of_groups, best_per_prior
-from la_det.structures import Assignment, DensePredictions, Score, Targets
+from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets
 
 
 class O2F:
@@ -47,12 +48,7 @@ class O2F:
     @torch.no_grad()
     def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
         priors, num_gts = predictions.priors, len(targets)
-        centers = targets.masks.centroids if self.mask_centers else targets.centers
-        pairs = center_region(priors, targets, self.center_radius, centers)
-        p = score.at(predictions, pairs.image, pairs.prior, targets.classes[pairs.gt])
-        iou = aligned_iou(predictions.boxes_at(pairs.image, pairs.prior), targets.boxes[pairs.gt], eps=1e-6)
-        q = p ** (1 - self.alpha) * iou**self.alpha
-
+        pairs, p, q = self.quality(predictions, targets, score)
         few, _ = best_of_groups(pairs.gt, q, torch.full((num_gts,), self.topk, device=q.device))
         few = few[q[few] > 0]  # predicted boxes that miss the ground truth are no candidates
         # A location wanted by several ground truths goes to the one of largest quality; the others get no other.
@@ -66,10 +62,18 @@ class O2F:
         weight = torch.full_like(p, self.soft_weight)
         return Assignment(pairs, weight=weight.index_fill(0, certain, 1), target=target.index_fill(0, certain, 1))
 
+    def quality(self, predictions: DensePredictions, targets: Targets, score: Score) -> tuple[Pairs, Tensor, Tensor]:
+        """The pairs of the candidate regions with p and q = p^(1 - alpha) IoU^alpha, both [P]."""
+        centers = targets.masks.centroids if self.mask_centers else targets.centers
+        pairs = center_region(predictions.priors, targets, self.center_radius, centers)
+        p = score.at(predictions, pairs.image, pairs.prior, targets.classes[pairs.gt])
+        iou = aligned_iou(predictions.boxes_at(pairs.image, pairs.prior), targets.boxes[pairs.gt], eps=1e-6)
+        return pairs, p, p ** (1 - self.alpha) * iou**self.alpha
+
     def largest_soft_target(self, progress: float) -> float:
         """T of the epoch e = floor(progress E), which is constant inside an epoch."""
-        # Progress is iteration / length, rounded: where the product is an integer it may come out slightly smaller.
-        # It is never within 1e-9 below an integer otherwise, unless the training has 10^9 iterations.
+        # Progress is iteration / length, rounded, so the product can come out just below the integer that it should
+        # be. Where it should be smaller than the integer, it is so by at least 1 / length, which is more than 1e-9.
         epoch = min(int(progress * self.num_epochs + 1e-9), self.num_epochs - 1)
         first, last = self.soft_targets
         return first + (last - first) * epoch / max(self.num_epochs - 1, 1)

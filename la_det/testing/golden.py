@@ -141,13 +141,17 @@ def compare_detections(
     *,
     box_atol: float,
     score_atol: float,
-) -> None:
+) -> Tensor:
     """Compares detections by descending score; those whose scores are closer than `score_atol` may swap places.
 
     Args:
         keys: of the boxes [D, 4], scores [D] and classes [D] in the file.
         boxes, scores, classes: la_det's.
+
+    Returns:
+        Indices of la_det's detections in the file's order.
     """
+    order = torch.arange(len(scores))
     expected_boxes, expected_scores, expected_classes = (golden.tensor(key) for key in keys)
     if boxes.shape == expected_boxes.shape and len(scores):
         order = _pair_up(expected_boxes, expected_scores, expected_classes, boxes, scores, classes, score_atol)
@@ -155,6 +159,7 @@ def compare_detections(
     golden.close(keys[0], boxes, atol=box_atol)
     golden.close(keys[1], scores, atol=score_atol)
     golden.exact(keys[2], classes)
+    return order
 
 
 def _pair_up(e_boxes, e_scores, e_classes, boxes, scores, classes, score_atol: float) -> Tensor:

@@ -3,9 +3,11 @@
 from la_det.modeling.criteria.boxes import GIoULoss
 from la_det.modeling.criteria.classification import FocalLoss
 from la_det.modeling.criteria.criterion import Criterion
+from la_det.modeling.criteria.masks import MaskLoss, SemanticLoss
 from la_det.modeling.criteria.quality import CenternessLoss, SoftTargetLoss
 from la_det.modeling.criteria.quality_focal import QualityFocalLoss, VarifocalLoss
 from la_det.modeling.criteria.reduction import LossTerm, reduce_losses
+from la_det.modeling.criteria.soft_label import SoftLabelLoss
 
 __all__ = [
     "CenternessLoss",
@@ -13,7 +15,10 @@ __all__ = [
     "FocalLoss",
     "GIoULoss",
     "LossTerm",
+    "MaskLoss",
     "QualityFocalLoss",
+    "SemanticLoss",
+    "SoftLabelLoss",
     "SoftTargetLoss",
     "VarifocalLoss",
     "reduce_losses",

@@ -90,6 +90,6 @@ def semantic_targets(targets: Targets, num_classes: int, stride: int, size: tupl
     rank[by_area] = torch.arange(len(by_area), device=by_area.device)
     ranks = torch.where(masks, rank[:, None, None], len(rank))
     smallest = ranks.new_full((targets.num_images, *size), len(rank))
-    smallest.index_reduce_(0, targets.image, ranks, "amin")
+    smallest.scatter_reduce_(0, targets.image[:, None, None].expand_as(ranks), ranks, "amin")
     classes = torch.cat([targets.classes[by_area], by_area.new_tensor([num_classes])])
     return classes[smallest]

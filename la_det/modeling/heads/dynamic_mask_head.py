@@ -37,7 +37,7 @@ def mask_logits(
 def mask_head_input(features: Tensor, grid: Tensor, image: Tensor, points: Tensor, strides: Tensor) -> Tensor:
     """Relative coordinates and mask features [n, 2 + C, h w] from features [N, C, h w]; the rest as `mask_logits`."""
     coordinates = (points.unsqueeze(-1) - grid.T) / (COORDINATE_STRIDES * strides)[:, None, None]
-    return torch.cat([coordinates, features[image]], 1)
+    return torch.cat([coordinates, features.index_select(0, image)], 1)
 
 
 def split_parameters(parameters: Tensor, channels: int) -> list[tuple[Tensor, Tensor]]:

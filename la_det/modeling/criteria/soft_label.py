@@ -1,0 +1,40 @@
+"""o2f's classification loss (arXiv 2303.11567)."""
+
+from dataclasses import dataclass
+
+import torch
+
+from la_det.losses.background import background_loss
+from la_det.losses.box_iou import FLOAT32_EPS
+from la_det.modeling.criteria.reduction import LossTerm
+from la_det.structures import Assignment, DensePredictions, Score, Targets
+
+
+@dataclass(frozen=True)
+class SoftLabelLoss:
+    """Cross entropy with soft targets at the positives, focal loss of background entries; over the positives' number.
+
+    With z the score, t the target and w the weight of a positive: w BCE(z, t) at the positives' own class, and
+    alpha z^2 BCE(z, 0) at every other (location, class). Both are computed from logits, stable for all values.
+
+    Attributes:
+        alpha: weight of background entries.
+        weight: factor of the loss.
+        eps: added to the normaliser.
+    """
+
+    alpha: float = 0.75
+    weight: float = 1.0
+    eps: float = FLOAT32_EPS
+
+    def __call__(
+        self, predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
+    ) -> LossTerm:
+        pairs, t = assignment.pairs, assignment.target
+        background, c, f = background_loss(predictions, score, pairs.image, pairs.prior, targets.classes[pairs.gt])
+        log_z, log_complement = score.log_probability(c, f), score.log_complement(c, f)
+        positive = -assignment.weight * (t * log_z + (1 - t) * log_complement)
+        as_background = -(2 * log_z).exp() * log_complement
+        numerator = self.alpha * background + (positive - self.alpha * as_background).sum()
+        num_positives = torch.full((), len(pairs), dtype=torch.float32, device=numerator.device)
+        return LossTerm(self.weight * numerator, num_positives, eps=self.eps)

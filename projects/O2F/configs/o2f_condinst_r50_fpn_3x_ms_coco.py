@@ -1,0 +1,8 @@
+from ....configs.common.schedules import multistep
+from .o2f_condinst_r50_fpn_1x_coco import dataloader, model, optimizer, train
+
+model.criteria[0].matcher.num_epochs = 36
+# Any integer from 640 to 800.
+dataloader.train.mapper.augmentations[0].update(short_edge_length=(640, 800), sample_style="range")
+lr_multiplier = multistep(263880, (175920, 241890), warmup_iter=500)
+train.max_iter = 263880
