@@ -23,13 +23,22 @@ def overlapping_pairs(boxes: Tensor, targets: Targets, gts: slice) -> Pairs:
     Returns:
         Pairs ordered by ground truth, then prior.
     """
-    # A box overlaps a ground truth if (-x1, -y1, x2, y2) of it exceeds (-x2, -y2, x1, y1) of the other everywhere.
-    reach = torch.cat([-boxes[..., :2], boxes[..., 2:]], -1)
-    reach = F.pad(reach, (0, 0, 0, -reach.shape[1] % RUN), value=-torch.inf).unflatten(1, (-1, RUN))  # [N, T, RUN, 4]
+    # A box overlaps a ground truth if its (-x1, -y1, x2, y2) all exceed (-x2, -y2, x1, y1) of the other.
+    reach = torch.cat([-boxes[..., :2], boxes[..., 2:]], -1).transpose(1, 2)
+    reach = F.pad(reach, (0, -reach.shape[2] % RUN), value=-torch.inf).unflatten(2, (-1, RUN))  # [N, 4, runs, RUN]
     needed, image = targets.boxes[gts], targets.image[gts]
-    needed = torch.cat([-needed[:, 2:], needed[:, :2]], -1)
-    gt, run = (reach.amax(2)[image] > needed.unsqueeze(1)).all(-1).nonzero(as_tuple=True)  # host synchronisation
-    members = reach.flatten(0, 1)[image[gt] * reach.shape[1] + run]  # [runs, RUN, 4]
-    index, member = (members > needed[gt].unsqueeze(1)).all(-1).nonzero(as_tuple=True)  # host synchronisation
-    gt = gt[index]
-    return Pairs(image[gt], run[index] * RUN + member, gt + gts.start)
+    needed = torch.cat([-needed[:, 2:], needed[:, :2]], -1)  # [g, 4]
+
+    furthest = reach.amax(3).index_select(0, image)  # [g, 4, runs]
+    gt, run = _all_of_four(furthest > needed.unsqueeze(2)).nonzero().unbind(1)  # host synchronisation
+    num_runs = reach.shape[2]
+    members = reach.transpose(1, 2).reshape(-1, 4, RUN).index_select(0, image[gt] * num_runs + run)
+    near = _all_of_four(members > needed[gt].unsqueeze(2))
+    index, member = near.nonzero().unbind(1)  # host synchronisation
+    gt, prior = gt.index_select(0, index), run.index_select(0, index) * RUN + member
+    return Pairs(image.index_select(0, gt), prior, gt + gts.start)
+
+
+def _all_of_four(mask: Tensor) -> Tensor:
+    """[n, 4, m] -> [n, m]; `Tensor.all` takes three times as long."""
+    return mask[:, 0] & mask[:, 1] & mask[:, 2] & mask[:, 3]

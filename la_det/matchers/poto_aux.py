@@ -5,9 +5,9 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from la_det.losses.box_iou import aligned_iou
 from la_det.matchers.atss import select
 from la_det.matchers.overlaps import overlapping_pairs
-from la_det.matchers.poto import quality
 from la_det.matchers.selection import best_of_groups
 from la_det.structures import Assignment, DensePredictions, Score, Targets
 
@@ -51,10 +51,16 @@ class POTOAux:
         """The candidates [g, C] of some ground truths, level by level, and their q [g, C]."""
         priors = predictions.priors
         pairs = overlapping_pairs(boxes, targets, portion)
-        q = quality(predictions, targets, pairs, score, self.alpha)
-        pairs, q = pairs[q > 0], q[q > 0]  # host synchronisation: the number of pairs
+        iou = aligned_iou(
+            boxes.flatten(0, 1).index_select(0, pairs.image * len(priors) + pairs.prior),
+            targets.boxes.index_select(0, pairs.gt),
+        )
+        p = score.at(predictions, pairs.image, pairs.prior, targets.classes.index_select(0, pairs.gt))
+        q = p ** (1 - self.alpha) * iou**self.alpha
+        larger = (q > 0).nonzero().squeeze(1)  # host synchronisation
+        pairs, q = pairs[larger], q[larger]
         num_gts, num_levels = len(targets.boxes[portion]), len(priors.level_strides)
-        gt, level = pairs.gt - portion.start, priors.levels[pairs.prior]
+        gt, level = pairs.gt - portion.start, priors.levels.index_select(0, pairs.prior)
         limit = torch.full((num_gts * num_levels,), self.topk, device=q.device)
         index, rank = best_of_groups(gt * num_levels + level, q, limit)
 
