@@ -24,6 +24,8 @@ from la_det.structures import DensePredictions, Targets
 
 # scheme -> its shared model config; the CrowdHuman schemes are measured with one class on a crowd.
 SCHEMES = {
+    "atss": "ATSS/atss_r50_fpn_1x_coco",
+    "dynamic_atss": "DynamicATSS/dynamic_atss_r50_fpn_1x_coco",
     "dw_worefine": "DW/dw_worefine_r50_fpn_1x_coco",
     "fcos": "common/models/fcos",
     "fcos_wo_ctrness": "common/models/fcos_wo_ctrness",

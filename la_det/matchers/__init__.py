@@ -14,24 +14,30 @@ pairs can be positive at all), score (a number for each pair), select (pairs int
 from typing import Protocol
 
 from la_det.matchers.atss import ATSS
+from la_det.matchers.dw import DW
 from la_det.matchers.dynamic_atss import DynamicATSS
 from la_det.matchers.fcos import FCOS
+from la_det.matchers.max_iou import MaxIoU
 from la_det.matchers.o2f import O2F
 from la_det.matchers.one_to_one import ForegroundLoss, OneToOneAnchor, OneToOneCenter
 from la_det.matchers.poto import POTO
 from la_det.matchers.poto_aux import POTOAux
+from la_det.matchers.topk_iou import TopKIoU
 from la_det.structures import Assignment, DensePredictions, Score, Targets
 
 __all__ = [
     "ATSS",
+    "DW",
     "DynamicATSS",
     "FCOS",
     "ForegroundLoss",
+    "MaxIoU",
     "O2F",
     "OneToOneAnchor",
     "OneToOneCenter",
     "POTO",
     "POTOAux",
+    "TopKIoU",
     "Matcher",
 ]
 

@@ -20,8 +20,15 @@ class Score:
 
     def at(self, predictions: DensePredictions, image: Tensor, prior: Tensor, cls: Tensor) -> Tensor:
         """Probabilities [P] of class `cls` at (image, prior)."""
-        p = predictions.at("logits", image, prior, cls).sigmoid()
-        return p if self.gate is None else p * predictions.at(self.gate, image, prior).squeeze(-1).sigmoid()
+        c, f = self.logits_at(predictions, image, prior, cls)
+        return c.sigmoid() if f is None else c.sigmoid() * f.sigmoid()
+
+    def logits_at(
+        self, predictions: DensePredictions, image: Tensor, prior: Tensor, cls: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Logits c [P] of class `cls` at (image, prior), and f [P] (None without a gate)."""
+        c = predictions.at("logits", image, prior, cls)
+        return c, None if self.gate is None else predictions.at(self.gate, image, prior).squeeze(-1)
 
     def dense(self, predictions: DensePredictions, level: int) -> Tensor:
         """Probabilities of all classes on one level: [N, A, K, h, w]."""

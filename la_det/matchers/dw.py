@@ -1,0 +1,106 @@
+"""DW: dual weighting (Li et al., CVPR 2022).
+
+No location is simply positive or negative. Each one inside a ground truth's box has a positive weight for it, and each
+(location, class) has a negative weight; the two are independent of each other. Constants are those of the official
+code, which gives the published AP and differs from the paper's formulas in details (see projects/DW/README.md).
+"""
+
+import torch
+from torch import Tensor
+
+from la_det.losses.box_iou import aligned_giou, aligned_iou
+from la_det.matchers.candidates import inside_box
+from la_det.structures import Assignment, DensePredictions, Negatives, Pairs, Priors, Score, Targets
+
+BETA = 5.0  # localisation against classification
+MU, MU_SUM = 5.0, 3.0  # sharpness of the positive weight, and of the sum that normalises it
+SIGMA = 1.11  # of the centre prior, strides
+GIOU_EPS = 1e-6  # square pixels
+
+
+class DW:
+    """Positive weights for the pairs inside ground-truth boxes on all levels, and negative weights where not 1.
+
+    Pairs whose positive weight underflows to 0 (further than about 15 strides from the centre) are left out.
+
+    Args:
+        soft_prior: the centre prior is a Gaussian; otherwise it is 1 where that Gaussian exceeds 0.3, and 0 elsewhere.
+    """
+
+    def __init__(self, *, soft_prior: bool = True):
+        self.soft_prior = soft_prior
+
+    @torch.no_grad()
+    def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
+        pairs = inside_box(predictions.priors, targets)
+        boxes = predictions.boxes_at(pairs.image, pairs.prior)
+        negatives = negative_weights(pairs, boxes, targets, len(predictions.priors))
+
+        prior = center_prior(predictions.priors, targets, pairs, self.soft_prior)
+        near = prior.nonzero().squeeze(-1)  # host synchronisation: the number of positives
+        pairs, boxes, prior = pairs[near], boxes[near], prior[near]
+        p_cls = score.at(predictions, pairs.image, pairs.prior, targets.classes[pairs.gt])
+        weight = positive_weights(pairs, p_cls, boxes, prior, targets)
+        return Assignment(pairs, weight=weight, negatives=negatives)
+
+
+def center_prior(priors: Priors, targets: Targets, pairs: Pairs, soft: bool = True) -> Tensor:
+    """exp(-d^2 / (2 sigma^2)) of each pair [P], d in strides from the centre of the box."""
+    distance = (priors.points[pairs.prior] - targets.centers[pairs.gt]) / priors.strides[pairs.prior].unsqueeze(-1)
+    gaussian = (distance.square().sum(-1) / (-2 * SIGMA**2)).exp()
+    return gaussian if soft else (gaussian > 0.3).float()
+
+
+def positive_weights(pairs: Pairs, p_cls: Tensor, boxes: Tensor, prior: Tensor, targets: Targets) -> Tensor:
+    """w_pos of each pair [P] (section "positive weighting function"), from the consistency t of classification and localisation.
+
+    The normalising sum of a ground truth is less sharp than the weights, so they sum to 1 or somewhat more.
+    """
+    p_loc = (BETA * (aligned_giou(boxes, targets.boxes[pairs.gt], GIOU_EPS) - 1)).exp()
+    t = p_cls * p_loc
+    total = t.new_zeros(len(targets)).index_add_(0, pairs.gt, prior * (MU_SUM * t).exp() * t)
+    return prior * (MU * t).exp() * t / total.clamp(min=1e-12)[pairs.gt]
+
+
+def negative_weights(pairs: Pairs, boxes: Tensor, targets: Targets, num_priors: int) -> Negatives:
+    """w_neg (section "negative weighting function"): 1 below an IoU of 0.5, then falling linearly in IoU^2 to 0 at a ground truth's best pair.
+
+    The fall starts at the worst IoU inside the box, if that is above 0.5. Of several ground truths of one class that
+    contain a location, the last one decides.
+
+    Args:
+        pairs: all locations inside boxes.
+        boxes: [P, 4] predicted boxes of the pairs.
+        targets: the batch's ground truths.
+        num_priors: R.
+    """
+    iou = aligned_iou(boxes, targets.boxes[pairs.gt], GIOU_EPS)
+    best = iou.new_zeros(len(targets)).scatter_reduce_(0, pairs.gt, iou, "amax")
+    worst = iou.new_ones(len(targets)).scatter_reduce_(0, pairs.gt, iou, "amin")
+    lowest, highest = _fall(best), _fall(worst).clamp(max=1)
+
+    lowered = (iou >= 0.5) & last_of_class(pairs, targets, num_priors)
+    index = lowered.nonzero().squeeze(-1)  # host synchronisation: the number of lowered weights
+    pairs, iou = pairs[index], iou[index]
+    # A ground truth with one pair, or with pairs of one IoU, has 0 / 0 here: eps makes that 1, as in the official code.
+    eps = 1e-12
+    low, high = lowest[pairs.gt], highest[pairs.gt]
+    weight = (_fall(iou) - low + eps) / (high - low + eps)
+    return Negatives(pairs.image, pairs.prior, targets.classes[pairs.gt], weight)
+
+
+def _fall(iou: Tensor) -> Tensor:
+    """1 at an IoU of 0.5, 0 at 1, linear in IoU^2."""
+    return 4 / 3 * (1 - iou * iou)
+
+
+def last_of_class(pairs: Pairs, targets: Targets, num_priors: int) -> Tensor:
+    """[P] bool: no ground truth of the same class and a larger index is paired with the same location.
+
+    The official code overwrites in this order on a CPU; on a GPU the winner is left to chance.
+    """
+    # One row of locations for each (image, class) that has ground truths; host synchronisation: their number.
+    keys, row = torch.stack([targets.image, targets.classes]).unique(dim=1, return_inverse=True)
+    entry = row[pairs.gt] * num_priors + pairs.prior
+    last = pairs.gt.new_zeros(keys.shape[1] * num_priors).scatter_reduce_(0, entry, pairs.gt, "amax")
+    return last[entry] == pairs.gt

@@ -1,0 +1,5 @@
+from .dw_r50_fpn_2x_ms_coco import dataloader, lr_multiplier, model, optimizer, train
+
+model.backbone.bottom_up.stages.dcn_stages = ["res3", "res4", "res5"]
+model.head.cls_tower.last_dcn = "zeros"
+model.head.box_tower.last_dcn = "zeros"

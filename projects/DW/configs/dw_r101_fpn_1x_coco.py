@@ -1,0 +1,4 @@
+from .dw_r50_fpn_1x_coco import dataloader, lr_multiplier, model, optimizer, train
+
+model.backbone.bottom_up.stages.depth = 101
+train.init_checkpoint = "torchvision://resnet101"
