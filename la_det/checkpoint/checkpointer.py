@@ -12,14 +12,15 @@ from typing import IO, Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
+from safetensors.torch import load_file
 
-from la_det.checkpoint.initial_weights import TORCHVISION, torchvision_weights
+from la_det.checkpoint.initial_weights import initial_weights
 from la_det.checkpoint.safe_pickle import check_pickle
 from la_det.errors import UserError
 
 
 class Checkpointer(DetectionCheckpointer):
-    """Reads Detectron2's formats, `.safetensors` and `torchvision://resnet{18,34,50,101}`.
+    """Reads Detectron2's formats, `.safetensors`, `torchvision://resnet{18,34,50,101}` and `timm://<model name>`.
 
     Args:
         allow_pickle: read files that hold objects other than tensors, arrays and containers. They can run any code.
@@ -68,8 +69,8 @@ class Checkpointer(DetectionCheckpointer):
             UserError: if it cannot be had or read, needs `allow_pickle`, or does not fit the model.
         """
         self._path = path
-        if path.startswith(TORCHVISION):
-            weights = torchvision_weights(path)
+        weights = initial_weights(path)
+        if weights is not None:
             self._log_incompatible_keys(self._load_model({"model": weights, "matching_heuristics": True}))
             return {}
         try:
@@ -84,7 +85,7 @@ class Checkpointer(DetectionCheckpointer):
                 check_pickle(filename)
             return super()._load_file(filename)
         if suffix == ".safetensors":
-            return {"model": _load_safetensors(filename)}
+            return {"model": load_file(filename)}
         loaded = self._load_torch_file(filename)
         return loaded if "model" in loaded else {"model": loaded}
 
@@ -117,14 +118,6 @@ class Checkpointer(DetectionCheckpointer):
                 "use the config and the number of classes with which it was trained"
             )
         return incompatible
-
-
-def _load_safetensors(filename: str) -> dict[str, torch.Tensor]:
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise UserError(f"{filename}: reading it needs the package safetensors: pip install safetensors") from error
-    return load_file(filename)
 
 
 @contextmanager

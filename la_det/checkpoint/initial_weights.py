@@ -1,4 +1,4 @@
-"""torchvision's ImageNet weights under Detectron2's names of ResNet parameters."""
+"""Initial weights of backbones from torchvision and timm."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from torch import Tensor
 from torchvision.models import get_model_weights
 
 from la_det.errors import UserError
+from la_det.modeling.backbone.timm_backbone import import_timm
 
 TORCHVISION = "torchvision://"
+TIMM = "timm://"
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 
 # In this order: the stem has no "layer" prefix, and torchvision counts its stages from 1, Detectron2 from 2.
@@ -24,12 +26,34 @@ _RENAMES = (
 )
 
 
-def torchvision_weights(path: str) -> dict[str, Tensor]:
-    """Weights at `torchvision://resnet{18,34,50,101}` (IMAGENET1K_V1, for RGB images), downloaded or from the cache.
+def initial_weights(path: str) -> dict[str, Tensor] | None:
+    """Weights at a path of a scheme of this module; None for other paths.
 
     Raises:
-        UserError: for another name, or when the file is neither cached nor to be had.
+        UserError: for an unknown name, or when the weights are neither cached nor to be had.
     """
+    if path.startswith(TORCHVISION):
+        return torchvision_weights(path)
+    if path.startswith(TIMM):
+        return timm_weights(path)
+    return None
+
+
+def timm_weights(path: str) -> dict[str, Tensor]:
+    """Weights at `timm://<model name>` for a `TimmBackbone` of this model, downloaded or from the cache."""
+    name = path.removeprefix(TIMM)
+    try:
+        net = import_timm().create_model(name, features_only=True, pretrained=True)
+    except (RuntimeError, OSError) as error:
+        raise UserError(
+            f"{path}: cannot get timm's weights ({error}); check the name and the network, or choose another "
+            "train.init_checkpoint ('' starts from scratch)"
+        ) from error
+    return {f"net.{key}": value for key, value in net.state_dict().items()}
+
+
+def torchvision_weights(path: str) -> dict[str, Tensor]:
+    """Weights at `torchvision://resnet{18,34,50,101}` (IMAGENET1K_V1, for RGB images) under Detectron2's names."""
     name = path.removeprefix(TORCHVISION)
     if name not in RESNETS:
         raise UserError(f"{path}: unknown initial weights; there are {', '.join(TORCHVISION + r for r in RESNETS)}")

@@ -4,7 +4,7 @@ from detectron2.config import LazyCall as L
 from detectron2.modeling.backbone import FPN, BasicStem, ResNet
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
 
-from la_det.modeling.backbone import bottleneck_stages
+from la_det.modeling.backbone import TimmBackbone, bottleneck_stages
 
 # MSRA / Caffe weights: BGR, stride in the 1x1 convolutions.
 msra_pixels = dict(pixel_mean=[103.53, 116.28, 123.675], pixel_std=[1.0, 1.0, 1.0], input_format="BGR")
@@ -32,4 +32,14 @@ def resnet_fpn(depth, *, norm="FrozenBN", freeze_at=2, channels=256, p6_from="p5
         in_features=["res3", "res4", "res5"],
         out_channels=channels,
         top_block=L(LastLevelP6P7)(in_channels=top_channels, out_channels=channels, in_feature=p6_from),
+    )
+
+
+def timm_fpn(model_name, *, channels=256, **options):
+    """A timm model's features of strides 8 to 32 to P3-P7; `options` are those of `TimmBackbone`."""
+    return L(FPN)(
+        bottom_up=L(TimmBackbone)(model_name=model_name, **options),
+        in_features=["stride8", "stride16", "stride32"],
+        out_channels=channels,
+        top_block=L(LastLevelP6P7)(in_channels=channels, out_channels=channels, in_feature="p5"),
     )
