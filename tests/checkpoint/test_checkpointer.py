@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from la_det.checkpoint import Checkpointer
@@ -67,7 +68,6 @@ def test_pickled_arrays_are_read(protocol):
 
 
 def test_safetensors_are_read():
-    save_file = pytest.importorskip("safetensors.torch").save_file
     saved, loaded = model(), model()
     save_file(saved.state_dict(), "a.safetensors")
     Checkpointer(loaded, strict=True).load("a.safetensors")

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import os
 import random
@@ -15,17 +14,11 @@ from detectron2.config import LazyConfig, instantiate
 
 from la_det.engine.launch import launch
 from la_det.engine.train import main
+from train_net import build_parser
 
 ROOT = Path(__file__).parents[2]
 TRAIN_NET = ROOT / "tools" / "train_net.py"
 CONFIG = Path(__file__).parent / "configs" / "tiny_poto.py"
-
-
-def load_script():
-    spec = importlib.util.spec_from_file_location("train_net", TRAIN_NET)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def arguments(data: Path, output: Path, *more: str) -> list[str]:
@@ -34,7 +27,7 @@ def arguments(data: Path, output: Path, *more: str) -> list[str]:
 
 
 def run_here(argv: list[str]) -> None:
-    launch(main, load_script().build_parser().parse_intermixed_args(argv))
+    launch(main, build_parser().parse_intermixed_args(argv))
 
 
 def command(launcher: list[str], argv: list[str]) -> dict:
@@ -201,6 +194,29 @@ class TestBadInput:
         (tmp_path / "data" / "train.json").write_text(json.dumps(content))
         line = error(arguments(tmp_path / "data", tmp_path / "out"))
         assert "train.json" in line and "category_id=99" in line
+
+    def test_degenerate_boxes_are_dropped_with_one_counted_warning(self, tiny_coco, tmp_path, capsys):
+        shutil.copytree(tiny_coco, tmp_path / "data")
+        content = json.loads((tiny_coco / "train.json").read_text())
+        for i, box in enumerate([[70, 70, 9, 9], [5, 5, 0, 9], [5, float("nan"), 9, 9]]):
+            content["annotations"][i]["bbox"] = box
+        (tmp_path / "data" / "train.json").write_text(json.dumps(content))
+        run_here(arguments(tmp_path / "data", tmp_path / "out", "train.max_iter=1"))
+        (warning,) = [line for line in capsys.readouterr().out.splitlines() if "Dropped" in line]
+        assert "Dropped 3 boxes" in warning and "images/0.jpg" in warning
+
+    def test_box_that_is_no_box(self, error, tiny_coco, tmp_path):
+        shutil.copytree(tiny_coco, tmp_path / "data")
+        content = json.loads((tiny_coco / "train.json").read_text())
+        content["annotations"][0]["bbox"] = [1, 2, "three", 4]
+        (tmp_path / "data" / "train.json").write_text(json.dumps(content))
+        assert f"{tmp_path}/data/images/0.jpg" in error(arguments(tmp_path / "data", tmp_path / "out"))
+
+    def test_checkpoint_with_code(self, error, tiny_coco, tmp_path):
+        path = tmp_path / "code.pth"
+        torch.save({"model": {}, "code": subprocess.Popen}, path)
+        line = error(arguments(tiny_coco, tmp_path / "out", f"train.init_checkpoint={path}"))
+        assert str(path) in line and "train.allow_pickle=True" in line
 
     def test_other_number_of_classes(self, error, tmp_path, monkeypatch):
         argv = ["--config-file", str(CONFIG), f"train.output_dir={tmp_path}", "dataloader.train.dataset.names=three"]
