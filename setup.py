@@ -49,7 +49,7 @@ setup(
         "torchvision",
     ],
     extras_require={
-        "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff"],
+        "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff", "timm"],
         "export": ["onnx", "onnxruntime", "onnxscript"],
         "timm": ["timm"],
     },
