@@ -1,6 +1,6 @@
 """The result of label assignment: a sparse list of (prior, ground truth) pairs for the whole batch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -51,6 +51,7 @@ class Assignment:
         target: [P] soft classification target of each positive, 1 where None.
         negatives: entries with another background weight.
         dropped: (image [D], prior [D]) of priors that take part in no loss.
+        num_counted: how many dropped priors count as positives in the losses' normalisers nevertheless (LLA).
     """
 
     pairs: Pairs
@@ -58,6 +59,29 @@ class Assignment:
     target: Tensor | None = None
     negatives: Negatives | None = None
     dropped: tuple[Tensor, Tensor] | None = None
+    num_counted: int = 0
+
+    @property
+    def num_positives(self) -> Tensor:
+        """Scalar float32, the usual normaliser of losses."""
+        return torch.full((), len(self.pairs) + self.num_counted, dtype=torch.float32, device=self.pairs.gt.device)
+
+    def drop(self, mask: Tensor, *, counted: bool) -> "Assignment":
+        """Moves pairs, those at a mask [P], to the dropped priors.
+
+        Args:
+            counted: they stay part of `num_positives`.
+        """
+        kept, gone = (~mask).nonzero().squeeze(1), self.pairs[mask]  # two host synchronisations
+        before = () if self.dropped is None else (self.dropped,)
+        return replace(
+            self,
+            pairs=self.pairs[kept],
+            weight=None if self.weight is None else self.weight[kept],
+            target=None if self.target is None else self.target[kept],
+            dropped=tuple(torch.cat(x) for x in zip(*before, (gone.image, gone.prior), strict=True)),
+            num_counted=self.num_counted + len(gone) * counted,
+        )
 
     def matched(self, num_images: int, num_priors: int) -> Tensor:
         """Index into the batch's ground truths of each prior's positive, -1 elsewhere: [N, R].

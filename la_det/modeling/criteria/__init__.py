@@ -4,7 +4,7 @@ from la_det.modeling.criteria.boxes import GIoULoss
 from la_det.modeling.criteria.classification import FocalLoss
 from la_det.modeling.criteria.criterion import Criterion
 from la_det.modeling.criteria.masks import MaskLoss, SemanticLoss
-from la_det.modeling.criteria.quality import CenternessLoss, SoftTargetLoss
+from la_det.modeling.criteria.quality import CenternessLoss, PredictedIoULoss, SoftTargetLoss
 from la_det.modeling.criteria.quality_focal import QualityFocalLoss, VarifocalLoss
 from la_det.modeling.criteria.reduction import LossTerm, reduce_losses
 from la_det.modeling.criteria.soft_label import SoftLabelLoss
@@ -16,6 +16,7 @@ __all__ = [
     "GIoULoss",
     "LossTerm",
     "MaskLoss",
+    "PredictedIoULoss",
     "QualityFocalLoss",
     "SemanticLoss",
     "SoftLabelLoss",

@@ -18,12 +18,14 @@ class GIoULoss:
     Attributes:
         weight: factor of the loss.
         weighting: weight of each pair: 1, the centerness of its prior, or its soft target.
-        floor: lower bound of the normaliser, which is the sum of the pairs' weights.
+        normaliser: the sum of the pairs' weights, or the number of positives.
+        floor: lower bound of the normaliser.
         eps: of the GIoU's denominators, square pixels.
     """
 
     weight: float = 1.0
     weighting: Literal["none", "centerness", "target"] = "none"
+    normaliser: Literal["weights", "positives"] = "weights"
     floor: float = 1.0
     eps: float = FLOAT32_EPS
 
@@ -40,4 +42,5 @@ class GIoULoss:
             u = assignment.target
         else:
             u = torch.ones_like(loss)
-        return LossTerm(self.weight * (u * loss).sum(), u.sum(), floor=self.floor)
+        normaliser = u.sum() if self.normaliser == "weights" else assignment.num_positives
+        return LossTerm(self.weight * (u * loss).sum(), normaliser, floor=self.floor)

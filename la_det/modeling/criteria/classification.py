@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
-
 from la_det.losses.background import background_loss
 from la_det.losses.focal import focal_entries
 from la_det.modeling.criteria.reduction import LossTerm
@@ -34,5 +32,4 @@ class FocalLoss:
         background, c, f = background_loss(predictions, score, *entries, assignment.dropped)
         positive, negative = focal_entries(score, c, f, self.alpha)
         numerator = (1 - self.alpha) * background + (positive - negative).sum()
-        num_positives = torch.full((), len(pairs), dtype=torch.float32, device=numerator.device)
-        return LossTerm(self.weight * numerator, num_positives, eps=self.eps)
+        return LossTerm(self.weight * numerator, assignment.num_positives, eps=self.eps)

@@ -1,6 +1,6 @@
 """A criterion: how one branch is trained."""
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import nn
 
@@ -25,7 +25,8 @@ class Criterion(nn.Module):
         losses: name of each loss -> its term.
         score: the classification probability that matcher and losses share.
         branch: name of the head's branch that is trained.
-        keep_ignored: whether the matcher sees ignored ground truths; otherwise their area is background.
+        ignored: what becomes of ignored ground truths. "background": the matcher does not see them. "dropped": it does,
+            and their priors take part in no loss. "counted": so, but the normalisers count them as positives.
     """
 
     def __init__(
@@ -35,19 +36,24 @@ class Criterion(nn.Module):
         losses: dict[str, Term],
         score: Score | None = None,
         branch: str = "main",
-        keep_ignored: bool = False,
+        ignored: Literal["background", "dropped", "counted"] = "background",
     ):
         super().__init__()
         self.matcher = matcher
         self.losses = dict(losses)
         self.score = score or Score()
         self.branch = branch
-        self.keep_ignored = keep_ignored
+        self.ignored = ignored
 
     def assign(self, predictions: DensePredictions, targets: Targets, progress: float) -> tuple[Targets, Assignment]:
-        """The targets the matcher saw, and what it decided about them."""
-        targets = targets if self.keep_ignored else targets.without_ignored()
-        return targets, self.matcher(predictions.detach(), targets, score=self.score, progress=progress)
+        """The targets the matcher saw, and what follows from its decision about them."""
+        if self.ignored == "background":
+            targets = targets.without_ignored()
+        assignment = self.matcher(predictions.detach(), targets, score=self.score, progress=progress)
+        if self.ignored != "background":
+            mask = targets.ignored[assignment.pairs.gt]
+            assignment = assignment.drop(mask, counted=self.ignored == "counted")
+        return targets, assignment
 
     def forward(self, predictions: DensePredictions, targets: Targets, progress: float) -> dict[str, LossTerm]:
         """Loss terms before the reduction over processes.

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from la_det.losses.background import background_loss
@@ -30,7 +29,7 @@ class QualityFocalLoss:
         q, p = assignment.target, log_p.exp()
         positive = (q - p).square() * _cross_entropy(q, log_p, log_complement)
         numerator = background + (positive - p.square() * -log_complement).sum()
-        return LossTerm(self.weight * numerator, _count(q))
+        return LossTerm(self.weight * numerator, assignment.num_positives)
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class VarifocalLoss:
         q, p = assignment.target, log_p.exp()
         positive = q * _cross_entropy(q, log_p, log_complement)
         numerator = self.alpha * background + (positive - self.alpha * p.square() * -log_complement).sum()
-        return LossTerm(self.weight * numerator, _count(q))
+        return LossTerm(self.weight * numerator, assignment.num_positives)
 
 
 def _entries(
@@ -69,7 +68,3 @@ def _entries(
 
 def _cross_entropy(q: Tensor, log_p: Tensor, log_complement: Tensor) -> Tensor:
     return -(q * log_p + (1 - q) * log_complement)
-
-
-def _count(q: Tensor) -> Tensor:
-    return torch.full((), len(q), dtype=torch.float32, device=q.device)

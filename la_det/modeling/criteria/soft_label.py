@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
-
 from la_det.losses.background import background_loss
 from la_det.losses.box_iou import FLOAT32_EPS
 from la_det.modeling.criteria.reduction import LossTerm
@@ -36,5 +34,4 @@ class SoftLabelLoss:
         positive = -assignment.weight * (t * log_z + (1 - t) * log_complement)
         as_background = -(2 * log_z).exp() * log_complement
         numerator = self.alpha * background + (positive - self.alpha * as_background).sum()
-        num_positives = torch.full((), len(pairs), dtype=torch.float32, device=numerator.device)
-        return LossTerm(self.weight * numerator, num_positives, eps=self.eps)
+        return LossTerm(self.weight * numerator, assignment.num_positives, eps=self.eps)
