@@ -29,7 +29,13 @@ SCHEMES = {
     "dw_worefine": "DW/dw_worefine_r50_fpn_1x_coco",
     "fcos": "common/models/fcos",
     "fcos_wo_ctrness": "common/models/fcos_wo_ctrness",
+    "loss": "POTO/loss_r50_fpn_3x_ms_coco",
+    "o2f": "O2F/o2f_r50_fpn_1x_coco",
+    "one_to_one_anchor": "POTO/anchor_r50_fpn_3x_ms_coco",
+    "one_to_one_center": "POTO/center_r50_fpn_3x_ms_coco",
     "poto": "common/models/poto",
+    "poto_3dmf": "common/models/poto_3dmf",
+    "poto_3dmf_aux": "common/models/poto_3dmf_aux",
     "poto_argmax": "POTO/poto_argmax_r50_fpn_3x_ms_coco",
 }
 CROWD_SCHEMES: set[str] = set()
