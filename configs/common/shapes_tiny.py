@@ -1,9 +1,9 @@
 """The small setting of the `*_shapes_tiny` configs: minutes on two CPU cores, from random weights.
 
-    from ....configs.common.models.poto import model
-    from ....configs.common.shapes_tiny import dataloader, lr_multiplier, optimizer, shrink, train
+from ....configs.common.models.poto import model
+from ....configs.common.shapes_tiny import dataloader, lr_multiplier, optimizer, shrink, train
 
-    shrink(model)
+shrink(model)
 """
 
 import detectron2.data.transforms as T
@@ -48,6 +48,13 @@ def shrink(model):
     model.backbone.bottom_up = half_resnet18()
     for tower in (model.head.cls_tower, model.head.box_tower):
         tower.update(num_convs=2, groups=8)
+    for name, predictor in model.head.predictors.items():
+        if name == "_target_":
+            continue
+        if predictor.get("max_filtering") and predictor.max_filtering.groups:
+            predictor.max_filtering.groups = 8
+        if "sizes" in predictor.priors:
+            predictor.priors.sizes = [SIZE_FACTOR * size for size in predictor.priors.sizes]
     for criterion in model.criteria:
         if "size_ranges" in criterion.matcher:
             criterion.matcher.size_ranges = [

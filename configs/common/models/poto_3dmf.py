@@ -7,6 +7,6 @@ from la_det.structures import Score
 
 from .poto import model
 
-model.head.predictors.main.max_filtering = L(MaxFiltering)(channels="${..in_channels}")
+model.head.predictors.main.max_filtering = L(MaxFiltering)(channels="${..in_channels}", groups=32)
 model.criteria[0].score = L(Score)(gate="filter")
 model.inference.score = L(Score)(gate="filter")

@@ -1,3 +1,8 @@
-from la_det import model_zoo
+from ....configs.common.data.coco import dataloader
+from ....configs.common.models.fcos_wo_ctrness import model
+from ....configs.common.optim import SGD as optimizer
+from ....configs.common.schedules import lr_multiplier_3x as lr_multiplier
+from ....configs.common.train import train
 
-model = model_zoo.get_config("common/models/fcos_wo_ctrness").model
+train.max_iter = 270000
+train.init_checkpoint = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"

@@ -1,8 +1,2 @@
-from ....configs.common.data.coco import dataloader
 from ....configs.common.models.poto_3dmf import model
-from ....configs.common.optim import SGD as optimizer
-from ....configs.common.schedules import lr_multiplier_3x as lr_multiplier
-from ....configs.common.train import train
-
-train.max_iter = 270000
-train.init_checkpoint = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
+from .poto_r50_fpn_3x_ms_coco import dataloader, lr_multiplier, optimizer, train
