@@ -57,6 +57,14 @@ class Priors:
         lower = boxes[..., :2] + self.shift
         return torch.cat([lower, torch.maximum(boxes[..., 2:] - self.shift, lower)], -1)
 
+    def at_origin(self) -> "Priors":
+        """The priors moved to the origin: a codec then decodes boxes relative to their priors' points.
+
+        So they keep the precision of their distances, which adding the points would round.
+        """
+        boxes = None if self.boxes is None else self.boxes - self.points.repeat(1, 2)
+        return replace(self, points=torch.zeros_like(self.points), boxes=boxes)
+
     @property
     def level_starts(self) -> list[int]:
         """First prior of each level, and R at the end (L + 1 numbers)."""

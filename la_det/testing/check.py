@@ -14,6 +14,7 @@ METHODS = {
     "crowdhuman": "golden_crowdhuman",
     "dw": "golden_dw",
     "dynamic_atss": "golden_dynamic_atss",
+    "lla": "golden_lla",
     "o2f": "golden_o2f",
     "poto": "golden_poto",
 }

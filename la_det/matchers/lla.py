@@ -1,0 +1,161 @@
+"""LLA: loss-aware label assignment (Ge et al., Neurocomputing 2021, arXiv 2101.04307)."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from la_det.losses.box_iou import FLOAT32_EPS, aligned_iou
+from la_det.losses.focal import focal_entries
+from la_det.matchers.candidates import inside_box
+from la_det.matchers.overlaps import overlapping_pairs
+from la_det.matchers.selection import best_of_groups, best_per_prior
+from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets
+
+# Cost of lying outside the box. Every location that costs less lies inside.
+OUTSIDE = 1000.0
+# Inside is a point more than so many pixels from every side.
+MARGIN = 0.01
+# Where more than inside pairs have to be looked at, it is done in portions of at most so many pairs.
+_MAX_PAIRS = 1 << 20
+
+
+class LLA:
+    """Each ground truth takes the `topk` locations, over all levels, where its own training loss would be smallest.
+
+    The joint cost of a location is the focal loss over all classes with the ground truth's class as target, plus
+    `reg_weight` times -ln IoU of the predicted box, plus 1000 outside of the ground truth: so a tiny one takes
+    locations around it. Of several ground truths that take one location, it goes to the one of all in the image for
+    which it costs least. So a ground truth may end with fewer locations than `topk`, or with more.
+
+    Args:
+        topk: K, the locations that a ground truth takes.
+        reg_weight: lambda, weight of the box loss.
+        alpha: of the focal loss.
+    """
+
+    def __init__(self, *, topk: int = 10, reg_weight: float = 1.5, alpha: float = 0.25):
+        self.topk = topk
+        self.reg_weight = reg_weight
+        self.alpha = alpha
+
+    @torch.no_grad()
+    def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
+        cost = self.joint_cost(predictions, targets, score)
+        k = min(self.topk, len(predictions.priors))
+
+        inside = inside_box(predictions.priors, targets)
+        cost_inside = cost(inside)
+        num_below = torch.zeros_like(targets.image).index_add_(0, inside.gt, (cost_inside < OUTSIDE).long())
+
+        taken = inside[best_of_groups(inside.gt, -cost_inside, k * (num_below >= k))[0]]
+        others = (num_below < k).nonzero().squeeze(1)  # host synchronisation
+        if len(others):
+            taken = _concatenate([taken, *take_from_all(cost, others, inside, k)])
+        return Assignment(resolve_conflicts(cost, taken, inside, cost_inside))
+
+    def joint_cost(self, predictions: DensePredictions, targets: Targets, score: Score) -> "JointCost":
+        """The cost of any pair, from tables over all locations."""
+        logits = predictions.joined("logits")
+        gate = None if score.gate is None else predictions.joined(score.gate)
+        positive, negative = focal_entries(score, logits, gate, self.alpha)
+        cost_cls = negative.sum(1, keepdim=True) - negative + positive
+        at_origin = replace(predictions, priors=predictions.priors.at_origin())
+        return JointCost(cost_cls, at_origin.boxes(), self.reg_weight, predictions, targets)
+
+
+@dataclass(frozen=True)
+class JointCost:
+    """cost = cost_cls + lambda cost_reg + 1000 [outside].
+
+    Attributes:
+        cost_cls: [N, K, R] focal loss over all classes of each location, if class k were its target.
+        boxes: [N, R, 4] predicted, XYXY pixels relative to the location: small ones keep their precision.
+        reg_weight: lambda.
+        predictions, targets: of the batch.
+    """
+
+    cost_cls: Tensor
+    boxes: Tensor
+    reg_weight: float
+    predictions: DensePredictions
+    targets: Targets
+
+    def __call__(self, pairs: Pairs) -> Tensor:
+        """[P], float32."""
+        _, num_classes, num_priors = self.cost_cls.shape
+        classes = self.targets.classes.index_select(0, pairs.gt)
+        entry = (pairs.image * num_classes + classes) * num_priors + pairs.prior
+        cost_cls = self.cost_cls.flatten().index_select(0, entry)
+
+        boxes = self.boxes.flatten(0, 1).index_select(0, pairs.image * num_priors + pairs.prior)
+        points = self.predictions.priors.points.index_select(0, pairs.prior)
+        gt_boxes = self.targets.boxes.index_select(0, pairs.gt) - torch.cat([points, points], 1)
+        cost_reg = -aligned_iou(boxes, gt_boxes).clamp(min=FLOAT32_EPS).log()
+        inside = (gt_boxes[:, :2].amax(1) < -MARGIN) & (gt_boxes[:, 2:].amin(1) > MARGIN)
+        return cost_cls + self.reg_weight * cost_reg + OUTSIDE * ~inside
+
+
+def take_from_all(cost: JointCost, gts: Tensor, inside: Pairs, k: int) -> list[Pairs]:
+    """The k cheapest of all locations for some ground truths, those that have fewer of them inside.
+
+    Besides those inside, only locations whose predicted box overlaps the ground truth matter, and the k of smallest
+    cost_cls in the image: any other lies outside with the largest possible cost_reg, so it costs at least as much as
+    each of these k.
+
+    Args:
+        gts: [g] indices of the ground truths.
+        inside: all pairs with the location inside.
+    """
+    targets, num_priors = cost.targets, len(cost.predictions.priors)
+    boxes = cost.predictions.boxes()
+    rounding = boxes.new_tensor([-MARGIN, -MARGIN, MARGIN, MARGIN])  # must not lose a pair that overlaps
+    cheapest = cost.cost_cls.topk(k, largest=False).indices  # [N, K, k]
+    taken = []
+    for gt in gts.split(max(_MAX_PAIRS // num_priors, 1)):
+        image = targets.image[gt]
+        some = replace(targets, boxes=targets.boxes[gt] + rounding, image=image)
+        overlapping = overlapping_pairs(boxes, some, slice(0, len(gt)))
+        rows = torch.arange(len(gt), device=gt.device)
+        row_inside = torch.full_like(targets.image, -1).index_copy_(0, gt, rows)[inside.gt]
+        wanted = (row_inside >= 0).nonzero().squeeze(1)  # host synchronisation
+        row = torch.cat([row_inside[wanted], overlapping.gt, rows.repeat_interleave(k)])
+        prior = torch.cat([inside.prior[wanted], overlapping.prior, cheapest[image, targets.classes[gt]].flatten()])
+        row_prior = torch.unique(row * num_priors + prior)  # host synchronisation
+        row, prior = row_prior.div(num_priors, rounding_mode="floor"), row_prior % num_priors
+        pairs = Pairs(image[row], prior, gt[row])
+        best, _ = best_of_groups(row, -cost(pairs), torch.full_like(gt, k))
+        taken.append(pairs[best])
+    return taken
+
+
+def resolve_conflicts(cost: JointCost, taken: Pairs, inside: Pairs, cost_inside: Tensor) -> Pairs:
+    """One ground truth per location: who took it alone, or the one of least cost in its image (ties: the first).
+
+    Args:
+        taken: (location, ground truth), each once.
+        inside, cost_inside: all pairs with the location inside. Those below 1000 decide at their locations.
+    """
+    priors, num_images = cost.predictions.priors, cost.targets.num_images
+
+    def location(pairs: Pairs) -> Tensor:
+        return pairs.image * len(priors) + pairs.prior
+
+    contested = torch.bincount(location(taken), minlength=num_images * len(priors)) > 1
+    winners = [taken[~contested[location(taken)]]]
+    decisive = (contested[location(inside)] & (cost_inside < OUTSIDE)).nonzero().squeeze(1)  # host synchronisation
+    rivals = inside[decisive]
+    winners.append(rivals[best_per_prior(rivals, -cost_inside[decisive], priors, num_images)])
+    contested[location(winners[-1])] = False
+
+    open_locations = contested.nonzero().squeeze(1)  # host synchronisation
+    for some in open_locations.split(max(_MAX_PAIRS // max(len(cost.targets), 1), 1)):
+        image, prior = some.div(len(priors), rounding_mode="floor"), some % len(priors)
+        index, gt = (image.unsqueeze(1) == cost.targets.image).nonzero(as_tuple=True)  # host synchronisation
+        rivals = Pairs(image[index], prior[index], gt)
+        winners.append(rivals[best_per_prior(rivals, -cost(rivals), priors, num_images)])
+    return _concatenate(winners)
+
+
+def _concatenate(parts: list[Pairs]) -> Pairs:
+    return Pairs(*(torch.cat([getattr(part, name) for part in parts]) for name in ("image", "prior", "gt")))
