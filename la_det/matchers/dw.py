@@ -52,9 +52,10 @@ def center_prior(priors: Priors, targets: Targets, pairs: Pairs, soft: bool = Tr
 
 
 def positive_weights(pairs: Pairs, p_cls: Tensor, boxes: Tensor, prior: Tensor, targets: Targets) -> Tensor:
-    """w_pos of each pair [P] (section "positive weighting function"), from the consistency t of classification and localisation.
+    """w_pos of each pair [P] (section "positive weighting function").
 
-    The normalising sum of a ground truth is less sharp than the weights, so they sum to 1 or somewhat more.
+    It grows with the consistency t of classification and localisation. The sum that normalises a ground truth's
+    weights is less sharp than they are, so that they sum to 1 or somewhat more.
     """
     p_loc = (BETA * (aligned_giou(boxes, targets.boxes[pairs.gt], GIOU_EPS) - 1)).exp()
     t = p_cls * p_loc
@@ -63,10 +64,11 @@ def positive_weights(pairs: Pairs, p_cls: Tensor, boxes: Tensor, prior: Tensor, 
 
 
 def negative_weights(pairs: Pairs, boxes: Tensor, targets: Targets, num_priors: int) -> Negatives:
-    """w_neg (section "negative weighting function"): 1 below an IoU of 0.5, then falling linearly in IoU^2 to 0 at a ground truth's best pair.
+    """w_neg where it may not be 1 (section "negative weighting function").
 
-    The fall starts at the worst IoU inside the box, if that is above 0.5. Of several ground truths of one class that
-    contain a location, the last one decides.
+    It is 1 below an IoU of 0.5, and falls linearly in IoU^2 to 0 at a ground truth's best pair. The fall starts at the
+    worst IoU inside the box, if that is above 0.5. Of several ground truths of one class that contain a location, the
+    last one decides.
 
     Args:
         pairs: all locations inside boxes.

@@ -27,8 +27,8 @@ class DWPositiveLoss:
     ) -> LossTerm:
         pairs = assignment.pairs
         c, f = score.logits_at(predictions, pairs.image, pairs.prior, targets.classes[pairs.gt])
-        loss = -(assignment.weight * score.log_probability(c, f)).sum()
-        return LossTerm(self.weight * loss, _count(targets))
+        log_p = score.log_probability(c, f)
+        return LossTerm(self.weight * (assignment.weight * -log_p).sum(), _count(targets))
 
 
 @dataclass(frozen=True)

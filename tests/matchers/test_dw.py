@@ -1,0 +1,215 @@
+"""DW's weights and losses against the dense version in tests/references/dw.py, and at the edges."""
+
+import pytest
+import torch
+from detectron2.config import instantiate
+from detectron2.structures import Boxes, Instances
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from la_det import model_zoo
+from la_det.matchers import DW
+from la_det.matchers.candidates import inside_box
+from la_det.matchers.dw import last_of_class
+from la_det.modeling.criteria import reduce_losses
+from la_det.structures import DensePredictions, LTRBCodec, PointGenerator, Score, Targets
+from tests.references import dw as reference
+
+NUM_CLASSES = 3
+SCORE = Score(gate="quality")
+KINDS = ("object", "tiny", "huge", "degenerate", "duplicate", "outside")
+
+
+def make_targets(boxes_per_image, classes_per_image, size) -> Targets:
+    instances = [
+        Instances(size, gt_boxes=Boxes(torch.as_tensor(b).reshape(-1, 4)), gt_classes=torch.as_tensor(c).long())
+        for b, c in zip(boxes_per_image, classes_per_image, strict=True)
+    ]
+    return Targets.from_instances(instances)
+
+
+def make_predictions(num_images, size, targets, generator) -> DensePredictions:
+    """Boxes that vary around the last ground truth at a location, and noise elsewhere."""
+    grid_sizes = [(-(-size[0] // s), -(-size[1] // s)) for s in (8, 16, 32, 64, 128)]
+    priors = PointGenerator()(grid_sizes, torch.device("cpu"))
+
+    def noise(channels):
+        return [torch.randn(num_images, channels, h, w, generator=generator) for h, w in grid_sizes]
+
+    boxes = torch.rand(num_images, len(priors), 4, generator=generator) * 4 * priors.strides.unsqueeze(-1)
+    pairs = inside_box(priors, targets)
+    exact = LTRBCodec().encode(targets.boxes[pairs.gt], priors, pairs.prior)
+    boxes[pairs.image, pairs.prior] = exact * (1 + 0.2 * torch.randn(exact.shape, generator=generator)).clamp(min=0)
+    levels = boxes.transpose(1, 2).split([h * w for h, w in grid_sizes], 2)
+    maps = [x.unflatten(2, hw).contiguous() for x, hw in zip(levels, grid_sizes, strict=True)]
+    leaves = {"logits": noise(NUM_CLASSES), "boxes": maps, "quality": noise(1)}
+    leaves = {name: [x.requires_grad_() for x in levels] for name, levels in leaves.items()}
+    return DensePredictions(priors, LTRBCodec(), leaves)
+
+
+def flat(predictions, name):
+    """[N, R, C]."""
+    return torch.cat([x.flatten(2) for x in predictions.maps[name]], 2).transpose(1, 2)
+
+
+def dense_weights(predictions, targets, assignment):
+    """[R, G] positive weights (over the batch) and [N, R, K] negative ones."""
+    num_priors = len(predictions.priors)
+    w_pos = torch.zeros(num_priors, len(targets))
+    w_pos[assignment.pairs.prior, assignment.pairs.gt] = assignment.weight
+    w_neg = torch.ones(targets.num_images, num_priors, predictions.num_classes)
+    n = assignment.negatives
+    entries = torch.stack([n.image, n.prior, n.cls])
+    assert len(entries.unique(dim=1).T) == len(n.weight), "an entry is listed twice"
+    w_neg[n.image, n.prior, n.cls] = n.weight
+    return w_pos, w_neg
+
+
+def reference_inputs(predictions, i):
+    priors = predictions.priors
+    boxes = predictions.codec.decode(flat(predictions, "boxes")[i], priors, torch.arange(len(priors)))
+    return flat(predictions, "logits")[i], flat(predictions, "quality")[i, :, 0], boxes
+
+
+def make_criterion(soft_prior=True):
+    config = model_zoo.get_config("DW/dw_r50_fpn_1x_coco").model.criteria[0]
+    config.matcher.soft_prior = soft_prior
+    return instantiate(config)
+
+
+@st.composite
+def scenes(draw):
+    """Targets of 1 to 3 images with ground truths of all kinds, and predictions for them."""
+    size = draw(st.sampled_from([(64, 64), (96, 136), (128, 200)]))
+    h, w = size
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32 - 1)))
+    boxes_per_image, classes_per_image = [], []
+    for _ in range(draw(st.integers(1, 3))):
+        boxes, classes = [], []
+        for kind in draw(st.lists(st.sampled_from(KINDS), max_size=6)):
+            x, y, dx, dy = (torch.rand(4, generator=generator) * torch.tensor([w, h, w, h])).tolist()
+            box = {
+                "object": [x, y, x + dx / 2 + 8, y + dy / 2 + 8],
+                "tiny": [x, y, x + 3, y + 2],
+                "huge": [-20.0, -30.0, w + 50.0, h + 10.0],
+                "degenerate": [x, y, x, y + 20],
+                "duplicate": boxes[-1] if boxes else [8.0, 8.0, 40.0, 40.0],
+                "outside": [w + 300.0, 0.0, w + 400.0, 50.0],
+            }[kind]
+            boxes.append(box)
+            classes.append(draw(st.integers(0, NUM_CLASSES - 1)))
+        boxes_per_image.append(boxes)
+        classes_per_image.append(classes)
+    targets = make_targets(boxes_per_image, classes_per_image, size)
+    return targets, make_predictions(len(boxes_per_image), size, targets, generator)
+
+
+@settings(max_examples=25, deadline=None)
+@given(scenes(), st.booleans())
+def test_same_weights_losses_and_gradients_as_the_dense_version(scene, soft_prior):
+    targets, predictions = scene
+    criterion = make_criterion(soft_prior)
+    _, assignment = criterion.assign(predictions, targets, progress=0.0)
+    w_pos, w_neg = dense_weights(predictions, targets, assignment)
+    sums, lowered = torch.zeros(3), 0.0
+    for i in range(targets.num_images):
+        cls, obj, boxes = reference_inputs(predictions, i)
+        here = targets.image == i
+        gt_boxes, gt_classes = targets.boxes[here], targets.classes[here]
+        points, strides = predictions.priors.points, predictions.priors.strides
+        with torch.no_grad():
+            expected = reference.weights(cls, obj, boxes, points, strides, gt_boxes, gt_classes, soft_prior)
+        torch.testing.assert_close(w_pos[:, here], expected[0], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(w_neg[i], expected[1], rtol=1e-4, atol=1e-4)
+        sums = sums + torch.stack(reference.losses(cls, obj, boxes, gt_boxes, gt_classes, *expected))
+        lowered += (1 - expected[1]).sum()
+    count, lowered = max(len(targets), 1), max(lowered, 1)
+    expected_losses = sums / torch.tensor([count, count, lowered])
+
+    losses = reduce_losses(criterion(predictions, targets, progress=0.0))
+    actual_losses = torch.stack([losses[name] for name in ("loss_cls_pos", "loss_loc", "loss_cls_neg")])
+    torch.testing.assert_close(actual_losses, expected_losses, rtol=1e-4, atol=1e-6)
+    leaves = sum(predictions.maps.values(), [])
+    expected_grads = torch.autograd.grad(expected_losses.sum(), leaves, allow_unused=True)
+    grads = torch.autograd.grad(actual_losses.sum(), leaves)
+    scale = max(float(g.abs().max()) for g in grads)
+    for grad, expected_grad, leaf in zip(grads, expected_grads, leaves, strict=True):
+        expected_grad = torch.zeros_like(leaf) if expected_grad is None else expected_grad
+        torch.testing.assert_close(grad, expected_grad, rtol=1e-3, atol=1e-5 * scale)
+
+
+def test_last_ground_truth_of_a_class_decides():
+    """A point in two boxes of one class takes the weight of the later one, in both orders."""
+    size = (64, 64)
+    first, second = [0.0, 0.0, 32.0, 32.0], [0.0, 0.0, 64.0, 64.0]
+    for order in ([first, second], [second, first]):
+        targets = make_targets([order], [[1, 1]], size)
+        predictions = make_predictions(1, size, targets, torch.Generator().manual_seed(3))
+        assignment = DW()(predictions.detach(), targets, score=SCORE, progress=0.0)
+        _, w_neg = dense_weights(predictions, targets, assignment)
+        alone = make_targets([order[1:]], [[1]], size)
+        _, w_neg_alone = dense_weights(predictions, alone, DW()(predictions.detach(), alone, score=SCORE, progress=0.0))
+        inside = inside_box(predictions.priors, alone).prior
+        assert (w_neg_alone < 1).any()
+        assert torch.equal(w_neg[0, inside], w_neg_alone[0, inside])
+
+
+def test_other_classes_do_not_interact():
+    size = (64, 64)
+    box = [0.0, 0.0, 64.0, 64.0]
+    both = make_targets([[box, box]], [[0, 2]], size)
+    pairs = inside_box(PointGenerator()([(8, 8), (4, 4), (2, 2), (1, 1), (1, 1)], torch.device("cpu")), both)
+    assert last_of_class(pairs, both, 86).all()
+    same = make_targets([[box, box]], [[2, 2]], size)
+    assert torch.equal(last_of_class(pairs, same, 86), pairs.gt == 1)
+
+
+def test_a_ground_truth_with_one_location_keeps_its_negative_weight():
+    """The weight is 0 / 0 there, which the official epsilon turns into 1, even for a perfect box."""
+    size = (64, 64)
+    targets = make_targets([[[2.0, 2.0, 6.0, 6.0]]], [[0]], size)
+    predictions = make_predictions(1, size, targets, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        predictions.maps["boxes"][0][0, :, 0, 0] = 2.0
+    assignment = DW()(predictions.detach(), targets, score=SCORE, progress=0.0)
+    assert len(assignment.pairs) == 1
+    assert assignment.negatives.weight.tolist() == [1.0]
+
+
+@pytest.mark.parametrize("boxes", [[], [[10.0, 10.0, 10.0, 30.0]], [[9.0, 9.0, 11.0, 11.0]]])
+def test_without_any_location_every_map_has_a_gradient(boxes):
+    """No ground truth, one without area, one between the points: only the background is trained."""
+    size = (64, 64)
+    targets = make_targets([boxes, []], [[0] * len(boxes), []], size)
+    predictions = make_predictions(2, size, targets, torch.Generator().manual_seed(0))
+    terms = make_criterion()(predictions, targets, progress=0.0)
+    losses = reduce_losses(terms)
+    assert losses["loss_cls_pos"] == 0 and losses["loss_loc"] == 0 and losses["loss_cls_neg"] > 0
+    assert terms["loss_loc"].normaliser == len(boxes) and terms["loss_cls_neg"].normaliser == 0
+    sum(losses.values()).backward()
+    assert all(x.grad is not None and not x.grad.any() for x in predictions.maps["boxes"])
+    assert all(x.grad.any() for x in predictions.maps["logits"] + predictions.maps["quality"])
+
+
+def test_a_diverged_box_branch_shows_in_the_loss():
+    size = (64, 64)
+    targets = make_targets([[[0.0, 0.0, 60.0, 60.0]]], [[0]], size)
+    predictions = make_predictions(1, size, targets, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        predictions.maps["boxes"][0][0, :, 4, 4] = torch.nan
+    losses = reduce_losses(make_criterion()(predictions, targets, progress=0.0))
+    assert losses["loss_loc"].isnan()
+
+
+def test_weights_sum_to_one_or_more_and_do_not_depend_on_the_rest_of_the_batch():
+    size = (96, 128)
+    boxes = [[[4.0, 4.0, 90.0, 90.0], [30.0, 20.0, 120.0, 90.0]], [[50.0, 10.0, 100.0, 60.0]]]
+    targets = make_targets(boxes, [[0, 1], [2]], size)
+    predictions = make_predictions(2, size, targets, torch.Generator().manual_seed(1))
+    w_pos, _ = dense_weights(predictions, targets, DW()(predictions.detach(), targets, score=SCORE, progress=0.0))
+    assert (w_pos.sum(0) >= 1 - 1e-5).all()
+    alone = make_targets(boxes[1:], [[2]], size)
+    maps = {name: [x[1:].detach() for x in levels] for name, levels in predictions.maps.items()}
+    predictions_alone = DensePredictions(predictions.priors, predictions.codec, maps)
+    w_alone, _ = dense_weights(predictions_alone, alone, DW()(predictions_alone, alone, score=SCORE, progress=0.0))
+    torch.testing.assert_close(w_pos[:, 2:], w_alone)
