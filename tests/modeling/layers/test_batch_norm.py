@@ -3,7 +3,9 @@ from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling.backbone import BasicStem, ResNet
 from detectron2.modeling.backbone.resnet import BottleneckBlock
 from torch import nn
+from torchvision.models import resnet18
 
+from la_det.checkpoint.initial_weights import convert_torchvision_resnet
 from la_det.engine.param_groups import param_groups
 from la_det.modeling.layers import EvalBatchNorm2d
 
@@ -80,3 +82,20 @@ def test_no_weight_decay_on_its_parameters():
     norms = [m for m in model.modules() if isinstance(m, EvalBatchNorm2d)]
     assert norms and decayed
     assert not any(id(p) in decayed for norm in norms for p in norm.parameters())
+
+
+def test_takes_torchvision_weights():
+    torch.manual_seed(0)
+    official = filled(resnet18(weights=None)).eval()
+    model = ResNet(
+        BasicStem(3, 64, norm=EvalBatchNorm2d),
+        ResNet.make_default_stages(18, norm=EvalBatchNorm2d),
+        out_features=["res5"],
+        freeze_at=2,
+    ).train()
+    missing, unexpected = model.load_state_dict(convert_torchvision_resnet(official.state_dict()), strict=False)
+    assert not unexpected
+    assert all(key.endswith("num_batches_tracked") for key in missing)
+    x = torch.randn(1, 3, 64, 64)
+    features = nn.Sequential(*list(official.children())[:-2])
+    torch.testing.assert_close(model(x)["res5"], features(x), rtol=1e-3, atol=1e-3)
