@@ -14,6 +14,9 @@ from torch import Tensor
 
 from la_det.structures import DensePredictions, Score
 
+_SMALLEST = torch.finfo(torch.float32).tiny
+# With a gate, 1 - p = sigma(-c) + sigma(c) sigma(-f) and must not underflow.
+_LARGEST_LOGIT = 60.0
 # Intermediate values of a chunk stay in the processor's cache: 4 times faster than whole maps on a CPU.
 _CPU_CHUNK = 1 << 16
 
@@ -35,7 +38,8 @@ def background_loss(
         dropped: (image [D], prior [D]) that the sum leaves out (`Assignment.dropped`).
 
     Returns:
-        The sum (a scalar), c [P], and f [P] (None without a gate); all differentiable.
+        The sum (a scalar), c [P], and f [P] (None without a gate); all differentiable. With a gate logits count as at
+        most 60, in the sum and in c and f.
     """
     chosen = [predictions.elements("logits", image, prior, cls)]
     maps = list(predictions.maps["logits"])
@@ -81,6 +85,8 @@ class _Background(torch.autograd.Function):
         ctx.chosen = chosen
         ctx.save_for_backward(*grads, *gate_grads)
         values = [_pick(part, *where) for part, where in zip((logits, gates), chosen, strict=False)]
+        if gates:  # as in the sum, so that a correction takes away just what the sum holds
+            values = [x.clamp(max=_LARGEST_LOGIT) for x in values]
         return torch.stack(totals).sum(), *values
 
     @staticmethod
@@ -108,7 +114,8 @@ def _plain(c: Tensor) -> tuple[Tensor, Tensor]:
     totals = []
     for x, out in zip(c.split(chunk), flat.split(chunk), strict=True):
         p, complement = x.sigmoid(), x.neg().sigmoid_()  # 1 - p without cancellation
-        cost = _negative_log(complement)
+        # -ln(1 - p); beyond the smallest 1 - p in single precision it equals the logit.
+        cost = complement.clamp(min=_SMALLEST).log_().neg_().maximum(x)
         p_squared = p * p
         totals.append(torch.dot(p_squared, cost))
         torch.mul(complement, cost, out=out).mul_(2).add_(p).mul_(p_squared)
@@ -121,6 +128,7 @@ def _gated(c: Tensor, f: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     With u = dp db/dp = p (2 p (-ln(1 - p)) + p^2 / (1 - p)): db/dc = u sigma(-c) and db/df = u sigma(-f), summed
     over the classes.
     """
+    f = f.clamp(max=_LARGEST_LOGIT)
     gate, gate_complement = f.sigmoid(), f.neg().sigmoid()
     grad = torch.empty(c.shape, dtype=c.dtype, device=c.device)
     gate_grad = torch.empty(f.shape, dtype=f.dtype, device=f.device)
@@ -129,11 +137,12 @@ def _gated(c: Tensor, f: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     for n in range(len(c)) if c.device.type == "cpu" else (slice(None),):
         u_sum = torch.zeros_like(gate[n])
         for x, out in zip(c[n].split(rows, -3), grad[n].split(rows, -3), strict=True):
-            class_p, class_complement = x.sigmoid(), x.neg().sigmoid_()
+            x = x.clamp(max=_LARGEST_LOGIT)
+            class_p, class_complement = x.sigmoid(), x.neg_().sigmoid_()
             p = class_p * gate[n]
             # 1 - sigma(c) sigma(f) = sigma(-c) + sigma(c) sigma(-f): no cancellation near p = 1.
-            complement = class_p.mul_(gate_complement[n]).add_(class_complement).clamp_(min=_SMALLEST)
-            cost = _negative_log(complement)
+            complement = class_p.mul_(gate_complement[n]).add_(class_complement)
+            cost = complement.log().neg_()
             p_squared = p * p
             totals.append(torch.dot(p_squared.reshape(-1), cost.reshape(-1)))
             u = cost.mul_(2).mul_(p_squared).add_(p_squared.mul_(p).div_(complement))
@@ -141,10 +150,3 @@ def _gated(c: Tensor, f: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             torch.mul(u, class_complement, out=out)
         torch.mul(u_sum, gate_complement[n], out=gate_grad[n])
     return torch.stack(totals).sum(), grad, gate_grad
-
-
-_SMALLEST = torch.finfo(torch.float32).tiny
-
-
-def _negative_log(complement: Tensor) -> Tensor:
-    return complement.clamp(min=_SMALLEST).log_().neg_()
