@@ -49,6 +49,7 @@ class O2F:
     def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
         priors, num_gts = predictions.priors, len(targets)
         pairs, p, q = self.quality(predictions, targets, score)
+        q = q.nan_to_num(nan=torch.inf)  # NaN wins, so that a diverged prediction shows in the losses
         few, _ = best_of_groups(pairs.gt, q, torch.full((num_gts,), self.topk, device=q.device))
         few = few[q[few] > 0]  # predicted boxes that miss the ground truth are no candidates
         # A location wanted by several ground truths goes to the one of largest quality; the others get no other.
@@ -66,9 +67,12 @@ class O2F:
         """The pairs of the candidate regions with p and q = p^(1 - alpha) IoU^alpha, both [P]."""
         centers = targets.masks.centroids if self.mask_centers else targets.centers
         pairs = center_region(predictions.priors, targets, self.center_radius, centers)
-        p = score.at(predictions, pairs.image, pairs.prior, targets.classes[pairs.gt])
+        c, f = score.logits_at(predictions, pairs.image, pairs.prior, targets.classes[pairs.gt])
         iou = aligned_iou(predictions.boxes_at(pairs.image, pairs.prior), targets.boxes[pairs.gt], eps=1e-6)
-        return pairs, p, p ** (1 - self.alpha) * iou**self.alpha
+        # Single-precision functions may differ in the last bit between elements that fill a vector register and the
+        # rest. Rounded from double precision, ground truths with equal boxes and classes have equal qualities.
+        p = score.log_probability(c.double(), None if f is None else f.double()).exp()
+        return pairs, p.float(), (p ** (1 - self.alpha) * iou.double() ** self.alpha).float()
 
     def largest_soft_target(self, progress: float) -> float:
         """T of the epoch e = floor(progress E), which is constant inside an epoch."""
