@@ -41,9 +41,9 @@ def half_resnet18(norm="BN"):
     )
 
 
-def shrink(model):
-    """Turns a COCO model config into its small twin: a slim ResNet-18 and head, 10 classes, sizes times SIZE_FACTOR."""
-    model.update(num_classes=10, **torchvision_pixels)
+def shrink(model, num_classes=10):
+    """Turns a COCO model config into its small twin: a slim ResNet-18 and head, sizes times SIZE_FACTOR."""
+    model.update(num_classes=num_classes, **torchvision_pixels)
     model.backbone = resnet_fpn(18, channels=64)
     model.backbone.bottom_up = half_resnet18()
     for tower in (model.head.cls_tower, model.head.box_tower):

@@ -12,6 +12,7 @@ from detectron2.data.datasets import register_coco_instances
 from omegaconf import DictConfig
 from tabulate import tabulate
 
+from la_det.config import class_node
 from la_det.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def use_own_dataset(cfg: DictConfig, option: str) -> None:
             register_coco_instances(files.name, {}, files.json_file, files.image_root)
     cfg.dataloader.train.dataset.names = train.name
     cfg.dataloader.test.dataset.names = test.name
-    cfg.model.num_classes = len(train.class_names)
+    class_node(cfg.model).num_classes = len(train.class_names)
     _log_table({"training": train, "evaluation": test})
 
 

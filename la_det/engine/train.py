@@ -21,6 +21,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from la_det.checkpoint import Checkpointer
+from la_det.config import class_node
 from la_det.data.records import check_num_classes
 from la_det.engine.hooks import CheckpointHook
 from la_det.engine.output_dir import prepare_output_dir
@@ -51,7 +52,7 @@ def train(cfg: DictConfig, resume: bool = False) -> Results:
     ema = build_ema(cfg, model)
     cfg.optimizer.params.model = model
     loader = instantiate(cfg.dataloader.train)
-    check_num_classes(cfg.dataloader.train.dataset.names, cfg.model.num_classes)
+    check_num_classes(cfg.dataloader.train.dataset.names, class_node(cfg.model).num_classes)
     stream = loader.batch_sampler
     if stream.batch_size % cfg.train.grad_accum_steps:
         raise UserError(
@@ -119,7 +120,7 @@ def evaluate_model(cfg: DictConfig, model: nn.Module, ema: AveragedModel | None 
     results = {}
     for suffix, evaluated in models.items():
         loader, evaluator = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
-        check_num_classes(cfg.dataloader.test.dataset.names, cfg.model.num_classes)
+        check_num_classes(cfg.dataloader.test.dataset.names, class_node(cfg.model).num_classes)
         _broadcast_buffers(evaluated)
         metrics = inference_on_dataset(evaluated, loader, evaluator)
         results |= {f"{task}{suffix}": values for task, values in metrics.items()}

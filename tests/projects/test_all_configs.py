@@ -4,6 +4,7 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig, OmegaConf
 
 from la_det import model_zoo
@@ -59,7 +60,8 @@ def test_trains_a_step_and_infers(name: str) -> None:
     config.optimizer.params.model = model
     optimizer = instantiate(config.optimizer)
 
-    losses = model([inputs(config, 5), inputs(config, 0)])
+    with EventStorage():  # Detectron2's models write there
+        losses = model([inputs(config, 5), inputs(config, 0)])
     sum(losses.values()).backward()
     for parameter_name, parameter in model.named_parameters():
         if parameter.requires_grad:

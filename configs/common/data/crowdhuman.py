@@ -3,11 +3,12 @@
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 
+from la_det.data.crowdhuman import load_annotated_records
 from la_det.evaluation import CrowdHumanEvaluator
 
 from .coco import dataloader
 
-dataloader.train.dataset.names = "crowdhuman_train"
+dataloader.train.dataset = L(load_annotated_records)(names="crowdhuman_train")
 dataloader.train.mapper.augmentations = [
     L(T.ResizeShortestEdge)(short_edge_length=800, max_size=1400, sample_style="choice"),
     L(T.RandomFlip)(horizontal=True),

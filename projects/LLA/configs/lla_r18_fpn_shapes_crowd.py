@@ -1,0 +1,5 @@
+from ....configs.common.shapes_crowd import dataloader, lr_multiplier, optimizer, shrink, train
+from .lla_r50_fpn_30k_crowdhuman import model
+
+shrink(model, num_classes=1)
+dataloader.train.mapper.ignored = "keep"
