@@ -64,8 +64,9 @@ def boundary_points(distances: Tensor, offset: Tensor, stride: int) -> Tensor:
 def sample(maps: Tensor, offset: Tensor) -> Tensor:
     """Each map read bilinearly at its own displaced positions; there are zeros outside.
 
-    The same as torchvision's `deform_conv2d` with 1x1 kernels of ones and an offset group per map, but 15 times faster
-    forward and backward on two CPU threads. Positions are normalised in double precision: single precision would move
+    The same as torchvision's `deform_conv2d` with 1x1 kernels of ones and an offset group per map, but faster: forward
+    and backward on the levels of two 800 x 1344 images, 4 ms instead of 33 ms on one CPU thread, 2 ms instead of 37 ms
+    on two. Positions are normalised in double precision, which takes a quarter of that: single precision would move
     them by up to 1e-5 cells, and some over the edge of a cell, where the gradient jumps.
 
     Args:
