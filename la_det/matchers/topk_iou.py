@@ -29,7 +29,7 @@ class TopKIoU:
     @torch.no_grad()
     def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
         priors = predictions.priors
-        penalty = 1 / (1000 * _largest_distances(priors, targets))  # [G]
+        penalty = 1 / (1000 * _largest_distances(priors, targets).clamp(min=1e-6))  # [G]
         # The k-th best of near anchors bounds the k-th best of all from below; anchors without overlap are not inside.
         near = nearest_priors(priors, targets, self.topk)
         iou = aligned_iou(priors.boxes[near], targets.boxes.unsqueeze(1))
