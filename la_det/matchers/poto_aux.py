@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from la_det.losses.box_iou import aligned_iou
-from la_det.matchers.atss import select
+from la_det.matchers.atss import mean_plus_std, select
 from la_det.matchers.overlaps import overlapping_pairs
 from la_det.matchers.selection import best_of_groups
 from la_det.structures import Assignment, DensePredictions, Score, Targets
@@ -42,8 +42,7 @@ class POTOAux:
         portions = [slice(start, start + step) for start in range(0, max(len(targets), 1), step)]
         best = [self._best_of_levels(predictions, boxes, targets, portion, score) for portion in portions]
         candidates, q = (torch.cat(x) for x in zip(*best, strict=True))  # [G, C]
-        threshold = q.mean(1) + q.std(1)
-        return Assignment(select(candidates, q, threshold, predictions.priors, targets, margin=0.0)[0])
+        return Assignment(select(candidates, q, mean_plus_std(q), predictions.priors, targets, margin=0.0)[0])
 
     def _best_of_levels(
         self, predictions: DensePredictions, boxes: Tensor, targets: Targets, portion: slice, score: Score
@@ -57,6 +56,10 @@ class POTOAux:
         )
         p = score.at(predictions, pairs.image, pairs.prior, targets.classes.index_select(0, pairs.gt))
         q = p ** (1 - self.alpha) * iou**self.alpha
+        if not bool(q.isfinite().all()):  # host synchronisation
+            raise FloatingPointError(
+                "NaN or infinite matching values: the predictions diverged (look at the learning rate and the inputs)"
+            )
         larger = (q > 0).nonzero().squeeze(1)  # host synchronisation
         pairs, q = pairs[larger], q[larger]
         num_gts, num_levels = len(targets.boxes[portion]), len(priors.level_strides)

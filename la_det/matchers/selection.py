@@ -53,7 +53,9 @@ def best_per_prior(pairs: Pairs, value: Tensor, priors: Priors, num_images: int)
 def best_of_each(pairs: Pairs, value: Tensor, priors: Priors, targets: Targets) -> Pairs:
     """Each ground truth's best pair; of several ground truths at one location only the best pair stays.
 
-    Ties go to the first pair. Unlike exact matching, a ground truth that loses its location gets no other.
+    Ties go to the first pair. Unlike exact matching, a ground truth that loses its location gets no other. NaN is the
+    largest value, so that it shows in the losses.
     """
+    value = value.nan_to_num(nan=torch.inf)
     best = best_in_group(pairs.gt, value, len(targets))
     return pairs[best[best_per_prior(pairs[best], value[best], priors, targets.num_images)]]

@@ -1,0 +1,117 @@
+"""Matching on candidates against SciPy on the dense matrix."""
+
+import pytest
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from la_det.matchers.linear_assignment import match
+from la_det.structures import Pairs
+from tests.references.scene import make_targets
+
+
+def random_problem(generator, num_rows, num_columns, missing, kind):
+    """A value matrix, `missing` where there is no candidate, and the mask of candidates."""
+    candidates = torch.rand(num_rows, num_columns, generator=generator) < torch.rand(1, generator=generator)
+    candidates &= torch.rand(num_rows, 1, generator=generator) > 0.2  # some rows have none
+    if num_columns:
+        only = torch.randint(num_columns, (1,), generator=generator)
+        fights = torch.rand(num_rows, 1, generator=generator) < 0.2  # some rows have only one, and the same
+        candidates = torch.where(fights, torch.arange(num_columns) == only, candidates)
+    value = torch.rand(num_rows, num_columns, generator=generator)
+    if kind == "zeros":
+        value = value * (torch.rand(num_rows, num_columns, generator=generator) < 0.3)
+    elif kind == "costs":
+        value = -100 * value
+    elif kind == "duplicates" and num_rows > 1:
+        value[1::2], candidates[1::2] = value[:-1:2], candidates[:-1:2]
+    return torch.where(candidates, value, missing), candidates
+
+
+def solve_all(problems, missing, drop_missing=False):
+    """`match` on all problems at once, one per image: a list of (row, column) pairs per problem."""
+    num_priors = problems[0][0].shape[1]
+    targets = make_targets([torch.zeros(len(value), 4) for value, _ in problems])
+    image, prior, gt, values, start = [], [], [], [], 0
+    for i, (value, candidates) in enumerate(problems):
+        row, column = candidates.nonzero(as_tuple=True)
+        image.append(torch.full_like(row, i))
+        prior.append(column)
+        gt.append(row + start)
+        values.append(value[row, column])
+        start += len(value)
+    pairs = Pairs(torch.cat(image), torch.cat(prior), torch.cat(gt))
+    matched = match(pairs, torch.cat(values), targets, num_priors, missing=missing, drop_missing=drop_missing)
+    starts = torch.tensor([0, *targets.counts]).cumsum(0)
+    return [
+        list(zip((matched.gt[here] - starts[i]).tolist(), matched.prior[here].tolist(), strict=True))
+        for i, here in enumerate(matched.image == torch.arange(len(problems)).unsqueeze(1))
+    ]
+
+
+@pytest.mark.parametrize("missing", [-1.0, -1e8])
+@pytest.mark.parametrize("kind", ["plain", "zeros", "costs"])
+def test_same_as_dense_scipy(kind, missing):
+    if kind == "costs" and missing == -1.0:
+        missing = -101.0
+    generator = torch.Generator().manual_seed(0)
+    for num_columns in (1, 5, 30, 90):
+        sizes = torch.randint(0, 13, (250,), generator=generator).tolist()  # also more rows than columns
+        problems = [random_problem(generator, g, num_columns, missing, kind) for g in sizes]
+        for (value, _), actual in zip(problems, solve_all(problems, missing), strict=True):
+            expected = linear_sum_assignment(value.double().numpy(), maximize=True)
+            assert actual == list(zip(*(x.tolist() for x in expected), strict=True))
+
+
+def test_duplicate_rows_reach_the_dense_optimum():
+    """Of several optima any may come."""
+    generator = torch.Generator().manual_seed(1)
+    problems = [random_problem(generator, 1 + g % 9, 40, -1.0, "duplicates") for g in range(300)]
+    for (value, _), actual in zip(problems, solve_all(problems, -1.0), strict=True):
+        rows, columns = linear_sum_assignment(value.double().numpy(), maximize=True)
+        assert [row for row, _ in actual] == rows.tolist()
+        assert len({column for _, column in actual}) == len(actual)
+        total = sum(value[row, column].double() for row, column in actual)
+        torch.testing.assert_close(total, value.double()[rows, columns].sum(), rtol=0, atol=1e-12)
+
+
+def test_drops_only_what_has_no_candidate():
+    generator = torch.Generator().manual_seed(2)
+    problems = [random_problem(generator, 1 + g % 9, 40, -1.0, "plain") for g in range(300)]
+    everything, kept = solve_all(problems, -1.0), solve_all(problems, -1.0, drop_missing=True)
+    dropped = 0
+    for (_, candidates), whole, part in zip(problems, everything, kept, strict=True):
+        assert part == [(row, column) for row, column in whole if candidates[row, column]]
+        dropped += len(whole) - len(part)
+    assert dropped > 100
+
+
+def test_lone_ground_truth_without_candidates_gets_the_first_free_location():
+    empty, full = (torch.tensor([[-1.0, -1.0, -1.0]]), torch.zeros(1, 3, dtype=torch.bool)), torch.tensor([[True] * 3])
+    assert solve_all([empty], -1.0) == [[(0, 0)]]
+    both = torch.tensor([[0.9, 0.1, 0.1], [-1.0, -1.0, -1.0]]), torch.cat([full, ~full])
+    assert solve_all([both], -1.0) == [[(0, 0), (1, 1)]]
+
+
+def test_two_ground_truths_with_one_candidate():
+    """The card's example: both have only location 7, and the loser gets 1, not 0."""
+    candidates = (torch.arange(20) == 7).repeat(2, 1)
+    value = torch.where(candidates, torch.tensor([[0.5], [0.4]]), -1.0)
+    assert solve_all([(value, candidates)], -1.0) == [[(0, 7), (1, 1)]]
+    assert solve_all([(value, candidates)], -1.0, drop_missing=True) == [[(0, 7)]]
+
+
+def test_no_ground_truths():
+    targets = make_targets([[], []])
+    empty = torch.zeros(0, dtype=torch.int64)
+    matched = match(Pairs(empty, empty, empty), torch.zeros(0), targets, 10, missing=-1.0)
+    assert len(matched) == 0
+    assert matched.prior.dtype == torch.int64
+
+
+@pytest.mark.parametrize("bad", [float("nan"), -float("nan"), float("inf")])
+@pytest.mark.parametrize("num_columns", [3, 50])
+def test_values_that_are_not_finite_fail_loudly(bad, num_columns):
+    value = torch.rand(2, num_columns)
+    value[1, 2] = bad
+    with pytest.raises(FloatingPointError, match="NaN or infinite matching values"):
+        solve_all([(value, torch.ones(2, num_columns, dtype=torch.bool))], -1.0)

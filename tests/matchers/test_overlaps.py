@@ -1,0 +1,43 @@
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from la_det.matchers.overlaps import overlapping_pairs
+from tests.references.scene import KINDS, make_targets, random_boxes
+
+# Whole numbers, so that boxes often touch.
+COORDINATE = st.integers(0, 40).map(float)
+
+
+@given(
+    st.lists(st.tuples(COORDINATE, COORDINATE, COORDINATE, COORDINATE), max_size=6),
+    st.integers(1, 70),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 6),
+)
+@settings(max_examples=150, deadline=None)
+def test_same_as_comparing_all(gts, num_boxes, seed, start):
+    generator = torch.Generator().manual_seed(seed)
+    gts = torch.tensor(gts).reshape(-1, 4)
+    gts = torch.cat([torch.minimum(gts[:, :2], gts[:, 2:]), torch.maximum(gts[:, :2], gts[:, 2:])], 1)
+    half = len(gts) // 2
+    targets = make_targets([gts[:half], gts[half:]])
+    corners = torch.randint(0, 40, (2, num_boxes, 2), generator=generator).float()
+    sides = torch.randint(0, 12, (2, num_boxes, 2), generator=generator).float()
+    boxes = torch.cat([corners, corners + sides], -1)
+
+    pairs = overlapping_pairs(boxes, targets, slice(start, start + 3))
+    expected = []
+    for g, (gt, i) in enumerate(zip(targets.boxes, targets.image, strict=True)):
+        if start <= g < start + 3:
+            meets = (boxes[i, :, :2] < gt[2:]).all(-1) & (boxes[i, :, 2:] > gt[:2]).all(-1)
+            expected += [(int(i), int(r), g) for r in meets.nonzero()]
+    actual = zip(pairs.image.tolist(), pairs.prior.tolist(), pairs.gt.tolist(), strict=True)
+    assert list(actual) == expected
+
+
+def test_a_box_of_nan_overlaps_everything():
+    boxes = random_boxes(torch.Generator().manual_seed(0), list(KINDS) * 5, 64, 64).unsqueeze(0)
+    boxes[0, 17] = torch.nan
+    pairs = overlapping_pairs(boxes, make_targets([[[500, 500, 600, 600]]]), slice(0, 1))
+    assert pairs.prior.tolist() == [17]

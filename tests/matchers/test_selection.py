@@ -1,0 +1,60 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from la_det.matchers.selection import best_in_group, best_of_each, best_of_groups
+from la_det.structures import Pairs, PointGenerator
+from tests.references.scene import make_targets
+
+# Few different values, so that ties are common; both zeros, denormals and the largest numbers.
+VALUES = st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 1e-45, -1e-45, 3e38, -3e38, 1e-8])
+PAIRS = st.lists(st.tuples(st.integers(0, 4), VALUES), max_size=30)
+
+
+def ranked(pairs: list[tuple[int, float]], group: int) -> list[int]:
+    """Indices of a group's pairs by descending value, ties by index."""
+    return sorted((i for i, (g, _) in enumerate(pairs) if g == group), key=lambda i: (-pairs[i][1], i))
+
+
+@given(PAIRS, st.lists(st.integers(0, 6), min_size=5, max_size=5))
+@settings(max_examples=200, deadline=None)
+def test_best_of_groups(pairs, limit):
+    group = torch.tensor([g for g, _ in pairs], dtype=torch.int64)
+    value = torch.tensor([v for _, v in pairs])
+    index, rank = best_of_groups(group, value, torch.tensor(limit))
+    expected = [ranked(pairs, g)[:n] for g, n in enumerate(limit)]
+    assert index.tolist() == sum(expected, [])
+    assert rank.tolist() == [r for group in expected for r in range(len(group))]
+
+
+@given(PAIRS)
+@settings(max_examples=100, deadline=None)
+def test_best_in_group(pairs):
+    group = torch.tensor([g for g, _ in pairs], dtype=torch.int64)
+    value = torch.tensor([v for _, v in pairs])
+    expected = [ranked(pairs, g)[0] for g in range(5) if ranked(pairs, g)]
+    assert best_in_group(group, value, 5).tolist() == expected
+
+
+@pytest.mark.parametrize("nan", [float("nan"), -float("nan")])
+def test_nan_does_not_hide(nan):
+    index, _ = best_of_groups(torch.zeros(3, dtype=torch.int64), torch.tensor([1.0, nan, 2.0]), torch.tensor([1]))
+    assert index.tolist() == [1]
+
+
+def test_best_of_each_gives_a_location_to_one_and_the_loser_nothing():
+    priors = PointGenerator(strides=(8,))([(1, 4)], torch.device("cpu"))
+    targets = make_targets([torch.zeros(3, 4), torch.zeros(1, 4)])
+    pairs = Pairs(
+        image=torch.tensor([0, 0, 0, 0, 0, 1]),
+        prior=torch.tensor([0, 1, 1, 2, 3, 1]),
+        gt=torch.tensor([0, 0, 1, 1, 2, 3]),
+    )
+    value = torch.tensor([0.1, 0.8, 0.9, 0.7, 0.0, 0.2])
+    best = best_of_each(pairs, value, priors, targets)
+    assert list(zip(best.image.tolist(), best.prior.tolist(), best.gt.tolist(), strict=True)) == [
+        (0, 1, 1),
+        (0, 3, 2),
+        (1, 1, 3),
+    ]
