@@ -23,8 +23,9 @@ def param_groups(
 
     Args:
         lr, weight_decay: of a parameter to which no rule applies.
-        weight_decay_norm, weight_decay_bias: of norm layers, and of biases of other layers; None is `weight_decay`.
-        bias_lr_factor: factor of the biases' learning rate, norm layers excluded.
+        weight_decay_norm, weight_decay_bias: of norm layers, and of biases, those of norm layers included, as in
+            Detectron2; None has no rule.
+        bias_lr_factor: factor of the biases' learning rate.
         lr_factors: factor for every parameter whose name begins with the key (`{"backbone": 0.1}`); factors of several
             matching keys multiply.
     """
@@ -36,11 +37,11 @@ def param_groups(
                 continue
             seen.add(parameter)
             parameter_lr, decay = lr, weight_decay
-            if isinstance(module, NORMS):
-                decay = weight_decay if weight_decay_norm is None else weight_decay_norm
-            elif name == "bias":
-                decay = weight_decay if weight_decay_bias is None else weight_decay_bias
+            if isinstance(module, NORMS) and weight_decay_norm is not None:
+                decay = weight_decay_norm
+            if name == "bias":
                 parameter_lr *= bias_lr_factor
+                decay = decay if weight_decay_bias is None else weight_decay_bias
             for prefix, factor in (lr_factors or {}).items():
                 if f"{module_name}.{name}".startswith(prefix):
                     parameter_lr *= factor

@@ -1,4 +1,5 @@
 import pytest
+from detectron2.solver.build import get_default_optimizer_params
 from torch import nn
 
 from la_det.engine.param_groups import param_groups
@@ -33,12 +34,24 @@ def test_one_rule_each(model):
         "backbone.0.weight": (0.05, 1e-4),
         "backbone.0.bias": (0.1, 1e-5),
         "backbone.1.weight": (0.05, 0.0),
-        "backbone.1.bias": (0.05, 0.0),
+        "backbone.1.bias": (0.1, 1e-5),
         "head.0.weight": (0.1, 1e-4),
         "head.0.bias": (0.2, 1e-5),
         "head.1.weight": (0.1, 0.0),
-        "head.1.bias": (0.1, 0.0),
+        "head.1.bias": (0.2, 1e-5),
     }
+
+
+def test_norm_biases_follow_the_norm_layer_without_a_rule_for_biases(model):
+    groups = named(model, param_groups(model, lr=0.1, weight_decay=1e-4, weight_decay_norm=0.0))
+    assert groups["head.1.bias"] == (0.1, 0.0)
+    assert groups["head.0.bias"] == (0.1, 1e-4)
+
+
+def test_same_as_detectron2(model):
+    rules = dict(weight_decay_norm=3e-4, bias_lr_factor=2.0, weight_decay_bias=0.0)
+    theirs = get_default_optimizer_params(model, base_lr=0.1, weight_decay=1e-4, **rules)
+    assert named(model, param_groups(model, lr=0.1, weight_decay=1e-4, **rules)) == named(model, theirs)
 
 
 def test_few_groups_without_frozen_or_repeated_parameters(model):
