@@ -32,6 +32,4 @@ model.criteria = [
         ),
     )
 ]
-model.inference = L(DenseInference)(
-    score=L(Score)(gate="quality"), topk=1000, cap_topk=False, clip=True, nms_threshold=0.6
-)
+model.inference = L(DenseInference)(score=L(Score)(gate="quality"), cap_topk=False, clip=True, nms_threshold=0.6)
