@@ -1,0 +1,52 @@
+import torch
+from detectron2.structures import Boxes, Instances
+
+from la_det.structures import Targets
+
+
+def instances(boxes: list, ignored: list[bool] | None = None, size=(100, 120)) -> Instances:
+    boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    result = Instances(size, gt_boxes=Boxes(boxes), gt_classes=torch.arange(len(boxes)))
+    if ignored is not None:
+        result.ignored = torch.tensor(ignored, dtype=torch.bool)
+    return result
+
+
+def test_from_instances():
+    batch = [instances([[0, 0, 10, 20], [4, 4, 8, 6]]), instances([], size=(64, 64)), instances([[1, 2, 3, 4]])]
+    targets = Targets.from_instances(batch)
+    assert len(targets) == 3
+    assert targets.num_images == 3
+    assert targets.counts == (2, 0, 1)
+    assert targets.image.tolist() == [0, 0, 2]
+    assert targets.classes.tolist() == [0, 1, 0]
+    assert targets.image_sizes == ((100, 120), (64, 64), (100, 120))
+    assert targets.areas.tolist() == [200, 8, 4]
+    assert targets.centers.tolist() == [[5, 10], [6, 5], [2, 3]]
+    assert not targets.ignored.any()
+
+
+def test_without_ignored():
+    batch = [
+        instances([[0, 0, 10, 20], [4, 4, 8, 6]], [True, False]),
+        instances([[1, 1, 5, 5]], [True]),
+        instances([[1, 2, 3, 4]]),
+    ]
+    targets = Targets.from_instances(batch)
+    assert targets.ignored.tolist() == [True, False, True, False]
+    kept = targets.without_ignored()
+    assert kept.boxes.tolist() == [[4, 4, 8, 6], [1, 2, 3, 4]]
+    assert kept.classes.tolist() == [1, 0]
+    assert kept.image.tolist() == [0, 2]
+    assert kept.counts == (1, 0, 1)
+    assert kept.num_images == 3
+    assert not kept.ignored.any()
+    assert kept.without_ignored() is kept
+
+
+def test_no_ground_truth_at_all():
+    targets = Targets.from_instances([instances([]), instances([])])
+    assert len(targets) == 0
+    assert targets.boxes.shape == (0, 4)
+    assert targets.image.dtype == torch.int64
+    assert targets.counts == (0, 0)
