@@ -69,6 +69,7 @@ dataloader.train.mapper.augmentations = [
 ]
 optimizer.lr = 2e-3
 lr_multiplier = one_cycle()
-train.max_iter = 2000
+train.max_iter = 2700
+train.channels_last = True
 train.eval_period = 0
-train.checkpointer.period = 500
+train.checkpointer.period = 1000

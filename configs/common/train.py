@@ -7,6 +7,7 @@ train = dict(
     max_iter=90000,
     device="auto",  # "cuda" where there is one, else "cpu"
     seed=0,
+    channels_last=False,  # memory format of convolutions; faster on CPUs, and on GPUs with AMP
     deterministic=False,  # deterministic kernels, slower
     amp=dict(enabled=False, dtype="float16"),  # or "bfloat16", which also runs on CPUs
     grad_accum_steps=1,  # forward and backward passes per batch

@@ -47,7 +47,7 @@ def main(args: argparse.Namespace) -> None:
 
 def train(cfg: DictConfig, resume: bool = False) -> Results:
     """Train `cfg.model`, from the last checkpoint in the output folder if `resume`; return the last evaluation."""
-    model = instantiate(cfg.model).to(device_of(cfg))
+    model = build_model(cfg)
     logger.info("%s with %.2f M parameters", type(model).__name__, sum(p.numel() for p in model.parameters()) / 1e6)
     ema = build_ema(cfg, model)
     cfg.optimizer.params.model = model
@@ -100,7 +100,7 @@ def train(cfg: DictConfig, resume: bool = False) -> Results:
 
 def evaluate_checkpoint(cfg: DictConfig, last: bool = False) -> Results:
     """Evaluate `cfg.train.init_checkpoint`, or the `last` one in the output folder, and its EMA weights if enabled."""
-    model = instantiate(cfg.model).to(device_of(cfg))
+    model = build_model(cfg)
     ema = build_ema(cfg, model)
     checkpointer = build_checkpointer(cfg, model, ema, strict=True)
     path = checkpointer.get_checkpoint_file() if last else cfg.train.init_checkpoint
@@ -136,6 +136,12 @@ def results_table(results: Results) -> str:
         for task, metrics in results.items()
     ]
     return tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=".2f")
+
+
+def build_model(cfg: DictConfig) -> nn.Module:
+    """The model on its device, with convolutions in the memory format `cfg.train` asks for."""
+    memory_format = torch.channels_last if cfg.train.channels_last else torch.preserve_format
+    return instantiate(cfg.model).to(device_of(cfg), memory_format=memory_format)
 
 
 def build_ema(cfg: DictConfig, model: nn.Module) -> AveragedModel | None:
