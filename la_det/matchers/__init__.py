@@ -17,6 +17,7 @@ from la_det.matchers.atss import ATSS
 from la_det.matchers.dw import DW
 from la_det.matchers.dynamic_atss import DynamicATSS
 from la_det.matchers.fcos import FCOS
+from la_det.matchers.hungarian import Hungarian
 from la_det.matchers.lla import LLA
 from la_det.matchers.max_iou import MaxIoU
 from la_det.matchers.o2f import O2F
@@ -32,6 +33,7 @@ __all__ = [
     "DynamicATSS",
     "FCOS",
     "ForegroundLoss",
+    "Hungarian",
     "LLA",
     "MaxIoU",
     "O2F",

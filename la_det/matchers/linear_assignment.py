@@ -7,9 +7,13 @@ lowest columns. So the dense answer, including the location an unmatched ground 
 problem on the union of both sets of columns in ascending order.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from torch import Tensor
 
 from la_det.matchers.selection import best_of_groups
@@ -33,11 +37,48 @@ def match(
         One pair per ground truth, ordered by ground truth; min(R, g) for an image with g > R ground truths.
 
     Raises:
-        FloatingPointError: a value is NaN or infinite.
+        FloatingPointError: a value is NaN, or one that may be chosen is infinite.
     """
     kept = _best_of_each_row(pairs, value, targets)
-    # The only copy of the matching to the host; float64 holds indices and float32 values exactly.
-    columns = torch.stack([pairs.gt[kept].double(), pairs.prior[kept].double(), value[kept].double()]).cpu().numpy()
+
+    def solve(row: np.ndarray, column: np.ndarray, value: np.ndarray, gts: slice) -> tuple[np.ndarray, np.ndarray]:
+        return _solve(row, column, value, gts.stop - gts.start, num_priors, missing, drop_missing)
+
+    return _solve_images(pairs[kept], value[kept], targets, solve)
+
+
+def match_listed(pairs: Pairs, value: Tensor, rest: Tensor, targets: Targets) -> tuple[Pairs, Tensor]:
+    """Matches each ground truth to one location of its image where every location is a candidate but few are listed.
+
+    Each ground truth gets a column of its own that stands for all it does not list. No assignment of the whole problem
+    has a larger sum than the optimum of this one, so an optimum that needs none of these columns solves both.
+
+    Args:
+        pairs: some of the candidates, ordered by ground truth.
+        value: [P] value of each of them.
+        rest: [G] what the values of the ground truth's other candidates do not exceed; -inf if it has none.
+        targets: the batch's ground truths.
+
+    Returns:
+        At most one pair per ground truth, ordered by ground truth, and [G] bool: those that may find something better
+        among the candidates they do not list. If there are none, the pairs are an optimum of the whole problem.
+
+    Raises:
+        FloatingPointError: a value is NaN, or one that may be chosen is infinite.
+    """
+    rest_np = rest.double().cpu().numpy()  # host synchronisation
+
+    def solve(row: np.ndarray, column: np.ndarray, value: np.ndarray, gts: slice) -> tuple[np.ndarray, np.ndarray]:
+        return _solve_listed(row, column, value, rest_np[gts])
+
+    matched = _solve_images(pairs, value, targets, solve)
+    return matched, (rest > -torch.inf).index_fill(0, matched.gt, False)
+
+
+def _solve_images(pairs: Pairs, value: Tensor, targets: Targets, solve: Callable) -> Pairs:
+    """What `solve` matches in each image, given its listed rows (ground truths), columns (locations) and values."""
+    # The only copy of candidates to the host; float64 holds indices and float32 values exactly.
+    columns = torch.stack([pairs.gt.double(), pairs.prior.double(), value.double()]).cpu().numpy()
     gt, prior, value_np = columns[0].astype(np.int64), columns[1].astype(np.int64), columns[2]
     if not np.isfinite(value_np).all():
         raise FloatingPointError(
@@ -47,7 +88,7 @@ def match(
     start = 0
     for i, count in enumerate(targets.counts):
         here = slice(*np.searchsorted(gt, [start, start + count]))
-        rows, cols = _solve(gt[here] - start, prior[here], value_np[here], count, num_priors, missing, drop_missing)
+        rows, cols = solve(gt[here] - start, prior[here], value_np[here], slice(start, start + count))
         matched_gt.append(rows + start)
         matched_prior.append(cols)
         image.append(np.full(len(rows), i))
@@ -89,3 +130,23 @@ def _solve(
         keep = is_candidate[rows, cols]
         rows, cols = rows[keep], cols[keep]
     return rows, columns[cols]
+
+
+def _solve_listed(
+    row: np.ndarray, column: np.ndarray, value: np.ndarray, rest: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """One image: (matched rows ascending, their columns)."""
+    num_rows = len(rest)
+    if num_rows == 0:
+        return row, column
+    columns, reduced = np.unique(column, return_inverse=True)
+    # A row that has no other candidates stays unmatched only if it must: at a price that nothing else makes up for.
+    finite = np.concatenate([value, rest[np.isfinite(rest)]])
+    lowest = finite.min() - (num_rows + 1) * (np.ptp(finite) + 1)
+    every_row = np.arange(num_rows)
+    weights = np.concatenate([value, np.where(np.isfinite(rest), rest, lowest)]) - finite.max() - 1  # 0 is no edge
+    indices = np.concatenate([row, every_row]), np.concatenate([reduced, len(columns) + every_row])
+    graph = csr_array((weights, indices), shape=(num_rows, len(columns) + num_rows))
+    rows, cols = min_weight_full_bipartite_matching(graph, maximize=True)
+    listed = cols < len(columns)
+    return rows[listed], columns[cols[listed]]

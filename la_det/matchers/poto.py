@@ -19,6 +19,8 @@ class POTO:
             ground truths at one location only the one of largest quality keeps it ("argmax").
         drop_unmatched: leave a ground truth without a free candidate unmatched. The official implementation, and the
             default, gives it an arbitrary location. (Argmax always drops it.)
+        outside: quality of all locations outside Omega in the exact assignment. Only a ground truth without a better
+            free candidate notices: with -1 (DeFCN) it prefers a candidate of quality 0, with 0 (DATE) it does not.
     """
 
     def __init__(
@@ -28,11 +30,13 @@ class POTO:
         center_radius: float = 1.5,
         hungarian: bool = True,
         drop_unmatched: bool = False,
+        outside: float = -1.0,
     ):
         self.alpha = alpha
         self.center_radius = center_radius
         self.hungarian = hungarian
         self.drop_unmatched = drop_unmatched
+        self.outside = outside
 
     @torch.no_grad()
     def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
@@ -40,7 +44,9 @@ class POTO:
         q = quality(predictions, targets, omega, score, self.alpha)
         if self.hungarian:
             num_priors = len(predictions.priors)
-            return Assignment(match(omega, q, targets, num_priors, missing=-1.0, drop_missing=self.drop_unmatched))
+            return Assignment(
+                match(omega, q, targets, num_priors, missing=self.outside, drop_missing=self.drop_unmatched)
+            )
         return Assignment(best_of_each(omega, q, predictions.priors, targets))
 
 

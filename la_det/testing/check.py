@@ -12,6 +12,7 @@ from la_det.testing.golden_crowdhuman import GoldenCase
 # Parent folder of a golden file -> module whose `check(golden)` knows its files.
 METHODS = {
     "crowdhuman": "golden_crowdhuman",
+    "date": "golden_date",
     "dw": "golden_dw",
     "dynamic_atss": "golden_dynamic_atss",
     "lla": "golden_lla",

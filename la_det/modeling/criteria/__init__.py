@@ -1,12 +1,13 @@
 """Training criteria: a matcher, a score and the loss terms that read its assignment."""
 
-from la_det.modeling.criteria.boxes import GIoULoss
+from la_det.modeling.criteria.boxes import GIoULoss, IoULoss, RelativeL1Loss
 from la_det.modeling.criteria.classification import FocalLoss
 from la_det.modeling.criteria.criterion import Criterion
 from la_det.modeling.criteria.masks import MaskLoss, SemanticLoss
 from la_det.modeling.criteria.quality import CenternessLoss, PredictedIoULoss, SoftTargetLoss
 from la_det.modeling.criteria.quality_focal import QualityFocalLoss, VarifocalLoss
 from la_det.modeling.criteria.reduction import LossTerm, reduce_losses
+from la_det.modeling.criteria.retinanet import RetinaNetBoxLoss, RetinaNetFocalLoss
 from la_det.modeling.criteria.soft_label import SoftLabelLoss
 
 __all__ = [
@@ -14,10 +15,14 @@ __all__ = [
     "Criterion",
     "FocalLoss",
     "GIoULoss",
+    "IoULoss",
     "LossTerm",
     "MaskLoss",
     "PredictedIoULoss",
     "QualityFocalLoss",
+    "RelativeL1Loss",
+    "RetinaNetBoxLoss",
+    "RetinaNetFocalLoss",
     "SemanticLoss",
     "SoftLabelLoss",
     "SoftTargetLoss",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from la_det.modeling.heads.boundary_refinement import BoundaryRefinement
 from la_det.modeling.heads.tower import ConvTower, init_head_conv, on_levels
-from la_det.modeling.layers import MaxFiltering
+from la_det.modeling.layers import MaxFiltering, filtered_logits
 from la_det.structures import AnchorGenerator, BoxCodec, DensePredictions, LTRBCodec, PointGenerator, Priors
 
 BOX_ACTIVATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
@@ -34,6 +34,7 @@ class Predictor(nn.Module):
         quality_tower: further layers between that tower and the quality convolution.
         controller_channels: of a convolution on the box tower for the parameters of CondInst's mask heads; 0 for none.
         max_filtering: 3DMF, which feeds a convolution for the filter logit from the box tower; None for no filter.
+        filter_logits: the filter changes the class logits themselves (DATE); otherwise a gated `Score` applies it.
         refinement: DW's box refinement of distances in pixels; None for none.
         prior_prob: initial probability of every class.
         box_bias: initial bias of the box convolution.
@@ -51,6 +52,7 @@ class Predictor(nn.Module):
         quality_tower: ConvTower | None = None,
         controller_channels: int = 0,
         max_filtering: MaxFiltering | None = None,
+        filter_logits: bool = False,
         refinement: BoundaryRefinement | None = None,
         prior_prob: float = 0.01,
         box_bias: float = 0.0,
@@ -72,6 +74,7 @@ class Predictor(nn.Module):
         nn.init.constant_(self.boxes.bias, box_bias)
         self.quality_tower = quality_tower  # this and the next have their own initialisation
         self.max_filtering = max_filtering
+        self.filter_logits = filter_logits
         self.refinement = refinement
 
     def forward(
@@ -95,6 +98,8 @@ class Predictor(nn.Module):
             maps["filter"] = on_levels(self.filter, self.max_filtering(box_features))
         # Matching and losses are computed in single precision, also under AMP.
         maps = {name: [x.float() for x in levels] for name, levels in maps.items()}
+        if self.filter_logits:
+            maps["logits"] = list(map(filtered_logits, maps["logits"], maps["filter"]))
         return DensePredictions(priors, self.codec, maps)
 
     def _boxes(self, box_features: list[Tensor], scales: Sequence[Tensor | None], priors: Priors) -> list[Tensor]:

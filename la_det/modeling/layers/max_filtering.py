@@ -36,3 +36,14 @@ class MaxFiltering(nn.Module):
             maximum = F.max_pool2d(maximum, 3, stride=1, padding=1)
             outputs.append(F.relu(self.norm(maximum + x)))
         return outputs
+
+
+def filtered_logits(logits: Tensor, filter_logits: Tensor, eps: float = 1e-5) -> Tensor:
+    """The logit of p = sigma(logits) sigma(filter_logits), with p and 1 - p at least `eps` (DATE, official code).
+
+    Args:
+        logits: [N, K, h, w].
+        filter_logits: [N, 1, h, w].
+    """
+    p = logits.sigmoid() * filter_logits.sigmoid()
+    return (p.clamp(min=eps) / (1 - p).clamp(min=eps)).log()

@@ -1,0 +1,9 @@
+"""DATE with DW, without box refinement, as the one-to-many branch. Our combination, not a published one."""
+
+from .date_f import model
+from .dw import model as dw
+
+model.head.predictors.one_to_many = dw.head.predictors.main
+model.head.predictors.one_to_many.refinement = None
+model.criteria[1] = dw.criteria[0]
+model.criteria[1].branch = "one_to_many"

@@ -1,0 +1,17 @@
+"""Boxes relative to the size of their image, as DETR compares them (Carion et al., ECCV 2020)."""
+
+import torch
+from torch import Tensor
+
+from la_det.structures import Targets
+
+
+def image_scales(targets: Targets) -> Tensor:
+    """[N, 4] (w, h, w, h) of the images before padding, pixels."""
+    return targets.boxes.new_tensor([(w, h, w, h) for h, w in targets.image_sizes])
+
+
+def relative_cxcywh(boxes: Tensor, scales: Tensor) -> Tensor:
+    """Centre, width and height [..., 4] of boxes [..., 4] XYXY in units of `scales` [..., 4]."""
+    boxes = boxes / scales
+    return torch.cat([(boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]], -1)

@@ -1,0 +1,4 @@
+from ....configs.common.date_30k_crowdhuman import dataloader, lr_multiplier, optimizer, train, use_crowdhuman
+from ....configs.common.models.date_f import model
+
+use_crowdhuman(model)

@@ -1,0 +1,2 @@
+from ....configs.common.date_36ep_ms import dataloader, lr_multiplier, optimizer, train
+from ....configs.common.models.date_f import model
