@@ -1,8 +1,11 @@
 """CondInst's mask and semantic losses against loops over instances and pixels, and at the edges."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from la_det.benchmark.memory import peak_extra_mib
 from la_det.modeling.criteria import MaskLoss, SemanticLoss
 from la_det.modeling.criteria.masks import dice_of_pairs, semantic_targets
 from la_det.modeling.heads.dynamic_mask_head import mask_logits
@@ -140,3 +143,25 @@ def test_dice_of_empty_and_full_masks():
     assignment = Assignment(Pairs(torch.zeros(2, dtype=torch.int64), torch.tensor([5, 5]), torch.tensor([0, 1])))
     empty, full = dice_of_pairs(predictions, targets, assignment).tolist()
     assert empty == pytest.approx(1.0, abs=1e-6) and 0 < full < 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures memory with Linux's /proc")
+def test_300_instances_at_full_size_fit_in_2_gib():
+    size, grid = (800, 1333), (100, 168)
+    priors = PointGenerator(strides=(8,))([grid], torch.device("cpu"))
+    controller = torch.randn(1, 169, *grid, requires_grad=True)
+    features = torch.randn(1, 8, *grid, requires_grad=True)
+    prior = torch.arange(300) * 56
+
+    def forward_and_backward():
+        masks = Masks((torch.rand(300, 1, 1).expand(300, *size) > 0.5,))
+        predictions = DensePredictions(priors, LTRBCodec(), {"controller": [controller]}, {"mask_features": features})
+        gt = torch.arange(300)
+        zeros = torch.zeros(300, dtype=torch.int64)
+        targets = Targets(torch.zeros(300, 4), zeros, zeros, (300,), (size,), zeros.bool(), masks)
+        assert targets.masks.centroids.shape == (300, 2)
+        dice_of_pairs(predictions, targets, Assignment(Pairs(zeros, prior, gt))).mean().backward()
+
+    assert peak_extra_mib(forward_and_backward, "cpu") < 2048
+    assert controller.grad.any() and features.grad.any()
