@@ -1,17 +1,20 @@
-# make setup   install everything into .venv
-# make demo    train POTO on generated images and evaluate it without NMS; results in output/demo
-# make test    tests and code style
-# PYTHON=...   the interpreter that .venv is made from (default: the first found that is 3.10 or newer)
+# make setup      install everything into .venv
+# make demo       train POTO on generated images and evaluate it without NMS; results in output/demo
+# make test       tests and code style
+# make test-slow  the slow part of the tests: every config at full size, several processes, killed runs
+# PYTHON=...      the interpreter that .venv is made from (default: the first found that is 3.10 or newer)
 
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 python3; do \
 	$$python -c "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))" 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --constraint constraints.txt
 READY := $(VENV)/.ready
+# One thread per worker: the tests' tensors are small, and threads would only fight for the cores.
+PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test
+.PHONY: setup demo test test-slow
 
 setup: $(READY)
 
@@ -27,8 +30,10 @@ demo: setup
 	$(VENV)/bin/python tools/train_net.py --config-file projects/POTO/configs/poto_r18_fpn_shapes_tiny.py \
 		train.output_dir=output/demo
 
-# One thread per worker: the tests' tensors are small, and threads would only fight for the cores.
 test: setup
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4
+	$(PYTEST) -m "not slow"
 	$(VENV)/bin/python -m ruff check
 	$(VENV)/bin/python -m ruff format --check
+
+test-slow: setup
+	$(PYTEST) -m slow
