@@ -28,6 +28,8 @@ class LLA:
     locations around it. Of several ground truths that take one location, it goes to the one of all in the image for
     which it costs least. So a ground truth may end with fewer locations than `topk`, or with more.
 
+    Needs one prior per cell, and predictions that are distances from it, not negative.
+
     Args:
         topk: K, the locations that a ground truth takes.
         reg_weight: lambda, weight of the box loss.
@@ -51,7 +53,7 @@ class LLA:
         taken = inside[best_of_groups(inside.gt, -cost_inside, k * (num_below >= k))[0]]
         others = (num_below < k).nonzero().squeeze(1)  # host synchronisation
         if len(others):
-            taken = _concatenate([taken, *take_from_all(cost, others, inside, k)])
+            taken = _concatenate([taken, *take_from_all(cost, others, k)])
         return Assignment(resolve_conflicts(cost, taken, inside, cost_inside))
 
     def joint_cost(self, predictions: DensePredictions, targets: Targets, score: Score) -> "JointCost":
@@ -96,16 +98,12 @@ class JointCost:
         return cost_cls + self.reg_weight * cost_reg + OUTSIDE * ~inside
 
 
-def take_from_all(cost: JointCost, gts: Tensor, inside: Pairs, k: int) -> list[Pairs]:
-    """The k cheapest of all locations for some ground truths, those that have fewer of them inside.
+def take_from_all(cost: JointCost, gts: Tensor, k: int) -> list[Pairs]:
+    """The k cheapest of all locations for some ground truths [g], those that have fewer of them inside.
 
-    Besides those inside, only locations whose predicted box overlaps the ground truth matter, and the k of smallest
-    cost_cls in the image: any other lies outside with the largest possible cost_reg, so it costs at least as much as
-    each of these k.
-
-    Args:
-        gts: [g] indices of the ground truths.
-        inside: all pairs with the location inside.
+    Only locations whose predicted box overlaps the ground truth matter, to which all inside belong, and the k of
+    smallest cost_cls in the image: any other lies outside with the largest possible cost_reg, so it costs at least as
+    much as each of these k.
     """
     targets, num_priors = cost.targets, len(cost.predictions.priors)
     boxes = cost.predictions.boxes()
@@ -116,11 +114,8 @@ def take_from_all(cost: JointCost, gts: Tensor, inside: Pairs, k: int) -> list[P
         image = targets.image[gt]
         some = replace(targets, boxes=targets.boxes[gt] + rounding, image=image)
         overlapping = overlapping_pairs(boxes, some, slice(0, len(gt)))
-        rows = torch.arange(len(gt), device=gt.device)
-        row_inside = torch.full_like(targets.image, -1).index_copy_(0, gt, rows)[inside.gt]
-        wanted = (row_inside >= 0).nonzero().squeeze(1)  # host synchronisation
-        row = torch.cat([row_inside[wanted], overlapping.gt, rows.repeat_interleave(k)])
-        prior = torch.cat([inside.prior[wanted], overlapping.prior, cheapest[image, targets.classes[gt]].flatten()])
+        row = torch.cat([overlapping.gt, torch.arange(len(gt), device=gt.device).repeat_interleave(k)])
+        prior = torch.cat([overlapping.prior, cheapest[image, targets.classes[gt]].flatten()])
         row_prior = torch.unique(row * num_priors + prior)  # host synchronisation
         row, prior = row_prior.div(num_priors, rounding_mode="floor"), row_prior % num_priors
         pairs = Pairs(image[row], prior, gt[row])
@@ -153,7 +148,8 @@ def resolve_conflicts(cost: JointCost, taken: Pairs, inside: Pairs, cost_inside:
         image, prior = some.div(len(priors), rounding_mode="floor"), some % len(priors)
         index, gt = (image.unsqueeze(1) == cost.targets.image).nonzero(as_tuple=True)  # host synchronisation
         rivals = Pairs(image[index], prior[index], gt)
-        winners.append(rivals[best_per_prior(rivals, -cost(rivals), priors, num_images)])
+        value = (-cost(rivals)).nan_to_num(nan=torch.inf)  # a location of NaN must not vanish
+        winners.append(rivals[best_per_prior(rivals, value, priors, num_images)])
     return _concatenate(winners)
 
 

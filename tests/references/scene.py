@@ -44,8 +44,8 @@ def random_predictions(
     generator: torch.Generator, targets: Targets, height: int, width: int, num_classes: int, priors=None
 ) -> DensePredictions:
     """Distances of a random ground truth of the image, or noise, a part of them 0; logits between -6 and 6."""
-    sizes = grid_sizes(height, width)
-    priors = PointGenerator()(sizes, torch.device("cpu")) if priors is None else priors
+    priors = PointGenerator()(grid_sizes(height, width), torch.device("cpu")) if priors is None else priors
+    sizes = priors.grid_sizes
     n, r = targets.num_images, len(priors)
     ltrb = torch.rand(n, r, 4, generator=generator) * 4 * priors.strides[:, None]
     for i in range(n):
