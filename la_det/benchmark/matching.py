@@ -29,6 +29,7 @@ SCHEMES = {
     "dw_worefine": "DW/dw_worefine_r50_fpn_1x_coco",
     "fcos": "common/models/fcos",
     "fcos_wo_ctrness": "common/models/fcos_wo_ctrness",
+    "lla": "common/models/lla",
     "loss": "POTO/loss_r50_fpn_3x_ms_coco",
     "o2f": "O2F/o2f_r50_fpn_1x_coco",
     "one_to_one_anchor": "POTO/anchor_r50_fpn_3x_ms_coco",
@@ -38,7 +39,7 @@ SCHEMES = {
     "poto_3dmf_aux": "common/models/poto_3dmf_aux",
     "poto_argmax": "POTO/poto_argmax_r50_fpn_3x_ms_coco",
 }
-CROWD_SCHEMES: set[str] = set()
+CROWD_SCHEMES = {"lla"}
 
 
 @dataclass(frozen=True)
