@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from la_det.errors import UserError
 from la_det.losses.box_iou import aligned_iou
 from la_det.matchers.candidates import center_region
 from la_det.matchers.selection import best_in_group, best_of_groups, best_per_prior
@@ -64,7 +65,16 @@ class O2F:
         return Assignment(pairs, weight=weight.index_fill(0, certain, 1), target=target.index_fill(0, certain, 1))
 
     def quality(self, predictions: DensePredictions, targets: Targets, score: Score) -> tuple[Pairs, Tensor, Tensor]:
-        """The pairs of the candidate regions with p and q = p^(1 - alpha) IoU^alpha, both [P]."""
+        """The pairs of the candidate regions with p and q = p^(1 - alpha) IoU^alpha, both [P].
+
+        Raises:
+            UserError: the regions surround mask centroids, and there are no masks.
+        """
+        if self.mask_centers and targets.masks is None:
+            raise UserError(
+                "instance segmentation trains on masks, and the examples have none; set "
+                "dataloader.train.mapper.use_instance_mask=True and instance_mask_format=bitmask"
+            )
         centers = targets.masks.centroids if self.mask_centers else targets.centers
         pairs = center_region(predictions.priors, targets, self.center_radius, centers)
         c, f = score.logits_at(predictions, pairs.image, pairs.prior, targets.classes[pairs.gt])

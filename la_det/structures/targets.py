@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from detectron2.structures import Instances
+from detectron2.structures import BitMasks, Instances
 from torch import Tensor
 
 from la_det.structures.masks import Masks
@@ -53,7 +53,7 @@ class Targets:
     def from_instances(cls, instances: Sequence[Instances], device: torch.device | None = None) -> "Targets":
         """From Detectron2's per-image `Instances` with `gt_boxes` and `gt_classes`.
 
-        Optional fields: `ignored` [g] bool, and `gt_masks` (`BitMasks`), which all images must have or none.
+        Optional: `ignored` [g] bool, and `gt_masks`, which all images must have or none; only `BitMasks` are kept.
         """
         counts = tuple(len(i) for i in instances)
         boxes = torch.cat([i.gt_boxes.tensor for i in instances]).float()
@@ -62,6 +62,7 @@ class Targets:
             [i.ignored if i.has("ignored") else torch.zeros(len(i), dtype=torch.bool) for i in instances]
         )
         image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+        has_masks = instances[0].has("gt_masks") and isinstance(instances[0].gt_masks, BitMasks)
         return cls(
             boxes.to(device),
             torch.cat([i.gt_classes for i in instances]).to(device),
@@ -69,7 +70,7 @@ class Targets:
             counts,
             tuple(i.image_size for i in instances),
             ignored.to(device),
-            Masks(tuple(i.gt_masks.tensor.to(device) for i in instances)) if instances[0].has("gt_masks") else None,
+            Masks(tuple(i.gt_masks.tensor.to(device) for i in instances)) if has_masks else None,
         )
 
     def without_ignored(self) -> "Targets":

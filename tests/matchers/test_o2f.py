@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from la_det import model_zoo
+from la_det.errors import UserError
 from la_det.matchers import O2F
 from la_det.matchers.candidates import center_region
 from la_det.modeling.criteria import reduce_losses
@@ -175,6 +176,13 @@ def test_regions_surround_mask_centroids():
     assert points.unique(dim=0).tolist() == [[x, y] for x in (100.0, 108.0, 116.0) for y in (20.0, 28.0, 36.0)]
     around_box, _, _ = O2F().quality(predictions, targets, SCORE)
     assert predictions.priors.points[around_box.prior][:, 0].min() < 96
+
+
+def test_missing_masks_are_named():
+    targets = make_targets([[[0.0, 0.0, 64.0, 64.0]]], [[0]], (64, 64))
+    predictions = make_predictions(1, (64, 64), targets, torch.Generator().manual_seed(0)).detach()
+    with pytest.raises(UserError, match="use_instance_mask=True"):
+        O2F(mask_centers=True)(predictions, targets, score=SCORE, progress=0.0)
 
 
 def test_an_empty_mask_has_no_location():

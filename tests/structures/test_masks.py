@@ -1,8 +1,9 @@
 """Masks of ground truths."""
 
+import numpy as np
 import pytest
 import torch
-from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 
 from la_det.structures import Masks, Targets
 
@@ -56,6 +57,8 @@ def test_targets_keep_masks_with_their_ground_truths():
     assert torch.equal(kept.masks.of_images[0], targets.masks.of_images[0][[0, 2]])
 
 
-def test_targets_without_masks():
+def test_targets_without_bitmasks():
     instances = Instances((6, 8), gt_boxes=Boxes(torch.rand(1, 4)), gt_classes=torch.zeros(1, dtype=torch.int64))
+    assert Targets.from_instances([instances]).masks is None
+    instances.gt_masks = PolygonMasks([[np.array([0, 0, 4, 0, 4, 4])]])
     assert Targets.from_instances([instances]).masks is None

@@ -35,7 +35,7 @@ class MaskLoss:
 
 
 def dice_of_pairs(predictions: DensePredictions, targets: Targets, assignment: Assignment) -> Tensor:
-    """Dice loss [P] of each pair's mask, at half the stride of the mask features; memory does not grow with P."""
+    """Dice loss [P] of each pair's mask at half the stride of the mask features, with maps of a few pairs at a time."""
     pairs, priors = assignment.pairs, predictions.priors
     features = predictions.image_maps["mask_features"]
     h, w = features.shape[-2:]
