@@ -39,7 +39,7 @@ class Hungarian:
     @torch.no_grad()
     def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
         costs = self.costs(predictions, targets, score)
-        longest = max(targets.counts)
+        longest = max(1, *targets.counts)
         number = min(FEW, longest)
         gts = torch.arange(len(targets), device=targets.image.device)
         pairs, cost, rest = costs.cheapest(gts, number)
@@ -148,7 +148,7 @@ class Costs:
         num_blocks = min(4 * -(-number // SIDE**2), len(self.prior))
         promising = bound.topk(num_blocks, largest=False).indices
         cost = self.at(gts.unsqueeze(1), promising).flatten(1)
-        limit = cost.kthvalue(min(max(number, 1), cost.shape[1])).values
+        limit = cost.kthvalue(min(number, cost.shape[1])).values
         row, block = (bound <= limit.unsqueeze(1)).nonzero(as_tuple=True)  # host synchronisation: the number of blocks
         cost = self.at(gts[row], block)
         cheap = (cost <= limit[row].unsqueeze(1)) & (cost < torch.inf)

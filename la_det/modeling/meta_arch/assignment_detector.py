@@ -80,8 +80,7 @@ class AssignmentDetector(nn.Module):
             predictions = self.predict(images.tensor)
             instances = [x["instances"] for x in batched_inputs]
             return self.losses(predictions, Targets.from_instances(instances, self.device))
-        branches = [self.inference_branch, *(self.mask_inference.image_branches if self.mask_inference else ())]
-        predictions = self.predict(images.tensor, branches)[self.inference_branch]
+        predictions = self.predict(images.tensor, self._inference_branches)[self.inference_branch]
         output_sizes = [
             (x.get("height", size[0]), x.get("width", size[1]))
             for x, size in zip(batched_inputs, images.image_sizes, strict=True)
@@ -91,6 +90,21 @@ class AssignmentDetector(nn.Module):
             for i, (found, size) in enumerate(zip(instances, images.image_sizes, strict=True)):
                 found.pred_masks = self.mask_inference(predictions, i, found.priors, size, found.image_size)
         return [{"instances": i} for i in instances]
+
+    @property
+    def _inference_branches(self) -> list[str]:
+        return [self.inference_branch, *(self.mask_inference.image_branches if self.mask_inference else ())]
+
+    def inference_only(self) -> "AssignmentDetector":
+        """Removes all that inference does not run: criteria and other branches, with their parameters; returns itself.
+
+        What remains gives the same detections, and its state dict fits every model of the config after this call.
+        """
+        for branches in (self.head.predictors, self.head.image_branches):
+            for name in set(branches) - set(self._inference_branches):
+                del branches[name]
+        self.criteria = nn.ModuleList()
+        return self.eval()
 
     def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
         """Normalises and pads the images."""

@@ -1,0 +1,102 @@
+"""DETR's matching against SciPy on the dense cost matrix, and the bounds that save most of it."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from la_det.matchers import Hungarian, hungarian
+from la_det.structures import Score
+from tests.references import hungarian as reference
+from tests.references.scene import flat, make_targets, matched_in_image, random_boxes, random_predictions
+
+KINDS = ("object", "object", "object", "tiny", "huge", "outside")
+CROWD = ("object",) * 150
+
+
+def make_scene(seed, kinds, size, num_classes=2):
+    """Predictions and targets of len(kinds) images."""
+    generator = torch.Generator().manual_seed(seed)
+    boxes = [random_boxes(generator, k, *size) for k in kinds]
+    classes = [torch.randint(num_classes, (len(b),), generator=generator) for b in boxes]
+    targets = make_targets(boxes, classes, size)
+    return random_predictions(generator, targets, *size, num_classes), targets
+
+
+def check(predictions, targets):
+    assignment = Hungarian()(predictions, targets, score=Score(), progress=0.0)
+    actual = matched_in_image(assignment, targets, len(predictions.priors))
+    logits, boxes = flat(predictions, "logits"), predictions.boxes()
+    for i, size in enumerate(targets.image_sizes):
+        here = targets.image == i
+        expected = reference.assign(logits[i], boxes[i], targets.boxes[here], targets.classes[here], size)
+        assert actual[i].tolist() == expected.tolist()
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.data(), st.sampled_from([(64, 64), (100, 190)]))
+def test_same_as_the_dense_form(data, size):
+    kinds = data.draw(st.lists(st.lists(st.sampled_from(KINDS), max_size=8), min_size=1, max_size=3))
+    check(*make_scene(data.draw(st.integers(0, 2**32 - 1)), kinds, size))
+
+
+@pytest.mark.parametrize("few", [1, 8, 64])
+def test_crowds(few, monkeypatch):
+    """However few locations are listed at first."""
+    monkeypatch.setattr(hungarian, "FEW", few)
+    check(*make_scene(0, [CROWD, CROWD[:40], ()], (160, 256), num_classes=1))
+
+
+def test_more_ground_truths_than_locations():
+    predictions, targets = make_scene(1, [CROWD], (64, 64), num_classes=1)
+    assert len(targets) > len(predictions.priors)
+    check(predictions, targets)
+
+
+def test_start_of_a_training():
+    """All logits are alike and all boxes without area: next to no location can be told from its neighbours."""
+    predictions, targets = make_scene(2, [CROWD[:30]], (160, 256), num_classes=1)
+    generator = torch.Generator().manual_seed(0)
+    for logits, boxes in zip(predictions.maps["logits"], predictions.maps["boxes"], strict=True):
+        logits.copy_(-4.6 + 0.01 * torch.randn(logits.shape, generator=generator))
+        boxes.zero_()
+    check(predictions, targets)
+
+
+def test_cost_may_match_a_location_outside_the_box():
+    predictions, targets = make_scene(3, [("object",)], (64, 64), num_classes=1)
+    for level, (logits, boxes) in enumerate(zip(predictions.maps["logits"], predictions.maps["boxes"], strict=True)):
+        logits.fill_(-5.0)
+        boxes.zero_()
+        if level == 0:
+            logits[0, 0, 7, 7] = 5.0
+    targets = make_targets([[[0.0, 0.0, 24.0, 24.0]]], size=(64, 64))
+    assignment = Hungarian()(predictions, targets, score=Score(), progress=0.0)
+    assert assignment.pairs.prior.tolist() == [63]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.lists(st.sampled_from(KINDS), min_size=1, max_size=8))
+def test_no_location_costs_less_than_its_blocks_bound(seed, kinds):
+    predictions, targets = make_scene(seed, [kinds], (100, 190))
+    costs = Hungarian().costs(predictions, targets, Score())
+    gts = torch.arange(len(targets))
+    exact = costs.at(gts.unsqueeze(1), torch.arange(len(costs.prior)))
+    assert (costs.bound(gts) <= exact.amin(-1)).all()
+
+
+@pytest.mark.parametrize("name", ["logits", "boxes"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_predictions_that_are_not_finite_are_reported(name, value):
+    predictions, targets = make_scene(4, [CROWD[:3]], (64, 64))
+    predictions.maps[name][1][0, 0, 1, 1] = value
+    if name == "logits" and value == float("inf"):
+        check(predictions, targets)  # a probability of 1 is a probability
+        return
+    with pytest.raises(FloatingPointError, match="diverged"):
+        Hungarian()(predictions, targets, score=Score(), progress=0.0)
+
+
+def test_no_ground_truths():
+    predictions, targets = make_scene(5, [(), ()], (64, 64))
+    assert len(Hungarian()(predictions, targets, score=Score(), progress=0.0).pairs) == 0
