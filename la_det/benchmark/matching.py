@@ -25,6 +25,9 @@ from la_det.structures import DensePredictions, Targets
 # scheme -> its shared model config; the CrowdHuman schemes are measured with one class on a crowd.
 SCHEMES = {
     "atss": "ATSS/atss_r50_fpn_1x_coco",
+    "date_f": "common/models/date_f",
+    "date_f_crowdhuman": "DATE/date_f_r50_fpn_30k_crowdhuman",
+    "date_r": "common/models/date_r",
     "dynamic_atss": "DynamicATSS/dynamic_atss_r50_fpn_1x_coco",
     "dw_worefine": "DW/dw_worefine_r50_fpn_1x_coco",
     "fcos": "common/models/fcos",
@@ -39,7 +42,7 @@ SCHEMES = {
     "poto_3dmf_aux": "common/models/poto_3dmf_aux",
     "poto_argmax": "POTO/poto_argmax_r50_fpn_3x_ms_coco",
 }
-CROWD_SCHEMES = {"lla"}
+CROWD_SCHEMES = {"date_f_crowdhuman", "lla"}
 
 
 @dataclass(frozen=True)
