@@ -7,6 +7,7 @@ file in which nothing was recognised, and on a quantity without implementation t
 """
 
 import argparse
+import math
 import re
 import sys
 from pathlib import Path
@@ -62,13 +63,14 @@ def worst_of_each_kind(comparisons: tuple[Comparison, ...]) -> list[Comparison]:
     worst: dict[str, Comparison] = {}
     for c in comparisons:
         kind = re.sub(r"_(l?)\d+", r"_\1*", c.key)
-        if kind not in worst or not (_badness(c) <= _badness(worst[kind])):
+        if kind not in worst or _badness(c) > _badness(worst[kind]):
             worst[kind] = c
     return list(worst.values())
 
 
 def _badness(c: Comparison) -> float:
-    return c.error / c.tolerance if c.tolerance else c.error
+    error = math.inf if math.isnan(c.error) else c.error
+    return error / c.tolerance if c.tolerance else error
 
 
 if __name__ == "__main__":

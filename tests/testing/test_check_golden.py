@@ -1,0 +1,188 @@
+"""The command on good, damaged, incomplete and unknown files."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from la_det.testing.check import check_file
+from la_det.testing.golden import GoldenFile
+
+ROOT = Path(__file__).parents[2]
+POTO = ROOT / "tests" / "data" / "poto"
+
+
+@pytest.fixture
+def check_golden(monkeypatch, capsys):
+    """Runs the command in this process: (exit status, output, errors)."""
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import check_golden
+
+    def run(*argv) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["check_golden.py", *map(str, argv)])
+        status = check_golden.main()
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def copy(tmp_path: Path, name: str, change=None, folder: str = "poto") -> Path:
+    """A copy of a golden file whose arrays went through `change`."""
+    path = tmp_path / folder / f"{name}.npz"
+    path.parent.mkdir(exist_ok=True)
+    with np.load(POTO / f"{name}.npz") as data:
+        arrays = dict(data)
+    if change:
+        change(arrays)
+    np.savez(path, **arrays)
+    return path
+
+
+def test_good_files(check_golden, tmp_path):
+    for name in ("heads", "crowd_single"):
+        copy(tmp_path, name)
+    status, output, _ = check_golden(tmp_path)
+    assert status == 0
+    assert "2 passed, 0 failed" in output
+    assert "poto.matched" in output
+    assert "tolerance" in output
+    # One line per kind of quantity; with -v, one per quantity.
+    assert output.count("mf.cls_l") == 1
+    assert check_golden("-v", tmp_path)[1].count("mf.cls_l") == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "error"),
+    [
+        ("heads", "mf.box_l2", 1e-3),
+        ("max_filter", "gn.grad_conv_bias", 1e-3),
+        ("crowd_single", "poto.matched", 1),
+        ("crowd_single", "mfaux.loss_cls_aux", 1e-3),
+        ("crowd_single", "mf.grad_filter_l1", 1e-2),
+        ("crowd_single", "fcosctr.gt_centerness", 1e-3),
+        ("inference_basic", "poto.scores_1", 1e-3),
+        ("inference_basic", "fcos.out_boxes_0", 0.1),
+    ],
+)
+@pytest.mark.parametrize("what", ["value", "shape", "nan"])
+def test_one_wrong_entry(check_golden, tmp_path, name, key, error, what):
+    def change(arrays):
+        expected = arrays[key].copy()
+        if what == "shape":
+            expected = expected[None]
+        elif what == "nan" and expected.dtype.kind == "f":
+            expected[...] = np.nan
+        else:
+            index = np.unravel_index(np.abs(expected).argmax(), expected.shape)
+            expected[index] += np.asarray(error * max(1, abs(expected[index])), expected.dtype)
+        arrays[key] = expected
+
+    path = copy(tmp_path, name, change)
+    status, output, _ = check_golden(path)
+    assert status == 1
+    assert "0 passed, 1 failed" in output
+    misses = [line.split()[1] for line in output.splitlines() if "MISS" in line]
+    # Detections that cannot even be paired up are an error of the whole file.
+    assert misses == [key] or (name == "inference_basic" and check_file(path).error)
+
+
+def test_unknown_method(check_golden, tmp_path):
+    path = copy(tmp_path, "heads", folder="unheard_of")
+    status, output, _ = check_golden(path)
+    assert status == 1
+    assert "unknown method 'unheard_of'" in output
+    assert "poto" in output
+
+
+def test_nothing_recognised(check_golden, tmp_path):
+    path = tmp_path / "poto" / "other.npz"
+    path.parent.mkdir()
+    np.savez(path, something=np.zeros(3))
+    status, output, _ = check_golden(path)
+    assert status == 1
+    assert "nothing in this file was recognised" in output
+
+
+def test_quantity_without_implementation(check_golden, tmp_path):
+    def change(arrays):
+        arrays["new.total"], arrays["new.loss_cls"] = np.float32(1), np.float32(1)
+        arrays["note"] = np.zeros(1)
+
+    path = copy(tmp_path, "heads", change)
+    status, output, _ = check_golden(path)
+    assert status == 1
+    assert "not implemented: new.total, new.loss_cls, note" in output
+    assert check_golden(path, "--allow-missing", "new")[0] == 1
+    status, output, _ = check_golden(path, "--allow-missing", "new", "note")
+    assert status == 0
+    assert "allowed to be missing" in output
+
+
+def test_missing_input_is_an_error_and_not_a_pass(check_golden, tmp_path):
+    path = copy(tmp_path, "crowd_single", lambda arrays: arrays.pop("cls_l3"))
+    status, output, _ = check_golden(path)
+    assert status == 1
+    assert "FAIL" in output
+
+
+def test_paths_that_do_not_help(check_golden, tmp_path):
+    status, _, errors = check_golden(tmp_path / "nowhere")
+    assert status == 1
+    assert "no such file or folder" in errors
+    status, _, errors = check_golden(tmp_path)
+    assert status == 1
+    assert "no golden file" in errors
+
+
+def test_unreadable_file(check_golden, tmp_path):
+    path = tmp_path / "poto" / "broken.npz"
+    path.parent.mkdir()
+    path.write_bytes((POTO / "heads.npz").read_bytes()[:5000])
+    status, output, _ = check_golden(path)
+    assert status == 1
+    assert "not a readable .npz file" in output
+
+
+def test_one_bad_file_fails_a_folder(check_golden, tmp_path):
+    folder = copy(tmp_path, "heads").parent
+    shutil.copy(POTO / "max_filter.npz", folder / "max_filter.npz")
+    np.savez(folder / "other.npz", something=np.zeros(3))
+    status, output, _ = check_golden(folder)
+    assert status == 1
+    assert "2 passed, 1 failed" in output
+
+
+def test_images_without_ground_truth_are_checked_as_background(tmp_path):
+    """The card allows gt_boxes of shape [0, 4]."""
+
+    def change(arrays):
+        arrays["gt_boxes_0"], arrays["gt_classes_0"] = arrays["gt_boxes_0"][:0], arrays["gt_classes_0"][:0]
+        for key in list(arrays):
+            if key.endswith("matched"):
+                arrays[key] = np.full_like(arrays[key], -1)
+            elif key.endswith("num_pos"):
+                arrays[key] = np.zeros_like(arrays[key])
+
+    report = check_file(copy(tmp_path, "crowd_single", change))
+    assert report.error is None
+    by_key = {c.key: c for c in report.comparisons}
+    for variant in ("poto", "mf", "mfaux", "fcosctr"):
+        assert by_key[f"{variant}.matched"].passed
+        assert by_key[f"{variant}.num_pos"].passed
+
+
+def test_tolerances_are_bounds_of_the_error(tmp_path):
+    np.savez(tmp_path / "x.npz", a=np.array([1.0, -2.0]), b=np.zeros(2), c=np.array([1, 2]))
+    golden = GoldenFile(tmp_path / "x.npz")
+
+    golden.close("a", torch.tensor([1.0, -2.01]), atol=0.02)
+    golden.close("a", torch.tensor([1.0, -2.01]), rtol=0.004)
+    golden.close_to_max("a", torch.tensor([1.01, -2.0]), 0.006)
+    golden.close_to_max("b", torch.tensor([1e-8, 0.0]), 1e-4)
+    golden.close_to_max("b", torch.tensor([1e-6, 0.0]), 1e-4)
+    golden.exact("c", torch.tensor([1, 3]))
+    assert [c.passed for c in golden.comparisons] == [True, False, True, True, False, False]
+    assert golden.unread() == []
