@@ -17,15 +17,17 @@ def param_groups(
     weight_decay_norm: float | None = None,
     weight_decay_bias: float | None = None,
     bias_lr_factor: float = 1.0,
+    norm_biases_too: bool = True,
     lr_factors: Mapping[str, float] | None = None,
 ) -> list[dict]:
     """Trainable parameters of `model`, grouped by learning rate and weight decay.
 
     Args:
         lr, weight_decay: of a parameter to which no rule applies.
-        weight_decay_norm, weight_decay_bias: of norm layers, and of biases, those of norm layers included, as in
-            Detectron2; None has no rule.
+        weight_decay_norm, weight_decay_bias: of norm layers, and of biases; None has no rule.
         bias_lr_factor: factor of the biases' learning rate.
+        norm_biases_too: the rules for biases hold for those of norm layers as well, as in Detectron2 and
+            maskrcnn-benchmark; not so in MMDetection.
         lr_factors: factor for every parameter whose name begins with the key (`{"backbone": 0.1}`); factors of several
             matching keys multiply.
     """
@@ -39,7 +41,7 @@ def param_groups(
             parameter_lr, decay = lr, weight_decay
             if isinstance(module, NORMS) and weight_decay_norm is not None:
                 decay = weight_decay_norm
-            if name == "bias":
+            if name == "bias" and (norm_biases_too or not isinstance(module, NORMS)):
                 parameter_lr *= bias_lr_factor
                 decay = decay if weight_decay_bias is None else weight_decay_bias
             for prefix, factor in (lr_factors or {}).items():
