@@ -109,15 +109,15 @@ def take_from_all(cost: JointCost, gts: Tensor, k: int) -> list[Pairs]:
     boxes = cost.predictions.boxes()
     rounding = boxes.new_tensor([-MARGIN, -MARGIN, MARGIN, MARGIN])  # must not lose a pair that overlaps
     cheapest = cost.cost_cls.topk(k, largest=False).indices  # [N, K, k]
+    is_cheapest = torch.zeros_like(cost.cost_cls, dtype=torch.bool).scatter_(2, cheapest, True)
     taken = []
     for gt in gts.split(max(_MAX_PAIRS // num_priors, 1)):
-        image = targets.image[gt]
+        image, classes = targets.image[gt], targets.classes[gt]
         some = replace(targets, boxes=targets.boxes[gt] + rounding, image=image)
         overlapping = overlapping_pairs(boxes, some, slice(0, len(gt)))
-        row = torch.cat([overlapping.gt, torch.arange(len(gt), device=gt.device).repeat_interleave(k)])
-        prior = torch.cat([overlapping.prior, cheapest[image, targets.classes[gt]].flatten()])
-        row_prior = torch.unique(row * num_priors + prior)  # host synchronisation
-        row, prior = row_prior.div(num_priors, rounding_mode="floor"), row_prior % num_priors
+        others = overlapping[~is_cheapest[overlapping.image, classes[overlapping.gt], overlapping.prior]]
+        row = torch.cat([torch.arange(len(gt), device=gt.device).repeat_interleave(k), others.gt])
+        prior = torch.cat([cheapest[image, classes].flatten(), others.prior])
         pairs = Pairs(image[row], prior, gt[row])
         best, _ = best_of_groups(row, -cost(pairs), torch.full_like(gt, k))
         taken.append(pairs[best])

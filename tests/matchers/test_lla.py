@@ -110,6 +110,19 @@ def test_extreme_logits_can_make_inside_dearer_than_outside(logit):
     assert torch.equal(matched_in_image(assign(predictions, targets), targets, len(priors)), matched)
 
 
+def test_extreme_logits_can_give_a_location_inside_to_a_ground_truth_elsewhere():
+    predictions, targets = make_scene(2, [["object", "object"]], num_classes=2)
+    targets = replace(targets, classes=torch.tensor([0, 1]))
+    predictions.maps["logits"][0][:, 0] = -4200.0
+    options = dict(topk=len(predictions.priors))  # both take every location
+    check(predictions, targets, **options)
+    pairs = assign(predictions, targets, **options).pairs
+    points = predictions.priors.points[pairs.prior]
+    first, second = (((points > b[:2]) & (points < b[2:])).all(1) for b in targets.boxes)
+    only_first = first & ~second & (pairs.prior < predictions.priors.level_starts[1])
+    assert only_first.any() and (pairs.gt[only_first] == 1).all()
+
+
 def test_a_location_goes_to_a_ground_truth_that_did_not_take_it():
     """The first prefers a location outside the others; both others take the one that fits the first one better."""
     priors = PointGenerator(strides=(8,), offset=0.0)([(8, 8)], torch.device("cpu"))
