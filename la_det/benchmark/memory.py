@@ -1,5 +1,6 @@
 """Peak memory of a call."""
 
+import ctypes
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 def peak_extra_mib(run: Callable[[], object], device: str) -> float:
     """Peak memory during `run` beyond what was in use before, in MiB: resident memory on a CPU, allocated on CUDA.
 
-    The CPU figure needs Linux, and a process whose heap holds no freed memory yet: call it before anything else.
+    The CPU figure needs Linux with glibc.
     """
     if device != "cpu":
         torch.cuda.synchronize()
@@ -17,6 +18,7 @@ def peak_extra_mib(run: Callable[[], object], device: str) -> float:
         before = torch.cuda.memory_allocated()
         run()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
+    ctypes.CDLL(None).malloc_trim(0)  # freed memory that the heap keeps would hide what the run takes
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = _status_kib("VmRSS")
     run()
