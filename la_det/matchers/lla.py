@@ -101,9 +101,9 @@ class JointCost:
 def take_from_all(cost: JointCost, gts: Tensor, k: int) -> list[Pairs]:
     """The k cheapest of all locations for some ground truths [g], those that have fewer of them inside.
 
-    Only locations whose predicted box overlaps the ground truth matter, to which all inside belong, and the k of
-    smallest cost_cls in the image: any other lies outside with the largest possible cost_reg, so it costs at least as
-    much as each of these k.
+    Only locations whose predicted box overlaps the ground truth matter, and the k of smallest cost_cls in the image. A
+    predicted box contains its location, so any other location lies outside, has the largest possible cost_reg, and
+    costs at least as much as each of these k.
     """
     targets, num_priors = cost.targets, len(cost.predictions.priors)
     boxes = cost.predictions.boxes()
