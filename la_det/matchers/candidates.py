@@ -112,7 +112,9 @@ def grid_cells(priors: Priors, targets: Targets, first: Tensor, extent: Tensor) 
 def _points_in_windows(priors: Priors, targets: Targets, windows: Tensor) -> Pairs:
     """Points strictly inside per-level windows [G, L, 4] XYXY; ordered by ground truth, then prior."""
     strides = torch.tensor(priors.level_strides, device=windows.device, dtype=torch.float32).unsqueeze(-1)
-    first = first_cell(windows[..., :2], strides, priors, torch.le)
+    # No point is beyond a bound that is NaN.
+    lower = windows[..., :2].masked_fill(windows[..., :2].isnan(), torch.inf)
+    first = first_cell(lower, strides, priors, torch.le)
     last = first_cell(windows[..., 2:], strides, priors, torch.lt)
     return grid_cells(priors, targets, first, last - first)
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from la_det.matchers.candidates import center_region, grid_cells, inside_box
@@ -46,6 +46,9 @@ def test_same_as_comparing_every_point(scene, radius, offset, inclusive):
 
 
 @given(st.lists(st.floats(width=32), min_size=4, max_size=4))
+@example([0.0, float("nan"), 5.0, 5.0])
+@example([0.0, 0.0, 5.0, float("nan")])
+@example([0.0, 0.0, float("inf"), 5.0])
 @settings(max_examples=100, deadline=None)
 def test_any_numbers(box):
     """Huge, infinite and NaN coordinates neither overflow nor list cells that are not there."""
