@@ -5,6 +5,9 @@ candidate. An optimum needs at most the best G candidates of each row, because t
 them; a row without a free candidate takes some column of the constant, and SciPy's search finds that one among the G
 lowest columns. So the dense answer, including the location an unmatched ground truth ends at, is that of the reduced
 problem on the union of both sets of columns in ascending order.
+
+Far fewer candidates do unless values are equal: as many of a row as there are rows that share a candidate with it,
+itself included. Equal values leave a choice, and which one SciPy makes depends on the columns it sees.
 """
 
 from collections.abc import Callable
@@ -39,7 +42,8 @@ def match(
     Raises:
         FloatingPointError: a value is NaN, or one that may be chosen is infinite.
     """
-    kept = _best_of_each_row(pairs, value, targets)
+    limit = torch.tensor(targets.counts, device=value.device)[targets.image]
+    kept, _ = best_of_groups(pairs.gt, value, limit)
 
     def solve(row: np.ndarray, column: np.ndarray, value: np.ndarray, gts: slice) -> tuple[np.ndarray, np.ndarray]:
         return _solve(row, column, value, gts.stop - gts.start, num_priors, missing, drop_missing)
@@ -97,15 +101,6 @@ def _solve_images(pairs: Pairs, value: Tensor, targets: Targets, solve: Callable
     return Pairs(*fields.to(pairs.gt.device))
 
 
-def _best_of_each_row(pairs: Pairs, value: Tensor, targets: Targets) -> Tensor:
-    """Indices of each ground truth's best g candidates (g of its image), ties to the lowest prior, in pair order."""
-    longest = max(targets.counts, default=0)
-    if len(pairs) <= longest * len(targets):  # rows are about as short as the limit: nothing to gain
-        return torch.arange(len(pairs), device=value.device)
-    limit = torch.tensor(targets.counts, device=value.device)[targets.image]
-    return best_of_groups(pairs.gt, value, limit)[0].sort().values
-
-
 def _solve(
     row: np.ndarray,
     column: np.ndarray,
@@ -115,7 +110,23 @@ def _solve(
     missing: float,
     drop_missing: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One image: (matched rows ascending, their columns)."""
+    """One image, each row's candidates by descending value: (matched rows ascending, their columns)."""
+    candidates = csr_array((np.ones(len(row), np.int32), (row, column)), shape=(num_rows, num_columns))
+    rivals = np.diff((candidates @ candidates.T).indptr)  # rows that share a candidate with each row
+    rank = np.arange(len(row)) - np.searchsorted(row, row)
+    few = rank < rivals[row]
+    equal = (row[1:] == row[:-1]) & (value[1:] == value[:-1]) & few[:-1]  # also to the first that would be left out
+    best = value[rank == 0]
+    if num_rows > num_columns or equal.any() or len(np.unique(best)) < len(best):
+        few[:] = True
+    rows, columns, found = _solve_dense(row[few], column[few], value[few], num_rows, num_columns, missing)
+    return (rows[found], columns[found]) if drop_missing else (rows, columns)
+
+
+def _solve_dense(
+    row: np.ndarray, column: np.ndarray, value: np.ndarray, num_rows: int, num_columns: int, missing: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Matched rows ascending, their columns, and whether those are candidates."""
     used = np.zeros(num_columns, dtype=bool)
     used[: min(num_rows, num_columns)] = True
     used[column] = True
@@ -126,10 +137,7 @@ def _solve(
     dense[row, reduced] = value
     is_candidate[row, reduced] = True
     rows, cols = linear_sum_assignment(dense, maximize=True)
-    if drop_missing:
-        keep = is_candidate[rows, cols]
-        rows, cols = rows[keep], cols[keep]
-    return rows, columns[cols]
+    return rows, columns[cols], is_candidate[rows, cols]
 
 
 def _solve_listed(
