@@ -93,20 +93,25 @@ def grid_cells(priors: Priors, targets: Targets, first: Tensor, extent: Tensor) 
     end = (first + extent).clamp(min=0).minimum(columns_rows)
     first = first.clamp(min=0).minimum(columns_rows)
     extent = (end - first).clamp(min=0)
-    counts = extent.prod(-1).flatten()  # [G * L A]
-    total = int(counts.sum())  # host synchronisation: the number of pairs
+    width, height = extent.flatten(0, 1).unbind(-1)  # [G * L A]
+    height = height * (width > 0)
+    num_rows, total = torch.stack([height.sum(), (height * width).sum()]).tolist()  # host synchronisation
 
-    window = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts, output_size=total)
-    within = torch.arange(total, device=counts.device) - (counts.cumsum(0) - counts)[window]
-    gt = window.div(len(sizes), rounding_mode="floor")
-    rectangle = window - gt * len(sizes)
-    first, width = first.flatten(0, 1)[window], extent.flatten(0, 1)[window, 0]
-    row = within.div(width, rounding_mode="floor")
-    column = within - row * width
-    cell = (first[:, 1] + row) * sizes[rectangle, 1] + first[:, 0] + column
-    starts = torch.tensor(priors.level_starts[:-1], device=counts.device).repeat_interleave(a)
-    starts = starts + torch.arange(a, device=counts.device).repeat(len(priors.level_strides))
-    return Pairs(targets.image[gt], starts[rectangle] + cell * a, gt)
+    starts = torch.tensor(priors.level_starts[:-1], device=first.device).repeat_interleave(a)
+    starts = starts + torch.arange(a, device=first.device).repeat(len(priors.level_strides))
+    corner = (starts + (first[..., 1] * sizes[:, 1] + first[..., 0]) * a).flatten()  # prior of each first cell
+    rectangle, row = _repeat(height, num_rows)
+    gt, level = rectangle.div(len(sizes), rounding_mode="floor"), rectangle % len(sizes)
+    start = corner[rectangle] + row * sizes[level, 1] * a  # the first prior of each row of a rectangle
+    of_row, column = _repeat(width[rectangle], total)
+    gt = gt.index_select(0, of_row)
+    return Pairs(targets.image.index_select(0, gt), start.index_select(0, of_row) + column * a, gt)
+
+
+def _repeat(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """[total] index of each repeated element, and how many of its repetitions come before."""
+    index = torch.repeat_interleave(counts, output_size=total)
+    return index, torch.arange(total, device=counts.device) - (counts.cumsum(0) - counts).index_select(0, index)
 
 
 def _points_in_windows(priors: Priors, targets: Targets, windows: Tensor) -> Pairs:
