@@ -33,7 +33,7 @@ def match(
         value: [P] value of each pair.
         targets: the batch's ground truths.
         num_priors: R.
-        missing: value of every (location, ground truth) that is no candidate.
+        missing: value of every (location, ground truth) that is no candidate, less than that of any candidate.
         drop_missing: leave out ground truths that got no candidate, instead of an arbitrary location.
 
     Returns:
@@ -111,9 +111,10 @@ def _solve(
     drop_missing: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One image, each row's candidates by descending value: (matched rows ascending, their columns)."""
-    candidates = csr_array((np.ones(len(row), np.int32), (row, column)), shape=(num_rows, num_columns))
+    starts = np.searchsorted(row, np.arange(num_rows + 1))
+    rank = np.arange(len(row)) - starts[row]
+    candidates = csr_array((np.ones(len(row), np.int32), column, starts), shape=(num_rows, num_columns))
     rivals = np.diff((candidates @ candidates.T).indptr)  # rows that share a candidate with each row
-    rank = np.arange(len(row)) - np.searchsorted(row, row)
     few = rank < rivals[row]
     equal = (row[1:] == row[:-1]) & (value[1:] == value[:-1]) & few[:-1]  # also to the first that would be left out
     best = value[rank == 0]
@@ -132,12 +133,9 @@ def _solve_dense(
     used[column] = True
     columns = np.flatnonzero(used)
     dense = np.full((num_rows, len(columns)), missing)
-    is_candidate = np.zeros(dense.shape, dtype=bool)
-    reduced = (used.cumsum() - 1)[column]
-    dense[row, reduced] = value
-    is_candidate[row, reduced] = True
+    dense[row, (used.cumsum() - 1)[column]] = value
     rows, cols = linear_sum_assignment(dense, maximize=True)
-    return rows, columns[cols], is_candidate[rows, cols]
+    return rows, columns[cols], dense[rows, cols] > missing
 
 
 def _solve_listed(

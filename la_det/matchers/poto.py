@@ -52,6 +52,6 @@ class POTO:
 
 def quality(predictions: DensePredictions, targets: Targets, pairs: Pairs, score: Score, alpha: float) -> torch.Tensor:
     """q = p^(1 - alpha) IoU^alpha of each pair [P] (eq. 5)."""
-    p = score.at(predictions, pairs.image, pairs.prior, targets.classes[pairs.gt])
-    iou = aligned_iou(predictions.boxes_at(pairs.image, pairs.prior), targets.boxes[pairs.gt])
+    p = score.at(predictions, pairs.image, pairs.prior, targets.classes.index_select(0, pairs.gt))
+    iou = aligned_iou(predictions.boxes_at(pairs.image, pairs.prior), targets.boxes.index_select(0, pairs.gt))
     return p ** (1 - alpha) * iou**alpha
