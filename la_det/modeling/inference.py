@@ -93,7 +93,7 @@ class DenseInference:
             predictions: of the branch.
             image_sizes: (height, width) of each network input before padding.
         """
-        return self.select(self.candidates(predictions, image_sizes))
+        return self.select(self.candidates(predictions, image_sizes), self.nms_threshold)
 
     def candidates(self, predictions: DensePredictions, image_sizes: Sequence[tuple[int, int]]) -> Candidates:
         """Thresholded candidates of all levels."""
@@ -135,29 +135,26 @@ class DenseInference:
         index = largest.flatten(1).topk(self.topk).indices
         return torch.zeros_like(largest, dtype=torch.bool).flatten(1).scatter_(1, index, True).view_as(largest)
 
-    def select(self, candidates: Candidates) -> Candidates:
-        """NMS, if this rule has it, and the best `max_detections`; valid entries come first."""
+    def select(self, candidates: Candidates, nms_threshold: float | None) -> Candidates:
+        """Class-wise NMS, unless the threshold is None, and the best `max_detections`; valid entries come first."""
         valid = candidates.valid
-        if self.nms_threshold is not None:
-            valid = self._survivors(candidates)
+        if nms_threshold is not None:
+            valid = _survivors(candidates, nms_threshold)
         ranked = candidates.scores.masked_fill(~valid, -torch.inf)
         index = ranked.topk(min(self.max_detections, ranked.shape[1])).indices
         kept = candidates.take(index)
         return Candidates(kept.boxes, kept.scores, kept.classes, kept.priors, valid.gather(1, index))
 
-    def _survivors(self, candidates: Candidates) -> Tensor:
-        """[N, S] mask of the valid candidates that class-wise NMS keeps."""
-        survivors = torch.zeros_like(candidates.valid)
-        for n in range(len(survivors)):
-            index = candidates.valid[n].nonzero().squeeze(-1)
-            kept = batched_nms(
-                candidates.boxes[n, index],
-                candidates.scores[n, index],
-                candidates.classes[n, index],
-                self.nms_threshold,
-            )
-            survivors[n, index[kept]] = True
-        return survivors
+
+def _survivors(candidates: Candidates, nms_threshold: float) -> Tensor:
+    """[N, S] mask of the valid candidates that class-wise NMS keeps."""
+    survivors = torch.zeros_like(candidates.valid)
+    for n in range(len(survivors)):
+        index = candidates.valid[n].nonzero().squeeze(-1)
+        boxes, scores, classes = candidates.boxes[n, index], candidates.scores[n, index], candidates.classes[n, index]
+        kept = batched_nms(boxes, scores, classes, nms_threshold)
+        survivors[n, index[kept]] = True
+    return survivors
 
 
 def _clip(boxes: Tensor, image_sizes: Sequence[tuple[int, int]], box_offset: int) -> Tensor:

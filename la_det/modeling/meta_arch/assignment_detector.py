@@ -1,6 +1,7 @@
 """The one detector of this project: backbone, head with branches, criteria, inference."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
@@ -12,7 +13,24 @@ from la_det.modeling.criteria import Criterion, reduce_losses
 from la_det.modeling.heads import DenseHead
 from la_det.modeling.inference import DenseInference, to_instances
 from la_det.modeling.mask_inference import MaskInference
-from la_det.structures import DensePredictions, Targets
+from la_det.structures import Assignment, DensePredictions, Targets
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """What one criterion decided for a batch.
+
+    Attributes:
+        criterion: whose decision it is; `criterion.branch` names the branch.
+        predictions: of that branch.
+        targets: the ground truths that the matcher saw.
+        assignment: its decision about them.
+    """
+
+    criterion: Criterion
+    predictions: DensePredictions
+    targets: Targets
+    assignment: Assignment
 
 
 @META_ARCH_REGISTRY.register()
@@ -124,6 +142,24 @@ class AssignmentDetector(nn.Module):
             for criterion in self.criteria:
                 terms.update(criterion(predictions[criterion.branch], targets, progress))
             return reduce_losses(terms)
+
+    @torch.no_grad()
+    def assignments(self, batched_inputs: list[dict], progress: float) -> list[Assigned]:
+        """What each criterion would assign to the images with the present weights, for looking at.
+
+        The network runs in its present mode: in evaluation mode nothing of the model changes.
+
+        Args:
+            batched_inputs: as in training.
+            progress: share of the training that is done, 0..1.
+        """
+        predictions = self.predict(self.preprocess_image(batched_inputs).tensor)
+        targets = Targets.from_instances([x["instances"] for x in batched_inputs], self.device)
+        assigned = []
+        for criterion in self.criteria:
+            branch = predictions[criterion.branch]
+            assigned.append(Assigned(criterion, branch, *criterion.assign(branch, targets, progress)))
+        return assigned
 
     def progress(self) -> float:
         """Share of the training that is done, 0..1, from the trainer's iteration, so that resuming restores it."""
