@@ -43,7 +43,7 @@ def official_cost(scheme: str, num_gts: int) -> Cost | None:
 
 @dataclass(frozen=True)
 class Target:
-    """How many times faster, and what share of the memory; None where there is no target."""
+    """How many times as fast, and how many times less memory; None where there is no target."""
 
     assignment: float | None
     total: float | None
@@ -57,4 +57,4 @@ def target(scheme: str, num_gts: int) -> Target:
         assignment = None
     if scheme.endswith("aux") and assignment:  # its rule looks at every location
         assignment = 3.0
-    return Target(assignment, {20: 2.0, 100: 3.0, 300: 10.0}.get(num_gts), {100: 1 / 2, 300: 1 / 5}.get(num_gts))
+    return Target(assignment, {20: 2.0, 100: 3.0, 300: 10.0}.get(num_gts), {100: 2.0, 300: 5.0}.get(num_gts))

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from la_det.matchers.candidates import center_region, grid_cells, inside_box
 from la_det.structures import AnchorGenerator, PointGenerator
-from tests.references import poto as reference
-from tests.references.scene import KINDS, grid_sizes, make_targets, random_boxes
+from la_det.testing.references import poto as reference
+from la_det.testing.references.scene import KINDS, grid_sizes, make_targets, random_boxes
 
 SIZES = st.sampled_from([(64, 64), (128, 160), (96, 320)])
 

@@ -6,8 +6,15 @@ from hypothesis import strategies as st
 
 from la_det.matchers import POTO
 from la_det.structures import DensePredictions, LTRBCodec, PointGenerator, Score
-from tests.references import date as reference
-from tests.references.scene import flat, grid_sizes, make_targets, matched_in_image, random_boxes, random_predictions
+from la_det.testing.references import date as reference
+from la_det.testing.references.scene import (
+    flat,
+    grid_sizes,
+    make_targets,
+    matched_in_image,
+    random_boxes,
+    random_predictions,
+)
 
 KINDS = ("object", "object", "tiny", "huge", "degenerate", "outside")
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from la_det.matchers import FCOS, POTO, ForegroundLoss, OneToOneAnchor, OneToOneCenter, POTOAux, poto_aux
 from la_det.structures import AnchorGenerator, DensePredictions, LTRBCodec, PointGenerator, Score
-from tests.references import poto as reference
-from tests.references.scene import (
+from la_det.testing.references import poto as reference
+from la_det.testing.references.scene import (
     KINDS,
     flat,
     grid_sizes,

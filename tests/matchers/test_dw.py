@@ -1,4 +1,4 @@
-"""DW's weights and losses against the dense version in tests/references/dw.py, and at the edges."""
+"""DW's weights and losses against the dense version in la_det/testing/references/dw.py, and at the edges."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from la_det.matchers.candidates import inside_box
 from la_det.matchers.dw import last_of_class
 from la_det.modeling.criteria import reduce_losses
 from la_det.structures import DensePredictions, LTRBCodec, PointGenerator, Score, Targets
-from tests.references import dw as reference
+from la_det.testing.references import dw as reference
 
 NUM_CLASSES = 3
 SCORE = Score(gate="quality")

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from la_det.matchers import Hungarian, hungarian
 from la_det.structures import Score
-from tests.references import hungarian as reference
-from tests.references.scene import flat, make_targets, matched_in_image, random_boxes, random_predictions
+from la_det.testing.references import hungarian as reference
+from la_det.testing.references.scene import flat, make_targets, matched_in_image, random_boxes, random_predictions
 
 KINDS = ("object", "object", "object", "tiny", "huge", "outside")
 CROWD = ("object",) * 150

@@ -6,7 +6,7 @@ from scipy.optimize import linear_sum_assignment
 
 from la_det.matchers.linear_assignment import match
 from la_det.structures import Pairs
-from tests.references.scene import make_targets
+from la_det.testing.references.scene import make_targets
 
 
 def random_problem(generator, num_rows, num_columns, missing, kind):

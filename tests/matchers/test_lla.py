@@ -1,4 +1,4 @@
-"""LLA's assignment against the dense version in tests/references/lla.py, its ignored ground truths, and the edges."""
+"""LLA against the dense version in la_det/testing/references/lla.py, its ignored ground truths, and the edges."""
 
 from dataclasses import replace
 
@@ -12,8 +12,8 @@ from la_det import model_zoo
 from la_det.matchers import LLA, lla
 from la_det.modeling.criteria import reduce_losses
 from la_det.structures import DensePredictions, LTRBCodec, Pairs, PointGenerator, Score
-from tests.references import lla as reference
-from tests.references.scene import (
+from la_det.testing.references import lla as reference
+from la_det.testing.references.scene import (
     KINDS,
     flat,
     grid_sizes,

@@ -1,4 +1,4 @@
-"""RetinaNet's rule against the dense version in tests/references/atss.py, and its rectangles of anchors."""
+"""RetinaNet's rule against the dense version in la_det/testing/references/atss.py, and its rectangles of anchors."""
 
 from dataclasses import replace
 
@@ -12,8 +12,8 @@ from la_det.matchers import MaxIoU
 from la_det.matchers.candidates import overlapping_anchors
 from la_det.matchers.max_iou import grid_extents
 from la_det.structures import AnchorGenerator
+from la_det.testing.references import atss as reference
 from tests.matchers.anchor_scenes import make_scene, scenes
-from tests.references import atss as reference
 
 ONE = AnchorGenerator(sizes=(8.0,), box_offset=1)
 # RetinaNet's nine, at the corners of their cells.

@@ -1,4 +1,4 @@
-"""o2f's assignment and losses against the dense version in tests/references/o2f.py, and at the edges."""
+"""o2f's assignment and losses against the dense version in la_det/testing/references/o2f.py, and at the edges."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from la_det.matchers import O2F
 from la_det.matchers.candidates import center_region
 from la_det.modeling.criteria import reduce_losses
 from la_det.structures import DensePredictions, LTRBCodec, PointGenerator, Score, Targets
-from tests.references import o2f as reference
+from la_det.testing.references import o2f as reference
 
 NUM_CLASSES = 3
 SCORE = Score(gate="quality")

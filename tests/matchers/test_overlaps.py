@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from la_det.matchers.overlaps import overlapping_pairs
-from tests.references.scene import KINDS, make_targets, random_boxes
+from la_det.testing.references.scene import KINDS, make_targets, random_boxes
 
 # Whole numbers, so that boxes often touch.
 COORDINATE = st.integers(0, 40).map(float)

@@ -17,7 +17,7 @@ from la_det.structures import (
     PointGenerator,
     Score,
 )
-from tests.references.scene import make_targets
+from la_det.testing.references.scene import make_targets
 
 GRIDS = [(4, 5), (2, 3)]
 N, K, A = 2, 3, 2

@@ -41,15 +41,12 @@ def assign(cost: Tensor, k: int = 10) -> tuple[Tensor, float]:
         takers[g, order[:k]] = True
         if k < len(row):
             margin = min(margin, float(row[order[k]] - row[order[k - 1]]))
-    for r in range(cost.shape[1]):
-        if takers[:, r].sum() == 1:
-            matched[r] = takers[:, r].nonzero().item()
-        elif takers[:, r].sum() > 1:
-            best = cost[:, r].min()
-            matched[r] = (cost[:, r] == best).nonzero()[0].item()  # the first of equal ground truths
-            others = cost[:, r][cost[:, r] > best]
-            margin = min(margin, float((others - best).min()) if len(others) else float("inf"))
-    return matched, margin
+    best = cost.amin(0)
+    first = (cost == best).int().argmax(0)  # the first of equal ground truths
+    takers_of = takers.sum(0)
+    matched = torch.where(takers_of == 1, takers.int().argmax(0), torch.where(takers_of > 1, first, -1))
+    to_next = (cost.masked_fill(cost == best, torch.inf).amin(0) - best)[takers_of > 1]
+    return matched, min([margin, *to_next.tolist()])
 
 
 def _area(v: Tensor) -> Tensor:
