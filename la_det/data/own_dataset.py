@@ -7,6 +7,7 @@ import logging
 import os
 from dataclasses import dataclass
 
+from detectron2.config import LazyCall as L
 from detectron2.data import DatasetCatalog
 from detectron2.data.datasets import register_coco_instances
 from omegaconf import DictConfig
@@ -14,6 +15,7 @@ from tabulate import tabulate
 
 from la_det.config import class_node
 from la_det.errors import UserError
+from la_det.evaluation import COCOEvaluator
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,8 @@ def use_own_dataset(cfg: DictConfig, option: str) -> None:
             register_coco_instances(files.name, {}, files.json_file, files.image_root)
     cfg.dataloader.train.dataset.names = train.name
     cfg.dataloader.test.dataset.names = test.name
+    # Not the config's own: that of a CrowdHuman config reads odgt files.
+    cfg.dataloader.evaluator = L(COCOEvaluator)(dataset_name="${..test.dataset.names}")
     class_node(cfg.model).num_classes = len(train.class_names)
     _log_table({"training": train, "evaluation": test})
 

@@ -155,6 +155,16 @@ def test_images_without_objects_are_trained_on(tiny_coco, tmp_path):
     assert losses(tmp_path / "out")[0]["loss_box_reg"] == 0
 
 
+@pytest.mark.slow
+def test_own_data_with_a_config_of_crowds(tiny_coco, tmp_path, capsys):
+    """Its evaluator is CrowdHuman's; one's own data is COCO's."""
+    dataset = f"coco:{tiny_coco}/images,{tiny_coco}/train.json"
+    config = ROOT / "projects/LLA/configs/lla_r18_fpn_shapes_crowd.py"
+    options = ["train.max_iter=1", "train.device=cpu", f"train.output_dir={tmp_path}", "dataloader.test.num_workers=0"]
+    run_here(["--config-file", str(config), "--dataset", dataset, *options, "dataloader.train.num_workers=0"])
+    assert "| bbox " in capsys.readouterr().out
+
+
 class TestBadInput:
     def test_missing_config(self, error):
         assert "no_such.py: no such config file" in error(["--config-file", "no_such.py"])
