@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import argparse
 
-from la_det.data.own_dataset import FORMAT
 from la_det.engine.launch import launch
+from la_det.engine.own_dataset import FORMAT
 from la_det.engine.train import main
 
 EXAMPLES = """

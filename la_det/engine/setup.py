@@ -14,7 +14,7 @@ from detectron2.utils.logger import setup_logger
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
-from la_det.data.own_dataset import use_own_dataset
+from la_det.engine.own_dataset import use_own_dataset
 from la_det.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def setup(cfg: DictConfig, dataset: str | None = None) -> None:
     """Make the output folder, log and save the config there, and seed this process's random generators.
 
     Args:
-        dataset: one's own data in the form of `la_det.data.own_dataset.FORMAT`.
+        dataset: one's own data in the form of `la_det.engine.own_dataset.FORMAT`.
     """
     os.makedirs(cfg.train.output_dir, exist_ok=True)
     for name in ("detectron2", "fvcore", "la_det"):

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from detectron2.structures import Boxes, Instances
 from torch import Tensor
+
+from la_det.structures import Targets
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,15 @@ class GoldenFile:
         actual = torch.as_tensor(actual).detach().cpu().double()
         error = measure(actual, expected) if actual.shape == expected.shape else float("inf")
         self.record(key, error, tolerance)
+
+
+def read_targets(golden: GoldenFile) -> Targets:
+    """The ground truths of all images."""
+    instances = []
+    for i, size in enumerate(golden.array("image_sizes").tolist()):
+        fields = {"gt_boxes": Boxes(golden.tensor(f"gt_boxes_{i}")), "gt_classes": golden.tensor(f"gt_classes_{i}")}
+        instances.append(Instances(tuple(size), **fields))
+    return Targets.from_instances(instances)
 
 
 def _largest(x: Tensor) -> float:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from detectron2.config import instantiate
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -16,7 +16,7 @@ from la_det.modeling.criteria import Criterion, LossTerm, reduce_losses
 from la_det.modeling.inference import to_instances
 from la_det.modeling.layers import filtered_logits
 from la_det.structures import Assignment, DensePredictions, Targets
-from la_det.testing.golden import GoldenFile, compare_detections
+from la_det.testing.golden import GoldenFile, compare_detections, read_targets
 from la_det.testing.golden_crowdhuman import check_date as check_metric
 
 CONFIG = "DATE/date_f_r50_fpn_12ep_coco"
@@ -125,15 +125,6 @@ def read_predictions(
         maps["logits"] = list(map(filtered_logits, maps["logits"], maps["filter"]))
     priors = predictor.priors([x.shape[-2:] for x in maps["logits"]], torch.device("cpu"))
     return DensePredictions(priors, predictor.codec, maps)
-
-
-def read_targets(golden: GoldenFile) -> Targets:
-    """The ground truths of all images."""
-    instances = []
-    for i, size in enumerate(golden.array("image_sizes").tolist()):
-        fields = {"gt_boxes": Boxes(golden.tensor(f"gt_boxes_{i}")), "gt_classes": golden.tensor(f"gt_classes_{i}")}
-        instances.append(Instances(tuple(size), **fields))
-    return Targets.from_instances(instances)
 
 
 def check_losses(golden: GoldenFile) -> None:

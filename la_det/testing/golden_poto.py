@@ -2,7 +2,6 @@
 
 import torch
 from detectron2.config import instantiate
-from detectron2.structures import Boxes, Instances
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -12,7 +11,7 @@ from la_det.modeling.criteria import reduce_losses
 from la_det.modeling.heads import Predictor
 from la_det.modeling.inference import to_instances
 from la_det.structures import AnchorGenerator, DensePredictions, Targets
-from la_det.testing.golden import GoldenFile, compare_detections
+from la_det.testing.golden import GoldenFile, compare_detections, read_targets
 
 # Which config trains and tests the variants of the card's section 1.
 CONFIGS = {
@@ -80,15 +79,6 @@ def read_predictions(golden: GoldenFile, config: DictConfig) -> DensePredictions
     maps = {MAPS[name]: [x.requires_grad_() for x in golden.levels(name)] for name in map_names(predictor)}
     priors = predictor.priors([x.shape[-2:] for x in maps["logits"]], torch.device("cpu"))
     return DensePredictions(priors, predictor.codec, maps)
-
-
-def read_targets(golden: GoldenFile) -> Targets:
-    """The ground truths of all images."""
-    instances = []
-    for i, size in enumerate(golden.array("image_sizes").tolist()):
-        fields = {"gt_boxes": Boxes(golden.tensor(f"gt_boxes_{i}")), "gt_classes": golden.tensor(f"gt_classes_{i}")}
-        instances.append(Instances(tuple(size), **fields))
-    return Targets.from_instances(instances)
 
 
 def check_losses(golden: GoldenFile, variant: str) -> None:

@@ -4,8 +4,8 @@ import pytest
 from detectron2.data import DatasetCatalog
 from omegaconf import OmegaConf
 
-from la_det.data.own_dataset import use_own_dataset
 from la_det.data.records import load_records
+from la_det.engine.own_dataset import use_own_dataset
 from la_det.errors import UserError
 
 CONTENT = {
