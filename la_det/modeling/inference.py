@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from detectron2.layers import batched_nms
 from detectron2.modeling import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from la_det.modeling.layers import class_nms
 from la_det.structures import DensePredictions, Score
 
 
@@ -29,6 +29,11 @@ class Candidates:
     classes: Tensor
     priors: Tensor
     valid: Tensor
+
+    @property
+    def counts(self) -> Tensor:
+        """[N] numbers of valid entries."""
+        return self.valid.sum(1)
 
     def take(self, index: Tensor) -> "Candidates":
         """The entries at `index` [N, S']."""
@@ -86,22 +91,22 @@ class DenseInference:
         self.max_detections = max_detections
 
     @torch.no_grad()
-    def __call__(self, predictions: DensePredictions, image_sizes: Sequence[tuple[int, int]]) -> Candidates:
+    def __call__(self, predictions: DensePredictions, image_sizes: Tensor) -> Candidates:
         """At most `max_detections` per image, by descending score, in pixels of the network input.
 
         Args:
             predictions: of the branch.
-            image_sizes: (height, width) of each network input before padding.
+            image_sizes: [N, 2] (height, width) of each network input before padding.
         """
         return self.select(self.candidates(predictions, image_sizes), self.nms_threshold)
 
-    def candidates(self, predictions: DensePredictions, image_sizes: Sequence[tuple[int, int]]) -> Candidates:
-        """Thresholded candidates of all levels."""
+    def candidates(self, predictions: DensePredictions, image_sizes: Tensor) -> Candidates:
+        """Thresholded candidates of all levels; `image_sizes` [N, 2] as in `__call__`."""
         p, prior, cls = zip(
             *(self._level(predictions, level) for level in range(len(predictions.priors.grid_sizes))), strict=True
         )
         p, prior, cls = torch.cat(p, 1), torch.cat(prior, 1), torch.cat(cls, 1)
-        image = torch.arange(len(p), device=p.device).unsqueeze(-1).expand_as(prior).flatten()
+        image = torch.arange(p.shape[0], device=p.device).unsqueeze(-1).expand_as(prior).flatten()
         flat_prior = prior.flatten()
         boxes = predictions.boxes_at(image, flat_prior).view(*prior.shape, 4)
         if self.clip:
@@ -116,14 +121,14 @@ class DenseInference:
         """Probability, prior and class of the best pairs of a level, each [N, k]."""
         p = self.score.dense(predictions, level)
         n, a, k, h, w = p.shape
-        if self.topk_locations and h * w * a > self.topk:
+        if self.topk_locations:
             p = p * self._best_locations(p * predictions.maps["quality"][level].sigmoid().unsqueeze(2))
         rank = p
         if self.rank_by_quality:
             quality = predictions.maps["quality"][level].sigmoid().unsqueeze(2)
             rank = torch.where(p > self.score_threshold, p * quality, -1)
         limit = h * w * a if self.cap_topk else h * w * a * k
-        index = rank.flatten(1).topk(min(self.topk, limit)).indices
+        index = rank.flatten(1).topk(_at_most(self.topk, limit)).indices
         p = p.flatten(1).gather(1, index)
         cell, rest = index % (h * w), index.div(h * w, rounding_mode="floor")
         prior = predictions.priors.level_starts[level] + cell * a + rest.div(k, rounding_mode="floor")
@@ -132,53 +137,52 @@ class DenseInference:
     def _best_locations(self, p: Tensor) -> Tensor:
         """[N, A, 1, h, w] bool, the `topk` locations of largest p [N, A, K, h, w]."""
         largest = p.amax(2, keepdim=True)
-        index = largest.flatten(1).topk(self.topk).indices
+        flat = largest.flatten(1)
+        index = flat.topk(_at_most(self.topk, flat.shape[1])).indices
         return torch.zeros_like(largest, dtype=torch.bool).flatten(1).scatter_(1, index, True).view_as(largest)
 
     def select(self, candidates: Candidates, nms_threshold: float | None) -> Candidates:
         """Class-wise NMS, unless the threshold is None, and the best `max_detections`; valid entries come first."""
         valid = candidates.valid
         if nms_threshold is not None:
-            valid = _survivors(candidates, nms_threshold)
+            valid = class_nms(candidates.boxes, candidates.scores, candidates.classes, valid, nms_threshold)
         ranked = candidates.scores.masked_fill(~valid, -torch.inf)
-        index = ranked.topk(min(self.max_detections, ranked.shape[1])).indices
+        index = ranked.topk(_at_most(self.max_detections, ranked.shape[1])).indices
         kept = candidates.take(index)
         return Candidates(kept.boxes, kept.scores, kept.classes, kept.priors, valid.gather(1, index))
 
 
-def _survivors(candidates: Candidates, nms_threshold: float) -> Tensor:
-    """[N, S] mask of the valid candidates that class-wise NMS keeps."""
-    survivors = torch.zeros_like(candidates.valid)
-    for n in range(len(survivors)):
-        index = candidates.valid[n].nonzero().squeeze(-1)
-        boxes, scores, classes = candidates.boxes[n, index], candidates.scores[n, index], candidates.classes[n, index]
-        kept = batched_nms(boxes, scores, classes, nms_threshold)
-        survivors[n, index[kept]] = True
-    return survivors
+def _at_most(limit: int, count: int | Tensor) -> int | Tensor:
+    """min(limit, count), also where a graph is recorded and sizes are symbols (torch.export) or tensors (tracing)."""
+    return count.clamp(max=limit) if isinstance(count, Tensor) else torch.sym_min(limit, count)
 
 
-def _clip(boxes: Tensor, image_sizes: Sequence[tuple[int, int]], box_offset: int) -> Tensor:
+def _clip(boxes: Tensor, image_sizes: Tensor, box_offset: int) -> Tensor:
     """Boxes [N, S, 4] moved into their images; in the pixel-inclusive convention they keep one pixel (`Priors`)."""
-    o = box_offset
-    lower = boxes.new_tensor([0, 0, o, o])
-    upper = boxes.new_tensor([[[w - o, h - o, w, h]] for h, w in image_sizes])
-    return boxes.maximum(lower).minimum(upper)
+    corner = image_sizes.to(boxes).flip(1).unsqueeze(1)  # [N, 1, 2] (width, height)
+    lower = boxes[..., :2].clamp(min=0).minimum(corner - box_offset)
+    return torch.cat([lower, boxes[..., 2:].clamp(min=box_offset).minimum(corner)], -1)
 
 
 def to_instances(
-    detections: Candidates, image_sizes: Sequence[tuple[int, int]], output_sizes: Sequence[tuple[int, int]]
+    detections: Candidates,
+    image_sizes: Sequence[tuple[int, int]],
+    output_sizes: Sequence[tuple[int, int]],
+    masks: Tensor | None = None,
 ) -> list[Instances]:
     """Detectron2's `Instances` per image, rescaled to the output size and clipped to it, empty boxes removed.
 
-    Beside Detectron2's fields they have `priors`, the prior of each detection.
+    Beside Detectron2's fields they have `priors`, the prior of each detection, and `mask_probabilities`, its part of
+    `masks`, for `paste_masks`.
 
     Args:
         detections: valid entries first, in pixels of the network input.
         image_sizes: (height, width) of each network input before padding.
         output_sizes: (height, width) of each wanted output.
+        masks: [N, D, h, w] of the detections, from `MaskInference`.
     """
     results = []
-    counts = detections.valid.sum(1).tolist()  # host synchronisation: the numbers of detections
+    counts = detections.counts.tolist()  # host synchronisation: the numbers of detections
     for i, (count, image_size, output_size) in enumerate(zip(counts, image_sizes, output_sizes, strict=True)):
         instances = Instances(tuple(image_size))
         # A copy: detector_postprocess scales the boxes in place.
@@ -186,5 +190,7 @@ def to_instances(
         instances.scores = detections.scores[i, :count]
         instances.pred_classes = detections.classes[i, :count]
         instances.priors = detections.priors[i, :count]
+        if masks is not None:
+            instances.mask_probabilities = masks[i, :count]
         results.append(detector_postprocess(instances, *output_size))
     return results

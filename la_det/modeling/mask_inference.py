@@ -2,69 +2,59 @@
 
 import torch
 import torch.nn.functional as F
+from detectron2.structures import Instances
 from torch import Tensor
 
 from la_det.modeling.heads.dynamic_mask_head import mask_logits
 from la_det.modeling.layers.aligned_bilinear import aligned_bilinear
 from la_det.structures import DensePredictions
 
+THRESHOLD = 0.5  # pixels belong to an instance if their probability is larger
 _PIXELS = 1 << 25  # of the probabilities that exist at a time in the output's size
 
 
 class MaskInference:
-    """Binary masks of an image's detections, in the size of the wanted output.
-
-    Args:
-        threshold: pixels belong to an instance if their probability is larger.
-    """
+    """Mask probabilities of detections, at half the stride of the mask features: a quarter of the input's size."""
 
     # The head's image branches that inference needs.
     image_branches = ("mask_features",)
 
-    def __init__(self, *, threshold: float = 0.5):
-        self.threshold = threshold
-
     @torch.no_grad()
-    def __call__(
-        self,
-        predictions: DensePredictions,
-        image: int,
-        prior: Tensor,
-        image_size: tuple[int, int],
-        output_size: tuple[int, int],
-    ) -> Tensor:
-        """Masks [n, *output_size] bool.
+    def __call__(self, predictions: DensePredictions, prior: Tensor) -> Tensor:
+        """Probabilities [N, D, 2 h, 2 w], see `logits`."""
+        return self.logits(predictions, prior).sigmoid()
+
+    def logits(self, predictions: DensePredictions, prior: Tensor) -> Tensor:
+        """Mask logits [N, D, 2 h, 2 w].
 
         Args:
-            predictions: with the maps "controller" and "mask_features".
-            image: index of the image.
-            prior: [n] the detections' priors.
-            image_size: (height, width) of the network input before padding.
-            output_size: (height, width) of the wanted output.
+            predictions: with the maps "controller" and "mask_features" [N, C, h, w].
+            prior: [N, D] the detections' priors.
         """
-        masks = torch.empty(len(prior), *output_size, dtype=torch.bool, device=prior.device)
-        pixels = max(output_size[0] * output_size[1], image_size[0] * image_size[1])
-        chunk = max(_PIXELS // pixels, 1)
-        for out, part in zip(masks.split(chunk), prior.split(chunk), strict=True):
-            out[:] = self._probabilities(predictions, image, part, image_size, output_size) > self.threshold
-        return masks
-
-    def logits(self, predictions: DensePredictions, image: int, prior: Tensor) -> Tensor:
-        """Mask logits [n, 2 h, 2 w] at half the stride of the mask features."""
         features, priors = predictions.image_maps["mask_features"], predictions.priors
-        index = torch.full_like(prior, image)
-        parameters = predictions.at("controller", index, prior)
+        image = torch.arange(prior.shape[0], device=prior.device).unsqueeze(-1).expand_as(prior).flatten()
+        flat = prior.flatten()
+        parameters = predictions.at("controller", image, flat)
         grid = priors.points[: features.shape[2] * features.shape[3]]
-        return mask_logits(features, grid, index, parameters, priors.points[prior], priors.strides[prior])
+        logits = mask_logits(features, grid, image, parameters, priors.points[flat], priors.strides[flat])
+        return logits.view(*prior.shape, *logits.shape[1:])
 
-    def _probabilities(
-        self,
-        predictions: DensePredictions,
-        image: int,
-        prior: Tensor,
-        image_size: tuple[int, int],
-        output_size: tuple[int, int],
-    ) -> Tensor:
-        p = self.logits(predictions, image, prior).sigmoid().unsqueeze(1)
-        p = aligned_bilinear(p, predictions.priors.level_strides[0] // 2)[..., : image_size[0], : image_size[1]]
-        return F.interpolate(p, size=output_size, mode="bilinear", align_corners=False).squeeze(1)
+
+def paste_masks(instances: Instances, image_size: tuple[int, int], stride: int) -> None:
+    """Turns an image's `mask_probabilities` into `pred_masks` [n, *instances.image_size] bool.
+
+    Args:
+        instances: detections in the size of the wanted output, from `to_instances`.
+        image_size: (height, width) of the network input before padding.
+        stride: of the mask probabilities, pixels of the network input.
+    """
+    probabilities, output_size = instances.mask_probabilities, instances.image_size
+    masks = torch.empty(len(probabilities), *output_size, dtype=torch.bool, device=probabilities.device)
+    pixels = max(output_size[0] * output_size[1], image_size[0] * image_size[1])
+    chunk = max(_PIXELS // pixels, 1)
+    for out, part in zip(masks.split(chunk), probabilities.split(chunk), strict=True):
+        p = aligned_bilinear(part.unsqueeze(1), stride)[..., : image_size[0], : image_size[1]]
+        p = F.interpolate(p, size=output_size, mode="bilinear", align_corners=False).squeeze(1)
+        out[:] = p > THRESHOLD
+    instances.remove("mask_probabilities")
+    instances.pred_masks = masks

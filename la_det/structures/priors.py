@@ -102,7 +102,7 @@ class PointGenerator:
             torch.cat(points),
             torch.cat(strides),
             torch.cat(levels),
-            tuple((int(h), int(w)) for h, w in grid_sizes),
+            tuple(map(tuple, grid_sizes)),
             self.strides,
             self.offset,
             self.box_offset,

@@ -274,7 +274,7 @@ def check_inference(golden: GoldenFile) -> None:
     )
     predictions = read_predictions(golden, config, "one_to_one", "o2o", {})
     image_sizes, original_sizes = golden.array("image_sizes").tolist(), golden.array("orig_sizes").tolist()
-    detections = instantiate(config.inference)(predictions, image_sizes)
+    detections = instantiate(config.inference)(predictions, golden.tensor("image_sizes"))
     factors = torch.tensor(image_sizes) / torch.tensor(original_sizes)
     golden.close("scale_factors", factors.flip(-1).repeat(1, 2), rtol=1e-5)
     for i, final in enumerate(to_instances(detections, image_sizes, original_sizes)):

@@ -178,7 +178,7 @@ def check_inference(golden: GoldenFile) -> None:
     config.inference.topk = golden.number("pre_nms_top_n" if "pre_nms_top_n" in golden else "topk_candidates")
     config.inference.max_detections = golden.number("max_detections")
     predictions, _ = read_predictions(golden, config)
-    detections = instantiate(config.inference)(predictions, golden.array("image_sizes").tolist())
+    detections = instantiate(config.inference)(predictions, golden.tensor("image_sizes"))
     for i, valid in enumerate(detections.valid):
         boxes = to_file(detections.boxes[i, valid], predictions.priors.box_offset)
         compare_detections(

@@ -154,7 +154,7 @@ def check_inference(golden: GoldenFile) -> None:
     """Detections in the network input."""
     config = model_config(golden)
     predictions = read_predictions(golden, config)
-    detections = instantiate(config.inference)(predictions, golden.array("image_sizes").tolist())
+    detections = instantiate(config.inference)(predictions, golden.tensor("image_sizes"))
     for i, valid in enumerate(detections.valid):
         compare_detections(
             golden,

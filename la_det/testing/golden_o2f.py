@@ -13,6 +13,7 @@ from la_det.modeling.criteria.masks import dice_loss, dice_of_pairs, semantic_ta
 from la_det.modeling.heads.dynamic_mask_head import mask_head_input, mask_logits, split_parameters
 from la_det.modeling.inference import to_instances
 from la_det.modeling.layers.aligned_bilinear import aligned_bilinear
+from la_det.modeling.mask_inference import paste_masks
 from la_det.structures import Assignment, DensePredictions, PointGenerator, Targets
 from la_det.testing.golden import GoldenFile, compare_detections
 from la_det.testing.golden_crowdhuman import check_o2f as check_crowdhuman_metric
@@ -264,7 +265,8 @@ def check_inference(golden: GoldenFile) -> None:
     predictions = read_predictions(golden, config).detach()
     image_sizes = golden.array("image_sizes").tolist()
     output_sizes = golden.array("output_sizes").tolist() if "output_sizes" in golden else image_sizes
-    (found,) = to_instances(instantiate(config.inference)(predictions, image_sizes), image_sizes, output_sizes)
+    detections = instantiate(config.inference)(predictions, golden.tensor("image_sizes"))
+    (found,) = to_instances(detections, image_sizes, output_sizes)
     order = compare_detections(
         golden,
         ("boxes", "scores", "classes"),
@@ -282,11 +284,12 @@ def check_mask_inference(
     golden: GoldenFile, config: DictConfig, predictions: DensePredictions, found: Instances, image_size: list[int]
 ) -> None:
     """Masks of the detections, in the file's order."""
-    mask_inference = instantiate(config.mask_inference)
+    logits = instantiate(config.mask_inference).logits(predictions, found.priors.unsqueeze(0))[0]
     golden.exact("points", predictions.priors.points[found.priors])
     golden.exact("instance_strides", predictions.priors.strides[found.priors])
-    golden.close("mask_logits", mask_inference.logits(predictions, 0, found.priors), atol=1e-4)
-    masks = mask_inference(predictions, 0, found.priors, tuple(image_size), found.image_size)
+    golden.close("mask_logits", logits, atol=1e-4)
+    found.mask_probabilities = logits.sigmoid()
+    paste_masks(found, tuple(image_size), predictions.priors.level_strides[0] // 2)
     expected = golden.tensor("masks")
-    differ = (masks != expected).float().mean() if masks.shape == expected.shape else float("inf")
+    differ = (found.pred_masks != expected).float().mean() if found.pred_masks.shape == expected.shape else float("inf")
     golden.record("masks", differ, 5e-4)

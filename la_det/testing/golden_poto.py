@@ -138,7 +138,7 @@ def check_inference(golden: GoldenFile, variant: str) -> None:
     config.inference.max_detections = golden.number("max_detections")
     predictions = read_predictions(golden, config)
     image_sizes, output_sizes = golden.array("image_sizes").tolist(), golden.array("output_sizes").tolist()
-    detections = instantiate(config.inference)(predictions, image_sizes)
+    detections = instantiate(config.inference)(predictions, golden.tensor("image_sizes"))
     finals = to_instances(detections, image_sizes, output_sizes)
     for i, final in enumerate(finals):
         keep = detections.valid[i]

@@ -74,7 +74,7 @@ def test_same_as_loops(seed, num_classes, variant, topk, limit):
         nms_threshold=nms_threshold,
         max_detections=limit,
     )
-    found = rule(predictions, IMAGE_SIZES)
+    found = rule(predictions, torch.tensor(IMAGE_SIZES))
     for image in range(2):
         expected = expected_detections(predictions, image, gate, use_quality, nms_threshold, 0.1, topk, limit)
         valid = found.valid[image]
@@ -92,7 +92,7 @@ def test_a_small_level_keeps_as_many_pairs_as_it_has_locations():
     predictions = make_predictions(8, 0)
     for level in predictions.maps["logits"]:
         level.fill_(2.0)
-    found = DenseInference(max_detections=1000).candidates(predictions, IMAGE_SIZES)
+    found = DenseInference(max_detections=1000).candidates(predictions, torch.tensor(IMAGE_SIZES))
     assert found.valid.all()
     levels = predictions.priors.levels[found.priors[0]]
     assert torch.bincount(levels).tolist() == [30, 9, 4]
@@ -103,8 +103,8 @@ def test_the_threshold_is_strict():
     for level in predictions.maps["logits"]:
         level.fill_(-20.0)
     predictions.maps["logits"][0][0, 0, 0, 0] = 0.0
-    assert DenseInference(score_threshold=0.5)(predictions, IMAGE_SIZES).valid.sum() == 0
-    assert DenseInference(score_threshold=0.499)(predictions, IMAGE_SIZES).valid.sum() == 1
+    assert DenseInference(score_threshold=0.5)(predictions, torch.tensor(IMAGE_SIZES)).valid.sum() == 0
+    assert DenseInference(score_threshold=0.499)(predictions, torch.tensor(IMAGE_SIZES)).valid.sum() == 1
 
 
 @pytest.mark.parametrize("nms_threshold", [None, 0.6])
@@ -112,7 +112,7 @@ def test_nothing_found(nms_threshold):
     predictions = make_predictions(2, 0)
     for level in predictions.maps["logits"]:
         level.fill_(-20.0)
-    found = DenseInference(nms_threshold=nms_threshold)(predictions, IMAGE_SIZES)
+    found = DenseInference(nms_threshold=nms_threshold)(predictions, torch.tensor(IMAGE_SIZES))
     instances = to_instances(found, IMAGE_SIZES, [(80, 96), (72, 82)])
     assert [len(i) for i in instances] == [0, 0]
     assert instances[1].image_size == (72, 82)
@@ -123,7 +123,7 @@ def test_rescaled_clipped_and_without_empty_boxes():
     # Around x = 4 inside, around x = 12 across the border at 14, and around x = 20 outside.
     maps = {"logits": [torch.tensor([[[[3.0, 2.0, 1.0]]]])], "boxes": [torch.full((1, 4, 1, 3), 3.0)]}
     predictions = DensePredictions(priors, LTRBCodec(), maps)
-    found = DenseInference()(predictions, [(8, 14)])
+    found = DenseInference()(predictions, torch.tensor([(8, 14)]))
     assert found.boxes[0].tolist() == [[1, 1, 7, 7], [9, 1, 15, 7], [17, 1, 23, 7]]
     (instances,) = to_instances(found, [(8, 14)], [(16, 42)])
     assert instances.image_size == (16, 42)

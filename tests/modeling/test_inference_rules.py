@@ -6,7 +6,7 @@ import torch
 from la_det.modeling.inference import DenseInference
 from la_det.structures import AnchorGenerator, DensePredictions, LTRBCodec, PointGenerator
 
-SIZE = (16, 24)  # 2 x 3 cells of stride 8
+SIZE = torch.tensor([(16, 24)])  # 2 x 3 cells of stride 8
 
 
 def logit(p) -> torch.Tensor:
@@ -30,7 +30,7 @@ QUALITY = torch.tensor([[0.1, 0.8, 0.99], [0.9, 0.5, 0.6]])
 def test_ranking(rank_by_quality, expected):
     """The score is sqrt(p q) either way; the threshold is one of p, so that prior 2 has no chance."""
     rule = DenseInference(use_quality=True, rank_by_quality=rank_by_quality, topk=3)
-    found = rule(make_predictions(P, QUALITY), [SIZE])
+    found = rule(make_predictions(P, QUALITY), SIZE)
     assert sorted(found.priors[found.valid].tolist()) == expected
     priors = found.priors[0]
     torch.testing.assert_close(found.scores[0], (P.flatten()[priors] * QUALITY.flatten()[priors]).sqrt())
@@ -38,14 +38,14 @@ def test_ranking(rank_by_quality, expected):
 
 
 def test_ranking_by_quality_with_fewer_pairs_than_topk():
-    found = DenseInference(use_quality=True, rank_by_quality=True)(make_predictions(P, QUALITY), [SIZE])
+    found = DenseInference(use_quality=True, rank_by_quality=True)(make_predictions(P, QUALITY), SIZE)
     assert sorted(found.priors[found.valid].tolist()) == [0, 1, 3, 4, 5]
 
 
 @pytest.mark.parametrize("cap_topk, expected", [(True, 6), (False, 18)])
 def test_cap_at_the_number_of_locations(cap_topk, expected):
     p = torch.linspace(0.1, 0.9, 18).view(3, 2, 3)
-    found = DenseInference(cap_topk=cap_topk)(make_predictions(p, QUALITY), [SIZE])
+    found = DenseInference(cap_topk=cap_topk)(make_predictions(p, QUALITY), SIZE)
     assert int(found.valid.sum()) == expected
     pairs = list(zip(found.priors[0].tolist(), found.classes[0].tolist(), strict=True))
     assert len(set(pairs[:expected])) == expected
@@ -60,11 +60,11 @@ def test_clipping(box_offset, first, last):
     predictions = make_predictions(P, QUALITY, reach=4.0, generator=generator)
     predictions.maps["boxes"][0][..., 0, 0] = torch.tensor([9.0, 9.0, 4.0, 4.0])
     predictions.maps["boxes"][0][..., 1, 2] = torch.tensor([4.0, 4.0, 100.0, 100.0])
-    candidates = DenseInference(score_threshold=0.0, clip=True).candidates(predictions, [SIZE])
+    candidates = DenseInference(score_threshold=0.0, clip=True).candidates(predictions, SIZE)
     boxes = dict(zip(candidates.priors[0].tolist(), candidates.boxes[0], strict=True))
     assert boxes[0].tolist() == first
     assert boxes[5].tolist() == last
-    unclipped = DenseInference(score_threshold=0.0).candidates(predictions, [SIZE])
+    unclipped = DenseInference(score_threshold=0.0).candidates(predictions, SIZE)
     assert unclipped.boxes.amin() < 0
 
 
@@ -74,7 +74,7 @@ def test_clipping_outside_the_image_leaves_one_pixel_in_the_pixel_inclusive_conv
         predictions = make_predictions(P, QUALITY, reach=4.0, generator=generator)
         predictions.maps["boxes"][0][:, 0] = -20.0
         predictions.maps["boxes"][0][:, 2] = 40.0
-        candidates = DenseInference(score_threshold=0.0, clip=True).candidates(predictions, [SIZE])
+        candidates = DenseInference(score_threshold=0.0, clip=True).candidates(predictions, SIZE)
         boxes = dict(zip(candidates.priors[0].tolist(), candidates.boxes[0], strict=True))
         assert boxes[5].tolist() == expected
 
@@ -87,7 +87,7 @@ def test_clipping_comes_before_nms():
     maps[..., 0, 1] = torch.tensor([12.0, 40.0, 0.0, 8.0])  # 0, -36, 12, 12
     priors = {}
     for clip in (False, True):
-        found = DenseInference(nms_threshold=0.6, clip=clip)(predictions, [SIZE])
+        found = DenseInference(nms_threshold=0.6, clip=clip)(predictions, SIZE)
         priors[clip] = set(found.priors[found.valid].tolist())
     assert {0, 1} <= priors[False]
     assert 0 in priors[True] and 1 not in priors[True]
@@ -104,7 +104,7 @@ def test_several_priors_of_a_cell_with_quality():
     }
     predictions = DensePredictions(priors, LTRBCodec(), maps)
     rule = DenseInference(use_quality=True, rank_by_quality=True, score_threshold=0.0, cap_topk=False, max_detections=4)
-    found = rule(predictions, [SIZE])
+    found = rule(predictions, SIZE)
     product = predictions.joined("logits").sigmoid() * predictions.joined("quality").sigmoid()  # [1, 3, 12]
     expected = product.flatten().topk(4)
     torch.testing.assert_close(found.scores[0], expected.values.sqrt())

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from la_det.modeling.criteria import Criterion, reduce_losses
 from la_det.modeling.heads import DenseHead
-from la_det.modeling.inference import DenseInference, to_instances
-from la_det.modeling.mask_inference import MaskInference
+from la_det.modeling.inference import Candidates, DenseInference, to_instances
+from la_det.modeling.mask_inference import MaskInference, paste_masks
 from la_det.structures import Assignment, DensePredictions, Targets
 
 
@@ -98,16 +98,31 @@ class AssignmentDetector(nn.Module):
             predictions = self.predict(images.tensor)
             instances = [x["instances"] for x in batched_inputs]
             return self.losses(predictions, Targets.from_instances(instances, self.device))
-        predictions = self.predict(images.tensor, self._inference_branches)[self.inference_branch]
+        detections, masks = self.detect(images.tensor, torch.tensor(images.image_sizes, device=self.device))
         output_sizes = [
             (x.get("height", size[0]), x.get("width", size[1]))
             for x, size in zip(batched_inputs, images.image_sizes, strict=True)
         ]
-        instances = to_instances(self.inference(predictions, images.image_sizes), images.image_sizes, output_sizes)
-        if self.mask_inference is not None:
-            for i, (found, size) in enumerate(zip(instances, images.image_sizes, strict=True)):
-                found.pred_masks = self.mask_inference(predictions, i, found.priors, size, found.image_size)
+        instances = to_instances(detections, images.image_sizes, output_sizes, masks)
+        if masks is not None:
+            for found, size in zip(instances, images.image_sizes, strict=True):
+                paste_masks(found, size, images.tensor.shape[-1] // masks.shape[-1])
         return [{"instances": i} for i in instances]
+
+    def detect(self, images: Tensor, image_sizes: Tensor) -> tuple[Candidates, Tensor | None]:
+        """The inference from tensors to tensors, which is also what is exported.
+
+        Args:
+            images: [N, C, H, W] normalised and padded to multiples of the backbone's size divisibility.
+            image_sizes: [N, 2] (height, width) before padding.
+
+        Returns:
+            Up to D detections per image, valid entries first, in pixels of the images; with `mask_inference` also their
+            mask probabilities [N, D, H / 4, W / 4].
+        """
+        predictions = self.predict(images, self._inference_branches)[self.inference_branch]
+        detections = self.inference(predictions, image_sizes)
+        return detections, self.mask_inference and self.mask_inference(predictions, detections.priors)
 
     @property
     def _inference_branches(self) -> list[str]:

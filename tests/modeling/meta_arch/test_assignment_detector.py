@@ -67,6 +67,24 @@ def test_output_has_the_wanted_size(model):
     assert (instances.pred_boxes.tensor <= torch.tensor([160, 128, 160, 128])).all()
 
 
+def test_detect_gives_what_the_model_returns(model):
+    model.eval()
+    inputs = [image([], 64, 64), image([], 64, 96)]
+    images = model.preprocess_image(inputs)
+    model.inference.score_threshold = 0.0
+    with torch.no_grad():
+        detections, masks = model.detect(images.tensor, torch.tensor(images.image_sizes))
+        results = model(inputs)
+    model.inference.score_threshold = 0.05
+    assert masks is None
+    assert detections.boxes.shape == (2, 100, 4)
+    for i, result in enumerate(results):
+        found = result["instances"]
+        assert 0 < len(found) <= detections.counts[i]
+        kept = torch.isin(detections.priors[i], found.priors)
+        assert torch.isin(found.scores, detections.scores[i, kept]).all()
+
+
 def test_inference_does_not_evaluate_aux(model):
     stripped = copy.deepcopy(model).eval()
     stripped.criteria = torch.nn.ModuleList()
