@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from la_det.engine.setup import device_of, load_config, setup
 from la_det.engine.trainer import Trainer
 from la_det.engine.visualize import save_predictions
 from la_det.errors import UserError
+from la_det.evaluation.nms_gap import NMSGapEvaluator, variant_inference
 
 logger = logging.getLogger(__name__)
 
@@ -119,10 +121,13 @@ def evaluate_model(cfg: DictConfig, model: nn.Module, ema: AveragedModel | None 
     models = {"": model} if ema is None else {"": model, "_ema": ema.module}
     results = {}
     for suffix, evaluated in models.items():
-        loader, evaluator = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+        records = instantiate(cfg.dataloader.test.dataset)
         check_num_classes(cfg.dataloader.test.dataset.names, class_node(cfg.model).num_classes)
+        loader = instantiate({**cfg.dataloader.test, "dataset": records})
         _broadcast_buffers(evaluated)
-        metrics = inference_on_dataset(evaluated, loader, evaluator)
+        with variant_inference(evaluated) as inference:
+            evaluator = NMSGapEvaluator(lambda: instantiate(cfg.dataloader.evaluator), records, inference)
+            metrics = inference_on_dataset(evaluated, loader, evaluator)
         results |= {f"{task}{suffix}": values for task, values in metrics.items()}
     if results:  # only the main process has them
         logger.info("Results:\n%s", results_table(results))
@@ -130,12 +135,12 @@ def evaluate_model(cfg: DictConfig, model: nn.Module, ema: AveragedModel | None 
 
 
 def results_table(results: Results) -> str:
-    """One row per task with its metrics; per-category ones (`AP-<name>`) are left out."""
-    rows = [
-        {"task": task} | {name: value for name, value in metrics.items() if "-" not in name}
-        for task, metrics in results.items()
-    ]
-    return tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=".2f")
+    """One row per task, in one table those with the same metrics; per-category ones (`AP-<name>`) are left out."""
+    tables = defaultdict(list)
+    for task, metrics in results.items():
+        row = {"task": task} | {name: value for name, value in metrics.items() if "-" not in name}
+        tables[tuple(row)].append(row)
+    return "\n\n".join(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=".2f") for rows in tables.values())
 
 
 def build_model(cfg: DictConfig) -> nn.Module:

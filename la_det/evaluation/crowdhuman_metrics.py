@@ -18,6 +18,8 @@ from scipy.sparse.csgraph import connected_components
 
 from la_det.errors import UserError
 
+from .greedy_matching import match_greedily
+
 MIN_OVERLAP = 0.5  # always exceeded strictly
 EPS = 1e-6  # added to the denominator of both overlaps and of the Jaccard ratio
 FPPI_MR2 = (0.01, 0.0178, 0.0316, 0.0562, 0.1, 0.1778, 0.3162, 0.5623, 1.0)
@@ -94,7 +96,9 @@ def evaluate_crowdhuman(
         raise UserError("no image to evaluate on: the annotations are empty")
     _check(ground_truths, detections)
     overlaps = _find_overlaps(ground_truths, detections, progress)
-    matched = _match_greedily(overlaps)
+    matched = match_greedily(
+        overlaps.pair_det, overlaps.pair_gt, overlaps.pair_iou, len(overlaps.det_image), len(overlaps.gt_image)
+    )
     flags = np.where(matched, TRUE_POSITIVE, np.where(overlaps.det_in_ignored, DISCARDED, FALSE_POSITIVE))
 
     recall, precision, fppi = _curve(flags, overlaps)
@@ -223,32 +227,6 @@ def _pairs(gts: np.ndarray, dets: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
 def _mostly_inside(boxes: np.ndarray, ignored: np.ndarray) -> np.ndarray:
     """[B] bool: more than half of the box's own area lies in one ignored box."""
     return (_intersection(ignored, boxes) / (_area(boxes) + EPS) > MIN_OVERLAP).any(axis=0)
-
-
-def _match_greedily(overlaps: _Overlaps) -> np.ndarray:
-    """[D] bool: detections that get a ground truth when each, by descending score, takes the best one still free.
-
-    All images at once, as deferred acceptance: every detection asks for the best ground truth that has not refused
-    it, and a ground truth keeps the first of those who ask. As all ground truths rank the detections alike, its
-    unique stable outcome is that of the official loop, after as many rounds as the longest chain of refusals.
-    """
-    num_dets, num_gts = len(overlaps.det_image), len(overlaps.gt_image)
-    preference = np.lexsort((overlaps.pair_gt, -overlaps.pair_iou, overlaps.pair_det))
-    choices = overlaps.pair_gt[preference]
-    end = np.cumsum(np.bincount(overlaps.pair_det, minlength=num_dets))
-    current = np.concatenate(([0], end[:-1])) if num_dets else end
-    while True:
-        asking = np.flatnonzero(current < end)
-        wanted = choices[current[asking]]
-        keeper = np.full(num_gts, num_dets)
-        np.minimum.at(keeper, wanted, asking)
-        refused = asking[keeper[wanted] != asking]
-        if not refused.size:
-            break
-        current[refused] += 1
-    matched = np.zeros(num_dets, dtype=bool)
-    matched[asking] = True
-    return matched
 
 
 def _curve(flags: np.ndarray, overlaps: _Overlaps) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

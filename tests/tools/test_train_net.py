@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from la_det.engine.launch import launch
 from la_det.engine.train import main
@@ -38,6 +39,12 @@ def command(launcher: list[str], argv: list[str]) -> dict:
 def losses(output: Path) -> dict[int, dict[str, float]]:
     lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
     return {r["iteration"]: {k: v for k, v in r.items() if "loss" in k} for r in lines if "total_loss" in r}
+
+
+def evaluation(output: Path) -> dict[str, float]:
+    """The last line of metrics.json that has results."""
+    lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+    return [line for line in lines if "bbox/AP" in line][-1]
 
 
 def parameters(output: Path) -> dict[str, torch.Tensor]:
@@ -73,10 +80,13 @@ def test_trains_evaluates_and_evaluates_again_with_the_same_result(tiny_coco, tm
     again = capsys.readouterr().out
     run_here(arguments(tiny_coco, tmp_path, "--eval-only", "--resume", "train.ema.enabled=True"))
     last = capsys.readouterr().out
-    table = trained[trained.rindex("| task") :]
-    assert again[again.rindex("| task") :].splitlines()[:4] == table.splitlines()[:4]
-    assert last[last.rindex("| task") :] == again[again.rindex("| task") :]
-    assert "| bbox_ema" in table
+    tables = again[again.rindex("Results:\n") :].rstrip()
+    assert all(f"| {task} " in tables for task in ("bbox", "bbox_ema", "nms_gap", "nms_gap_ema"))
+    assert tables in trained
+    assert last[last.rindex("Results:\n") :].rstrip() == tables
+    assert {"nms_gap/gap", "nms_gap_ema/duplicates", "bbox/AP"} <= evaluation(tmp_path).keys()
+    scalars = EventAccumulator(str(tmp_path)).Reload()
+    assert len(scalars.Scalars("nms_gap/AP_without_nms")) == 2
 
 
 def test_saved_config_is_a_config_file(tiny_coco, tmp_path):

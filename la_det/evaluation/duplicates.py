@@ -1,0 +1,125 @@
+"""Counts detections of objects that were already found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.utils import comm
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from la_det.losses.box_iou import aligned_iou
+
+from .greedy_matching import match_greedily
+
+MIN_SCORE = 0.3
+MIN_OVERLAP = 0.5  # always exceeded strictly
+SIZES = ("small", "medium", "large")
+SIZE_BOUNDS = (32.0**2, 96.0**2)  # COCO's, square pixels: up to the first small, up to the second medium
+CROWDING = ("apart", "crowded")
+CROWDED_OVERLAP = 0.3  # exceeded by the IoU of a crowded object with another of its class
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The G ground truths of an image.
+
+    Attributes:
+        boxes: [G, 4] XYXY pixels, clipped to the image.
+        classes: [G] int64.
+        group: [G] int64, the object's index in SIZES times 2, plus its index in CROWDING.
+    """
+
+    boxes: Tensor
+    classes: Tensor
+    group: Tensor
+
+    @classmethod
+    def from_record(cls, record: Mapping) -> Objects:
+        """From a Detectron2 dataset dict, without ignored regions (`iscrowd`)."""
+        annotations = [a for a in record.get("annotations", ()) if not a.get("iscrowd", 0)]
+        corners = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
+        boxes = Boxes(torch.tensor(corners, dtype=torch.float32).reshape(-1, 4))
+        boxes.clip((record["height"], record["width"]))
+        classes = torch.tensor([a["category_id"] for a in annotations], dtype=torch.int64)
+        return cls(boxes.tensor, classes, _group(boxes, classes))
+
+
+def _group(boxes: Boxes, classes: Tensor) -> Tensor:
+    size = torch.bucketize(boxes.area(), torch.tensor(SIZE_BOUNDS))
+    overlap = box_iou(boxes.tensor, boxes.tensor).fill_diagonal_(0) * (classes == classes.unsqueeze(1))
+    crowded = (overlap > CROWDED_OVERLAP).any(1)
+    return size * len(CROWDING) + crowded
+
+
+class DuplicatesEvaluator(DatasetEvaluator):
+    """Detections per image of objects that a higher-scored detection already has.
+
+    As in COCO's evaluation, each detection in turn, by descending score, takes the ground truth of its class of
+    largest IoU that is still free. Only scores of at least 0.3 and IoUs above 0.5 count. A detection that
+    overlaps ground truths which are all taken is a duplicate of the one it overlaps most.
+    """
+
+    def __init__(self, objects: Mapping[str, Objects]) -> None:
+        """
+        Args:
+            objects: of each image of the data set, by its `file_name`.
+        """
+        self._objects = objects
+        self.reset()
+
+    def reset(self) -> None:
+        self._num_images = 0
+        self._counts = torch.zeros(len(SIZES), len(CROWDING), dtype=torch.int64)
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        objects = [self._objects[image["file_name"]] for image in inputs]
+        duplicates = find_duplicates(objects, [output["instances"].to("cpu") for output in outputs])
+        groups = torch.cat([o.group for o in objects])[duplicates]
+        self._num_images += len(inputs)
+        self._counts += torch.bincount(groups, minlength=self._counts.numel()).view_as(self._counts)
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Task `duplicates`: `all` of them per image, and those of the objects of each size and of each crowding.
+
+        Of the images of all processes; only the main process returns it.
+        """
+        gathered = comm.gather((self._num_images, self._counts))
+        if not comm.is_main_process():
+            return {}
+        num_images, counts = (sum(parts) for parts in zip(*gathered, strict=True))
+        per_image = counts.double() / num_images
+        by_size = zip(SIZES, per_image.sum(1).tolist(), strict=True)
+        by_crowding = zip(CROWDING, per_image.sum(0).tolist(), strict=True)
+        return {"duplicates": {"all": per_image.sum().item(), **dict(by_size), **dict(by_crowding)}}
+
+
+def find_duplicates(objects: Sequence[Objects], detections: Sequence[Instances]) -> Tensor:
+    """For each duplicate, by descending score, its ground truth's index among those of all images together."""
+    scores, order = torch.cat([d.scores for d in detections]).sort(descending=True, stable=True)
+    order = order[scores >= MIN_SCORE]
+    boxes = torch.cat([d.pred_boxes.tensor for d in detections])[order]
+    classes = torch.cat([d.pred_classes for d in detections])[order]
+    image = _image_of_each(detections)[order]
+
+    gt_boxes, gt_classes = torch.cat([o.boxes for o in objects]), torch.cat([o.classes for o in objects])
+    gt_image = _image_of_each([o.boxes for o in objects])
+    comparable = (image.unsqueeze(1) == gt_image) & (classes.unsqueeze(1) == gt_classes)
+    det, gt = comparable.nonzero().unbind(1)
+    iou = aligned_iou(boxes[det], gt_boxes[gt])
+    overlapping = iou > MIN_OVERLAP
+    det, gt, iou = (x[overlapping].numpy() for x in (det, gt, iou))
+
+    matched = match_greedily(det, gt, iou, len(boxes), len(gt_boxes))
+    by_iou = np.lexsort((-iou, det))
+    det, first = np.unique(det[by_iou], return_index=True)
+    return torch.from_numpy(gt[by_iou][first][~matched[det]])
+
+
+def _image_of_each(parts: Sequence) -> Tensor:
+    return torch.repeat_interleave(torch.arange(len(parts)), torch.tensor([len(part) for part in parts]))

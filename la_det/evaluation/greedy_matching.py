@@ -1,0 +1,40 @@
+"""The evaluators' one-to-one matching of detections with ground truths, for a whole data set at once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def match_greedily(
+    pair_det: np.ndarray, pair_gt: np.ndarray, pair_iou: np.ndarray, num_dets: int, num_gts: int
+) -> np.ndarray:
+    """Detections that get a ground truth when each, in turn, takes the one of largest IoU that is still free.
+
+    All images at once, as deferred acceptance: every detection asks for the best ground truth that has not refused
+    it, and a ground truth keeps the first of those who ask. As all ground truths rank the detections alike, its
+    unique stable outcome is that of the official loop, after as many rounds as the longest chain of refusals.
+
+    Args:
+        pair_det, pair_gt, pair_iou: [P] detection, ground truth and IoU of the pairs that may match. A detection's
+            index is its turn: within an image they are sorted by descending score.
+        num_dets, num_gts: D and G.
+
+    Returns:
+        [D] bool.
+    """
+    preference = np.lexsort((pair_gt, -pair_iou, pair_det))
+    choices = pair_gt[preference]
+    end = np.cumsum(np.bincount(pair_det, minlength=num_dets))
+    current = np.concatenate(([0], end[:-1])) if num_dets else end
+    while True:
+        asking = np.flatnonzero(current < end)
+        wanted = choices[current[asking]]
+        keeper = np.full(num_gts, num_dets)
+        np.minimum.at(keeper, wanted, asking)
+        refused = asking[keeper[wanted] != asking]
+        if not refused.size:
+            break
+        current[refused] += 1
+    matched = np.zeros(num_dets, dtype=bool)
+    matched[asking] = True
+    return matched

@@ -1,0 +1,127 @@
+"""What NMS is worth to a detector: its AP with and without NMS, and its duplicates, from one inference pass."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+from detectron2.structures import Instances
+from torch import nn
+
+from la_det.modeling.inference import Candidates, DenseInference, to_instances
+from la_det.structures import DensePredictions
+
+from .duplicates import DuplicatesEvaluator, Objects
+
+logger = logging.getLogger(__name__)
+
+NMS_THRESHOLD = 0.6
+BOX_TASKS = ("bbox", "crowdhuman")  # of the evaluators: those with AP of boxes
+VARIANTS = {"without_nms": None, "with_nms": NMS_THRESHOLD}  # name -> NMS threshold
+
+Results = Mapping[str, Mapping[str, float]]
+
+
+class VariantInference:
+    """An inference rule that also selects the detections of VARIANTS from the candidates of its last call.
+
+    Attributes:
+        names: of the variants that differ from the rule itself.
+    """
+
+    def __init__(self, rule: DenseInference) -> None:
+        self.rule = rule
+        self.names = [name for name, threshold in VARIANTS.items() if threshold != rule.nms_threshold]
+
+    @torch.no_grad()
+    def __call__(self, predictions: DensePredictions, image_sizes: Sequence[tuple[int, int]]) -> Candidates:
+        """As of the rule."""
+        self._candidates = self.rule.candidates(predictions, image_sizes)
+        self._image_sizes = torch.as_tensor(image_sizes).tolist()
+        return self.rule.select(self._candidates, self.rule.nms_threshold)
+
+    def variants(self, output_sizes: Sequence[tuple[int, int]]) -> dict[str, list[Instances]]:
+        """Detections of each of `names` for the images of the last call, at these (height, width)."""
+        selected = {name: self.rule.select(self._candidates, VARIANTS[name]) for name in self.names}
+        return {name: to_instances(found, self._image_sizes, output_sizes) for name, found in selected.items()}
+
+
+@contextmanager
+def variant_inference(model: nn.Module) -> Iterator[VariantInference | None]:
+    """Gives the model a `VariantInference` inside the context; None for detectors that are not of this project."""
+    rule = getattr(model, "inference", None)
+    if not isinstance(rule, DenseInference):
+        yield None
+        return
+    model.inference = VariantInference(rule)
+    try:
+        yield model.inference
+    finally:
+        model.inference = rule
+
+
+class NMSGapEvaluator(DatasetEvaluator):
+    """Runs an evaluator on a model's detections, and adds the task `nms_gap` to its results.
+
+    - `AP_without_nms`, `AP_with_nms`: the evaluator's box AP of the best detections among the same candidates, without
+      NMS and after class-wise NMS at IoU 0.6; `gap`: what NMS adds. Left out where the candidates are unknown.
+    - `duplicates_without_nms`: of the detections without NMS, per image, see `DuplicatesEvaluator`; left out likewise.
+    - `duplicates`: of the model's own detections; those of each size of object (`_small`, `_medium`, `_large`) add up
+      to all, and so do those of each crowding (`_apart`, `_crowded`).
+    """
+
+    def __init__(
+        self,
+        build_evaluator: Callable[[], DatasetEvaluator],
+        records: Iterable[Mapping],
+        inference: VariantInference | None,
+    ) -> None:
+        """
+        Args:
+            build_evaluator: makes one evaluator of the data set for each variant.
+            records: Detectron2's dataset dicts of the data set.
+            inference: of the model, where it has one; `process` follows each of its calls.
+        """
+        self._inference = inference
+        objects = {record["file_name"]: Objects.from_record(record) for record in records}
+        self._evaluators = {
+            name: DatasetEvaluators([build_evaluator(), DuplicatesEvaluator(objects)])
+            for name in ("own", *(inference.names if inference else ()))
+        }
+
+    def reset(self) -> None:
+        for evaluator in self._evaluators.values():
+            evaluator.reset()
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        self._evaluators["own"].process(inputs, outputs)
+        if self._inference is None:
+            return
+        output_sizes = [output["instances"].image_size for output in outputs]
+        for name, found in self._inference.variants(output_sizes).items():
+            self._evaluators[name].process(inputs, [{"instances": instances} for instances in found])
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        results = {}
+        # The model's own detections last, so that the files the evaluators may write are theirs.
+        for name, evaluator in reversed(self._evaluators.items()):
+            logger.info("Detections of the model: %s", name)
+            results[name] = evaluator.evaluate()
+        duplicates = {name: found.pop("duplicates", None) for name, found in results.items()}
+        own = results["own"]
+        if _box_ap(own) is None:  # not the main process, or a data set without annotations
+            return own
+        nms_gap = {}
+        if self._inference is not None:
+            without_nms, with_nms = (_box_ap(results.get(name, own)) for name in VARIANTS)
+            nms_gap = {"AP_without_nms": without_nms, "AP_with_nms": with_nms, "gap": with_nms - without_nms}
+            nms_gap["duplicates_without_nms"] = duplicates.get("without_nms", duplicates["own"])["all"]
+        nms_gap |= {"duplicates" if k == "all" else f"duplicates_{k}": v for k, v in duplicates["own"].items()}
+        return own | {"nms_gap": nms_gap}
+
+
+def _box_ap(results: Results) -> float | None:
+    return next((results[task]["AP"] for task in BOX_TASKS if task in results), None)
