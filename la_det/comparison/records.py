@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import detectron2
+import torch
+import torchvision
+
+import la_det
 from la_det.checkpoint.checkpointer import replacing
 from la_det.comparison.schemes import scheme_and_data
 from la_det.errors import UserError
@@ -114,3 +120,14 @@ def read_evaluations(metrics: Path, max_iter: int) -> list[Evaluation]:
 
 def _finite(value: float) -> float | None:
     return round(value, 4) if math.isfinite(value) else None
+
+
+def versions() -> dict[str, str]:
+    """Of what decides a result."""
+    packages = {package.__name__: package.__version__ for package in (la_det, torch, torchvision, detectron2)}
+    return packages | {"python": platform.python_version()}
+
+
+def device_name(device: str) -> str:
+    """The GPU's product name, or "cpu"."""
+    return torch.cuda.get_device_name() if device.startswith("cuda") else device

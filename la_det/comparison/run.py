@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -13,14 +12,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import detectron2
 import torch
-import torchvision
 from detectron2.config import LazyConfig
 
-import la_det
 from la_det import model_zoo
-from la_det.comparison.records import Run, RunRecord, is_finished, read_evaluations, run_file, write_record
+from la_det.comparison.records import (
+    Run,
+    RunRecord,
+    device_name,
+    is_finished,
+    read_evaluations,
+    run_file,
+    versions,
+    write_record,
+)
 from la_det.engine.setup import device_of
 
 logger = logging.getLogger(__name__)
@@ -122,14 +127,3 @@ class Runner:
     def _last_line(self, run: Run) -> str:
         lines = self._console(run).read_text().splitlines()
         return lines[-1] if lines else "it printed nothing"
-
-
-def versions() -> dict[str, str]:
-    """Of what decides a result."""
-    packages = {package.__name__: package.__version__ for package in (la_det, torch, torchvision, detectron2)}
-    return packages | {"python": platform.python_version()}
-
-
-def device_name(device: str) -> str:
-    """The GPU's product name, or "cpu"."""
-    return torch.cuda.get_device_name() if device.startswith("cuda") else device
