@@ -20,7 +20,7 @@ from detectron2.config import instantiate
 from tabulate import tabulate
 
 from la_det.benchmark.matching import HEADER, SCHEMES, measure_in_fresh_process, table_row
-from la_det.benchmark.train import PARTS, detectron2_retinanet, giga_flops, load_config, step_times
+from la_det.benchmark.train import PARTS, detectron2_model, giga_flops, harmless_optimizer, load_config, step_times
 
 
 def main() -> None:
@@ -68,12 +68,16 @@ def run_train(args: argparse.Namespace) -> None:
     figures = {}
     for name in args.configs:
         config = load_config(name, args.short_edge, args.batch_size)
-        for label, build in ((name, lambda c: instantiate(c.model)), ("Detectron2 RetinaNet", detectron2_retinanet)):
+        for label, node in (
+            (name, config.model),
+            ("Detectron2 RetinaNet", detectron2_model("retinanet", config.model)),
+        ):
             print(label, file=sys.stderr)
-            model = build(config)
+            model = instantiate(node)
             batches = iter(instantiate(config.dataloader.train))
-            times = step_times(model, batches, torch.device(args.device), args.steps)
-            flops = giga_flops(build(config), args.short_edge, args.short_edge)
+            optimizer = harmless_optimizer(config, model)
+            times = step_times(model, optimizer, batches, torch.device(args.device), args.steps)
+            flops = giga_flops(instantiate(node), args.short_edge, args.short_edge)
             key = label if label == name else f"{label}, backbone of {name}"
             figures[key] = {**times, "backbone GFLOPs": flops[0], "head GFLOPs": flops[1]}
     if args.json:

@@ -10,6 +10,7 @@ import torch
 from detectron2 import model_zoo as detectron2_model_zoo
 from detectron2.config import instantiate
 from detectron2.data import transforms as T
+from detectron2.layers import ShapeSpec
 from detectron2.utils.events import EventStorage
 from fvcore.nn import FlopCountAnalysis
 from omegaconf import DictConfig
@@ -55,24 +56,47 @@ def load_config(name: str, short_edge: int, batch_size: int) -> DictConfig:
     return config
 
 
-def detectron2_retinanet(config: DictConfig) -> nn.Module:
-    """Detectron2's RetinaNet with the config's backbone, number of classes and pixel statistics."""
-    retinanet = detectron2_model_zoo.get_config("common/models/retinanet.py").model
-    retinanet.backbone = config.model.backbone
-    retinanet.num_classes = config.model.num_classes
-    retinanet.pixel_mean, retinanet.pixel_std = config.model.pixel_mean, config.model.pixel_std
-    return instantiate(retinanet)
+def detectron2_model(name: str, ours: DictConfig) -> DictConfig:
+    """Detectron2's "retinanet" or "fcos" with the backbone, size of head, classes and pixel statistics of our model."""
+    theirs = detectron2_model_zoo.get_config(f"common/models/{name}.py").model
+    theirs.backbone = ours.backbone
+    channels = ours.backbone.out_channels
+    theirs.head.input_shape = [ShapeSpec(channels=channels)] * len(theirs.head_in_features)
+    theirs.head.conv_dims = [channels] * ours.head.cls_tower.get("num_convs", 4)
+    if name == "fcos":
+        theirs.head.norm = _group_norm
+    theirs.num_classes = ours.num_classes
+    theirs.pixel_mean, theirs.pixel_std = ours.pixel_mean, ours.pixel_std
+    return theirs
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    """Detectron2's "GN", which its head cannot use with current torch: it also builds one of a single channel."""
+    return nn.GroupNorm(min(32, channels), channels)
+
+
+def harmless_optimizer(config: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The config's optimizer for a model, at a learning rate that cannot make it diverge while it is timed."""
+    config.optimizer.lr = 1e-6
+    config.optimizer.params.model = model
+    return instantiate(config.optimizer)
 
 
 def step_times(
-    model: nn.Module, batches: Iterator[list[dict]], device: torch.device, steps: int, warmup: int = 2
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[list[dict]],
+    device: torch.device,
+    steps: int,
+    warmup: int = 2,
+    amp_dtype: torch.dtype | None = None,
 ) -> dict[str, float]:
-    """Median milliseconds per part over `steps` training steps.
+    """Median milliseconds per part over `steps` training steps, under autocast to `amp_dtype` if one is given.
 
     A model that is not ours has no "matching" and "losses" of its own: its "network" is the whole forward pass.
     """
     model = model.to(device).train()
-    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=1e-4, momentum=0.9)
+    scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
     times = StepTimes(device)
     if hasattr(model, "criteria"):
         model.predict = times.timed("network", model.predict)
@@ -85,9 +109,10 @@ def step_times(
         for _ in range(warmup + steps):
             start = time.perf_counter()
             batch = times.time("data", next, batches)
-            loss = sum(forward(batch).values())
-            times.time("backward", loss.backward)
-            times.time("optimizer", _update, optimizer)
+            with torch.autocast(device.type, amp_dtype, enabled=amp_dtype is not None):
+                loss = sum(forward(batch).values())
+            times.time("backward", scaler.scale(loss).backward)
+            times.time("optimizer", _update, scaler, optimizer)
             steps_total.append(1000 * (time.perf_counter() - start))
     criteria = max(len(times.milliseconds["matching"]) // (warmup + steps), 1)
     medians = {
@@ -98,8 +123,9 @@ def step_times(
     return medians
 
 
-def _update(optimizer: torch.optim.Optimizer) -> None:
-    optimizer.step()
+def _update(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> None:
+    scaler.step(optimizer)
+    scaler.update()
     optimizer.zero_grad()
 
 

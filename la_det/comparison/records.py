@@ -1,0 +1,133 @@
+"""One small JSON file for each finished run."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import detectron2
+import torch
+import torchvision
+
+import la_det
+from la_det.checkpoint.checkpointer import replacing
+from la_det.comparison.schemes import scheme_and_data
+from la_det.errors import UserError
+
+# Metric name to value (None for NaN), and "iteration": how many were done.
+Evaluation = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training to do: `budget` is {"max_iter": n} or {"seconds": s}, and `max_iter` what it comes to."""
+
+    config: str
+    seed: int
+    budget: dict[str, int]
+    max_iter: int
+    overrides: list[str]
+
+    @property
+    def name(self) -> str:
+        return f"{self.config.rpartition('/')[2]}_seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class RunRecord(Run):
+    """A finished training, with its evaluations in order."""
+
+    versions: dict[str, str]
+    device: str
+    threads: int
+    evaluations: list[Evaluation]
+
+    def __post_init__(self) -> None:
+        scheme_and_data(self.config)
+        if not self.evaluations or not all("iteration" in evaluation for evaluation in self.evaluations):
+            raise ValueError("no evaluations")
+
+
+Record = TypeVar("Record")
+
+
+def read_record(path: Path, kind: type[Record]) -> Record:
+    """Read a dataclass that `write_record` wrote.
+
+    Raises:
+        UserError: the file is damaged or of another kind.
+    """
+    try:
+        return kind(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not a {kind.__name__} ({error}); delete it to have it made again") from error
+
+
+def write_record(path: Path, record: object) -> None:
+    """Write a dataclass as JSON; a killed process leaves no half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write((json.dumps(asdict(record), indent=1, allow_nan=False) + "\n").encode())
+
+
+def run_file(results: Path, run: Run) -> Path:
+    """Where a run's record belongs in the folder of results."""
+    return results / f"{run.name}.json"
+
+
+def is_finished(run: Run, results: Path) -> bool:
+    """Whether the run's record is there.
+
+    Raises:
+        UserError: it is damaged, or its budget or overrides are not this run's.
+    """
+    path = run_file(results, run)
+    if not path.exists():
+        return False
+    record = read_record(path, RunRecord)
+    for key in ("budget", "overrides"):
+        if getattr(record, key) != getattr(run, key):
+            raise UserError(
+                f"{path}: a run with {key} {getattr(record, key)}, not {getattr(run, key)}; "
+                "choose another --results or delete it"
+            )
+    return True
+
+
+def read_evaluations(metrics: Path, max_iter: int) -> list[Evaluation]:
+    """The evaluations in a `metrics.json` of Detectron2: all values of a name that appears after the last iteration.
+
+    Raises:
+        UserError: there is none.
+    """
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    # Nothing but the last evaluation is written at iteration `max_iter`: the last step counts `max_iter` - 1.
+    names = {name for line in lines if line["iteration"] == max_iter for name in line} - {"iteration"}
+    evaluations = [
+        {"iteration": min(line["iteration"] + 1, max_iter)}
+        | {name: _finite(value) for name, value in line.items() if name in names}
+        for line in lines
+        if names & line.keys()
+    ]
+    if not evaluations:
+        raise UserError(f"{metrics}: it has no evaluation after {max_iter} iterations")
+    return evaluations
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 4) if math.isfinite(value) else None
+
+
+def versions() -> dict[str, str]:
+    """Of what decides a result."""
+    packages = {package.__name__: package.__version__ for package in (la_det, torch, torchvision, detectron2)}
+    return packages | {"python": platform.python_version()}
+
+
+def device_name(device: str) -> str:
+    """The GPU's product name, or "cpu"."""
+    return torch.cuda.get_device_name() if device.startswith("cuda") else device

@@ -1,0 +1,135 @@
+"""The comparison as a Markdown document with its tables (also as CSV) and plots."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+from tabulate import tabulate
+
+from la_det.comparison.cost import BASELINES
+from la_det.comparison.plots import draw
+from la_det.comparison.schemes import SCHEMES
+from la_det.comparison.summary import METRICS, PART_COLUMNS, Figure, Row, read_rows
+
+COLUMNS = (*METRICS, *PART_COLUMNS.values(), "s/iter", "matching %", "peak MiB", "M params")
+DECIMALS = {"duplicates": 2, "s/iter": 3, "peak MiB": 0, "M params": 2}  # of the others 1
+
+INTRODUCTION = """# Comparison
+
+All schemes under one budget: the same data, backbone, schedule and seed. Made by `tools/compare_schemes.py report` from
+the JSON files in [{folder}]({folder}): one for each run, and one for what each scheme's training step costs.
+
+"AP" is that of the detector as its config has it, with NMS or without; "AP without NMS", "AP with NMS" and "duplicates"
+(per image) are of one inference pass and the same candidates. Of several seeds: mean ± sample standard deviation.
+Costs are of training steps and were measured apart from the trainings, as medians over interleaved rounds. "matching %"
+is the share of the step that the assignment takes, "peak MiB" memory beyond the model's before the first step.
+"""
+BASELINE_NOTE = """
+Detectron2's own models have the same backbone, a head of the same size and the same data, but no images without
+objects, on which its FCOS fails.
+"""
+
+
+def write_report(results: Path) -> Path:
+    """Write `<results>.md`, and CSV tables and plots into the folder `results`; return the document's path.
+
+    A `notes.md` in the folder becomes the document's first section: what the figures say.
+
+    Raises:
+        UserError: see `read_rows`.
+    """
+    data_rows, notes = read_rows(results), results / "notes.md"
+    baselines = any(row.scheme in BASELINES for rows in data_rows.values() for row in rows)
+    sections = [INTRODUCTION.format(folder=results.name) + (BASELINE_NOTE if baselines else "")]
+    if notes.exists():
+        sections.append(notes.read_text())
+    for data, rows in data_rows.items():
+        header, lines = table(rows)
+        _write_csv(results / f"{data}.csv", header, lines)
+        sections += [
+            f"## {data}\n",
+            _conditions(rows),
+            _markdown(header, lines),
+            *(f"![{path.stem}]({results.name}/{path.name})\n" for path in draw(rows, results, data)),
+            "```\n" + "\n".join(commands(data, rows)) + "\n```\n",
+        ]
+    document = results.with_name(f"{results.name}.md")
+    document.write_text("\n".join(sections))
+    return document
+
+
+def table(rows: list[Row]) -> tuple[list[str], list[tuple[Row, list[Figure | None]]]]:
+    """The columns of which there is a figure, and each row's figures."""
+    figures = [row.figures() for row in rows]
+    header = [column for column in COLUMNS if any(column in found for found in figures)]
+    return header, [(row, [found.get(c) for c in header]) for row, found in zip(rows, figures, strict=True)]
+
+
+def commands(data: str, rows: list[Row]) -> list[str]:
+    """What made the rows, schemes with the same seeds in one command."""
+    by_seeds = defaultdict(list)
+    for row in rows:
+        by_seeds[tuple(sorted(run.seed for run in row.runs))].append(row.scheme)
+    lines = []
+    for seeds, schemes in by_seeds.items():
+        if seeds:
+            run = next(row.runs[0] for row in rows if row.runs)
+            (budget, amount), seed_list = next(iter(run.budget.items())), " ".join(map(str, seeds))
+            options = f"--{budget.replace('_', '-')} {amount} --seeds {seed_list}"
+            lines.append(_command("run", data, options, schemes, run.overrides))
+    costs = {row.scheme: row.cost for row in rows if row.cost}
+    if costs:
+        cost = next(iter(costs.values()))
+        options = f"--rounds {len(cost.rounds)} --steps {cost.steps}"
+        lines.append(_command("cost", data, options, list(costs), cost.overrides))
+    return [*lines, "tools/compare_schemes.py report"]
+
+
+def _command(name: str, data: str, options: str, schemes: list[str], overrides: list[str]) -> str:
+    line = f"tools/compare_schemes.py {name} --data {data} {options}"
+    if tuple(schemes) != SCHEMES:
+        line += f" --schemes {' '.join(schemes)}"
+    return line + (f" --opts {' '.join(overrides)}" if overrides else "")
+
+
+def _conditions(rows: list[Row]) -> str:
+    """A sentence on what ran where."""
+    records = [record for row in rows for record in (*row.runs, row.cost) if record]
+    where = sorted({f"{r.device} ({r.threads} threads), torch {r.versions['torch']}" for r in records})
+    iterations = sorted({run.max_iter for row in rows for run in row.runs})
+    trained = " to ".join(map(str, {iterations[0], iterations[-1]})) + " iterations; " if iterations else ""
+    return f"{trained}{'; '.join(where)}.\n"
+
+
+def _markdown(header: list[str], lines: list[tuple[Row, list[Figure | None]]]) -> str:
+    cells = [
+        [_link(row), *(_text(column, figure) for column, figure in zip(header, figures, strict=True))]
+        for row, figures in lines
+    ]
+    return tabulate(cells, ["scheme", *header], tablefmt="github", disable_numparse=True) + "\n"
+
+
+def _link(row: Row) -> str:
+    if not row.runs:
+        return row.scheme
+    project, _, name = row.runs[0].config.partition("/")
+    return f"[{row.scheme}](../projects/{project}/configs/{name}.py)"
+
+
+def _text(column: str, figure: Figure | None) -> str:
+    if figure is None:
+        return ""
+    decimals = DECIMALS.get(column, 1)
+    spread = f" ± {figure.spread:.{decimals}f}" if figure.seeds > 1 else ""
+    return f"{figure.mean:.{decimals}f}{spread}"
+
+
+def _write_csv(path: Path, header: list[str], lines: list[tuple[Row, list[Figure | None]]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["scheme", "seeds", *(name for column in header for name in (column, f"{column} spread"))])
+        for row, figures in lines:
+            values = (v for f in figures for v in (("", "") if f is None else (f.mean, f.spread)))
+            writer.writerow([row.scheme, len(row.runs), *(v if v == "" else f"{v:.6g}" for v in values)])

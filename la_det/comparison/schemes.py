@@ -1,0 +1,53 @@
+"""Which configs are compared."""
+
+from la_det import model_zoo
+from la_det.errors import UserError
+
+# In the order of the tables: by project, as in README.md.
+SCHEMES = (
+    "fcos",
+    "poto",
+    "poto_argmax",
+    "poto_3dmf",
+    "poto_3dmf_aux",
+    "anchor",
+    "center",
+    "loss",
+    "atss",
+    "dynamic_atss",
+    "dw",
+    "o2f",
+    "date_f",
+    "date_r",
+    "lla",
+)
+
+# What follows the scheme in a config's name, by data set.
+ENDINGS = {"shapes_tiny": "_r18_fpn_shapes_tiny", "shapes_crowd": "_r18_fpn_shapes_crowd"}
+
+
+def config_name(scheme: str, data: str) -> str:
+    """The zoo's config of a scheme on a data set of `ENDINGS`.
+
+    Raises:
+        UserError: there is none.
+    """
+    name = f"/{scheme}{ENDINGS[data]}"
+    for config in model_zoo.list_configs():
+        if config.endswith(name):
+            return config
+    raise UserError(f"{scheme}: there is no config {name[1:]}; choose from {' '.join(SCHEMES)}")
+
+
+def scheme_and_data(config: str) -> tuple[str, str]:
+    """The inverse of `config_name`."""
+    stem = config.rpartition("/")[2]
+    for data, ending in ENDINGS.items():
+        if stem.endswith(ending):
+            return stem.removesuffix(ending), data
+    raise UserError(f"{config}: not a config on {' or '.join(ENDINGS)}")
+
+
+def rank(scheme: str) -> tuple[int, str]:
+    """Sorts schemes as `SCHEMES` does, and others behind by name."""
+    return (SCHEMES.index(scheme) if scheme in SCHEMES else len(SCHEMES), scheme)

@@ -1,0 +1,117 @@
+"""Finished runs and costs of one data set as rows of figures: mean and spread over seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from la_det.comparison.cost import BASELINES, CostRecord
+from la_det.comparison.records import Evaluation, RunRecord, read_record
+from la_det.comparison.run import PARTS
+from la_det.comparison.schemes import ENDINGS, rank, scheme_and_data
+from la_det.errors import UserError
+
+# Column to the metrics that it can be, by evaluator.
+METRICS = {
+    "AP": ("bbox/AP", "crowdhuman/AP"),
+    "AP without NMS": ("nms_gap/AP_without_nms",),
+    "AP with NMS": ("nms_gap/AP_with_nms",),
+    "duplicates": ("nms_gap/duplicates",),
+    "AR": ("bbox/AR",),
+    "mMR": ("crowdhuman/mMR",),
+    "JI": ("crowdhuman/JI",),
+    "Recall": ("crowdhuman/Recall",),
+}
+PART_COLUMNS = {part: f"AP at {part}/{PARTS}" for part in range(1, PARTS)}
+
+
+class Figure(NamedTuple):
+    """Mean, and the sample standard deviation over seeds (0 of a single one)."""
+
+    mean: float
+    spread: float = 0.0
+    seeds: int = 1
+
+    @classmethod
+    def of(cls, values: list[float]) -> Figure:
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
+
+
+@dataclass
+class Row:
+    """A scheme on a data set; Detectron2's own models have a cost and no runs."""
+
+    scheme: str
+    runs: list[RunRecord] = field(default_factory=list)
+    cost: CostRecord | None = None
+
+    def figures(self) -> dict[str, Figure]:
+        """Figures by column, without those that are missing in some run."""
+        figures = {column: [metric(run.evaluations[-1], column) for run in self.runs] for column in METRICS}
+        for part, column in PART_COLUMNS.items():
+            figures[column] = [ap for run in self.runs for at, ap in self._aps(run) if at == part]
+        figures = {c: Figure.of(v) for c, v in figures.items() if v and len(v) == len(self.runs) and None not in v}
+        if self.cost:
+            step = self.cost.median("step")
+            figures["s/iter"] = Figure(step / 1000)
+            if self.scheme not in BASELINES:
+                figures["matching %"] = Figure(100 * self.cost.median("matching") / step)
+            figures["peak MiB"] = Figure(self.cost.median("peak_mib"))
+            figures["M params"] = Figure(self.cost.parameters / 1e6)
+        return figures
+
+    def ap_over_iterations(self) -> list[tuple[int, float]]:
+        """Means over seeds, of the iterations at which every run was evaluated."""
+        aps = defaultdict(list)
+        for run in self.runs:
+            for evaluation in run.evaluations:
+                ap = metric(evaluation, "AP")
+                if ap is not None:
+                    aps[evaluation["iteration"]].append(ap)
+        return [(at, statistics.fmean(values)) for at, values in sorted(aps.items()) if len(values) == len(self.runs)]
+
+    @staticmethod
+    def _aps(run: RunRecord) -> list[tuple[int, float | None]]:
+        """AP by the part of the training that it was measured after."""
+        return [(round(PARTS * e["iteration"] / run.max_iter), metric(e, "AP")) for e in run.evaluations]
+
+
+def metric(evaluation: Evaluation, column: str) -> float | None:
+    """The value of a column of `METRICS` in an evaluation."""
+    return next((evaluation[name] for name in METRICS[column] if name in evaluation), None)
+
+
+def read_rows(results: Path) -> dict[str, list[Row]]:
+    """The rows of each data set in the order of `SCHEMES`, from the records in the folder `results`.
+
+    Raises:
+        UserError: there are none, one is damaged, or those of a data set were not made in one way.
+    """
+    rows: dict[str, dict[str, Row]] = {data: {} for data in ENDINGS}
+    for path in sorted(results.glob("*.json")):
+        if path.stem.endswith("_cost"):
+            cost = read_record(path, CostRecord)
+            rows[cost.data].setdefault(cost.scheme, Row(cost.scheme)).cost = cost
+        else:
+            run = read_record(path, RunRecord)
+            scheme, data = scheme_and_data(run.config)
+            rows[data].setdefault(scheme, Row(scheme)).runs.append(run)
+    if not any(rows.values()):
+        raise UserError(f"{results}: no results; make some with the commands run and cost")
+    ordered = {data: sorted(found.values(), key=lambda row: rank(row.scheme)) for data, found in rows.items() if found}
+    for data, found in ordered.items():
+        runs, costs = [run for row in found for run in row.runs], [row.cost for row in found if row.cost]
+        _check_same(f"{results}: runs on {data}", runs, ("budget", "overrides", "device", "threads"))
+        _check_same(f"{results}: costs on {data}", costs, ("overrides", "steps", "device", "threads"))
+    return ordered
+
+
+def _check_same(what: str, records: Iterable[RunRecord | CostRecord], keys: tuple[str, ...]) -> None:
+    for key in keys:
+        values = {str(getattr(record, key)) for record in records}
+        if len(values) > 1:
+            raise UserError(f"{what} differ in {key} ({', '.join(sorted(values))}); keep one kind in a folder")

@@ -1,0 +1,112 @@
+#!/usr/bin/env python3
+"""Compare the schemes of the model zoo under one budget: train and evaluate them, measure their cost, report."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from detectron2.utils.logger import setup_logger
+
+from la_det.comparison.cost import iterations_in, measure_all
+from la_det.comparison.records import Run
+from la_det.comparison.report import write_report
+from la_det.comparison.run import Runner
+from la_det.comparison.schemes import ENDINGS, SCHEMES, config_name
+from la_det.errors import UserError, one_line_errors
+
+EXAMPLES = """
+examples:
+  all schemes:       %(prog)s run --data shapes_tiny --max-iter 1200
+  three seeds:       %(prog)s run --data shapes_tiny --max-iter 1200 --schemes poto date_f --seeds 0 1 2
+  four GPUs:         %(prog)s run --data shapes_crowd --max-iter 900 --gpus 0 1 2 3
+  cost of a step:    %(prog)s cost --data shapes_tiny --schemes fcos poto detectron2_fcos detectron2_retinanet
+  tables and plots:  %(prog)s report
+  change an option:  %(prog)s run --data shapes_tiny --max-iter 1200 --opts train.ema.enabled=True
+
+A finished run leaves one JSON file in --results, and is not done again: after a stop, give the same command.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="train and evaluate, with evaluations at every third of the training")
+    _add_selection(run)
+    budget = run.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--max-iter", type=_positive, metavar="N", help="iterations of each run")
+    budget.add_argument("--seconds", type=_positive, metavar="S", help="as many as fit, by what `cost` has measured")
+    run.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="SEED")
+    run.add_argument("--gpus", nargs="+", default=[None], metavar="GPU", help="one run at a time on each of these")
+    run.add_argument("--output", type=Path, default=Path("output/comparison"), help="of the trainings (%(default)s)")
+    run.set_defaults(command=run_schemes)
+
+    cost = commands.add_parser("cost", help="time the training steps; wants a quiet machine")
+    _add_selection(cost)
+    cost.add_argument("--rounds", type=_positive, default=5, help="over all schemes (%(default)s)")
+    cost.add_argument("--steps", type=_positive, default=20, help="of each round, whose median counts (%(default)s)")
+    cost.set_defaults(command=measure_schemes)
+
+    report = commands.add_parser("report", help="write tables and plots of the results")
+    _add_results(report)
+    report.set_defaults(command=lambda args: print(write_report(args.results)))
+    return parser
+
+
+def run_schemes(args: argparse.Namespace) -> None:
+    budget = {"max_iter": args.max_iter} if args.max_iter else {"seconds": args.seconds}
+    runs = [
+        Run(
+            config=config_name(scheme, args.data),
+            seed=seed,
+            budget=budget,
+            max_iter=args.max_iter or iterations_in(args.seconds, scheme, args.data, args.results),
+            overrides=args.opts,
+        )
+        for seed in args.seeds
+        for scheme in args.schemes
+    ]
+    failed = Runner(Path(__file__).with_name("train_net.py"), args.results, args.output).do(runs, args.gpus)
+    if failed:
+        raise UserError(f"{args.output}: {len(failed)} runs failed ({', '.join(run.name for run in failed)})")
+
+
+def measure_schemes(args: argparse.Namespace) -> None:
+    measure_all(args.schemes, args.data, args.opts, args.rounds, args.steps, args.results)
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", choices=ENDINGS, required=True, help="data set, which picks the configs")
+    parser.add_argument("--schemes", nargs="+", default=SCHEMES, metavar="SCHEME", help=f"default: {' '.join(SCHEMES)}")
+    parser.add_argument("--opts", nargs="+", default=[], metavar="key=value", help="options of the configs to change")
+    _add_results(parser)
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--results", type=Path, default=Path("docs/comparison"), metavar="DIR", help="JSON files (%(default)s)"
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return value
+
+
+def main() -> None:
+    args = build_parser().parse_args()
+    setup_logger(name="la_det")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no training is left behind
+    with one_line_errors():
+        args.command(args)
+
+
+if __name__ == "__main__":
+    main()
