@@ -128,7 +128,9 @@ class DenseInference:
             quality = predictions.maps["quality"][level].sigmoid().unsqueeze(2)
             rank = torch.where(p > self.score_threshold, p * quality, -1)
         limit = h * w * a if self.cap_topk else h * w * a * k
-        index = rank.flatten(1).topk(_at_most(self.topk, limit)).indices
+        # All pairs of the best locations are candidates; more than the final number of one level cannot matter.
+        topk = max(self.topk, self.max_detections) if self.topk_locations else self.topk
+        index = rank.flatten(1).topk(_at_most(topk, limit)).indices
         p = p.flatten(1).gather(1, index)
         cell, rest = index % (h * w), index.div(h * w, rounding_mode="floor")
         prior = predictions.priors.level_starts[level] + cell * a + rest.div(k, rounding_mode="floor")

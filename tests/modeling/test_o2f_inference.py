@@ -37,7 +37,7 @@ def expected_detections(predictions, image, rule, topk, max_detections):
 
 
 @pytest.mark.parametrize("rule", ["o2f", "condinst"])
-@pytest.mark.parametrize(("topk", "max_detections"), [(1000, 1000), (5, 5), (12, 10)])
+@pytest.mark.parametrize(("topk", "max_detections"), [(1000, 1000), (5, 5), (12, 10), (5, 40)])
 def test_rule(predictions, rule, topk, max_detections):
     name = "O2F/o2f_condinst_r50_fpn_1x_coco" if rule == "condinst" else "O2F/o2f_r50_fpn_1x_coco"
     config = model_zoo.get_config(name).model.inference
