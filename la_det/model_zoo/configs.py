@@ -13,10 +13,10 @@ def _root() -> Path:
     return _HERE if (_HERE / "projects").is_dir() else _HERE.parents[1]
 
 
-def list_configs() -> list[str]:
+def list() -> tuple[str, ...]:
     """Names of all project configs, sorted."""
     files = (_root() / "projects").glob("*/configs/*.py")
-    return sorted(f"{file.parts[-3]}/{file.stem}" for file in files)
+    return tuple(sorted(f"{file.parts[-3]}/{file.stem}" for file in files))
 
 
 def get_config_file(name: str) -> Path:
@@ -30,7 +30,7 @@ def get_config_file(name: str) -> Path:
     folder = root / "configs" / "common" if project == "common" else root / "projects" / project / "configs"
     file = folder / f"{rest}.py"
     if not file.is_file():
-        raise KeyError(f"no config {name!r}; la_det.model_zoo.list_configs() names all {len(list_configs())}")
+        raise KeyError(f"no config {name!r}; la_det.model_zoo.list() names all {len(list())}")
     return file
 
 
