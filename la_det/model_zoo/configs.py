@@ -13,9 +13,14 @@ def _root() -> Path:
     return _HERE if (_HERE / "projects").is_dir() else _HERE.parents[1]
 
 
+def project_folders() -> tuple[Path, ...]:
+    """Folders of the projects, sorted."""
+    return tuple(sorted(folder.parent for folder in (_root() / "projects").glob("*/configs")))
+
+
 def list() -> tuple[str, ...]:
     """Names of all project configs, sorted."""
-    files = (_root() / "projects").glob("*/configs/*.py")
+    files = [file for folder in project_folders() for file in (folder / "configs").glob("*.py")]
     return tuple(sorted(f"{file.parts[-3]}/{file.stem}" for file in files))
 
 
