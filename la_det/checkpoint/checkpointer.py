@@ -24,8 +24,9 @@ class Checkpointer(DetectionCheckpointer):
 
     Args:
         allow_pickle: read files that hold objects other than tensors, arrays and containers. They can run any code.
-        strict: refuse a checkpoint that does not have exactly the model's parameters. Otherwise it needs to have some
-            of them, as initial weights of a backbone do.
+        strict: refuse a checkpoint that does not have exactly the model's parameters; a model in evaluation mode can do
+            without its `training_only_keys()`. Otherwise the checkpoint needs to have some of them, as initial weights
+            of a backbone do.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Checkpointer(DetectionCheckpointer):
         try:
             return super().load(path, checkpointables)
         except (OSError, AssertionError) as error:
-            raise UserError(f"{path}: cannot get this checkpoint ({error}); check train.init_checkpoint") from error
+            raise UserError(f"{path}: cannot get this checkpoint ({error}); check its path or address") from error
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         suffix = Path(filename).suffix
@@ -102,8 +103,12 @@ class Checkpointer(DetectionCheckpointer):
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         incompatible = super()._load_model(checkpoint)
+        missing = incompatible.missing_keys
+        if not self.model.training and hasattr(self.model, "training_only_keys"):
+            unneeded = self.model.training_only_keys()
+            missing = [key for key in missing if key not in unneeded]
         wrong = {
-            "missing": incompatible.missing_keys,
+            "missing": missing,
             "unexpected": incompatible.unexpected_keys,
             "of another shape": [
                 f"{key} {list(found)} instead of {list(wanted)}" for key, found, wanted in incompatible.incorrect_shapes

@@ -33,7 +33,7 @@ def config_name(scheme: str, data: str) -> str:
         UserError: there is none.
     """
     name = f"/{scheme}{ENDINGS[data]}"
-    for config in model_zoo.list_configs():
+    for config in model_zoo.list():
         if config.endswith(name):
             return config
     raise UserError(f"{scheme}: there is no config {name[1:]}; choose from {' '.join(SCHEMES)}")

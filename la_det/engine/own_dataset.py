@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 
 from detectron2.config import LazyCall as L
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from omegaconf import DictConfig
 from tabulate import tabulate
@@ -67,17 +67,36 @@ def use_own_dataset(cfg: DictConfig, option: str) -> None:
     _log_table({"training": train, "evaluation": test})
 
 
+def class_metadata(name: str) -> Metadata:
+    """Metadata of a data set, with the names of its classes where they are to be had.
+
+    One's own data is named by its annotation file, in the configs of runs, too; that is read if it is still there.
+    """
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("thing_classes") is None and os.path.isfile(name):
+        _, _, categories = _read_annotations(name)
+        metadata.thing_classes = list(categories.values())
+        metadata.thing_dataset_id_to_contiguous_id = {number: i for i, number in enumerate(categories)}
+    return metadata
+
+
 def _read(image_root: str, json_file: str) -> CocoFiles:
     if not os.path.isdir(image_root):
         raise UserError(f"{image_root}: no such folder of images")
     if not os.path.isfile(json_file):
         raise UserError(f"{json_file}: no such annotation file")
+    num_images, num_annotations, categories = _read_annotations(json_file)
+    return CocoFiles(image_root, json_file, num_images, num_annotations, tuple(categories.values()))
+
+
+def _read_annotations(json_file: str) -> tuple[int, int, dict[int, str]]:
+    """Numbers of images and annotations of a COCO-format file, and its categories by id, in the order of the ids."""
     try:
         with open(json_file, encoding="utf-8") as file:
             content = json.load(file)
         categories = sorted(content["categories"], key=lambda category: category["id"])
-        names = tuple(category["name"] for category in categories)
-        return CocoFiles(image_root, json_file, len(content["images"]), len(content["annotations"]), names)
+        names = {category["id"]: category["name"] for category in categories}
+        return len(content["images"]), len(content["annotations"]), names
     except ValueError as error:
         raise UserError(f"{json_file}: malformed JSON ({error}); write the file again") from error
     except (KeyError, TypeError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+from collections.abc import Sequence
 
 import torch
 from detectron2.config import LazyConfig
@@ -14,21 +15,29 @@ from detectron2.utils.logger import setup_logger
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
+from la_det import model_zoo
 from la_det.engine.own_dataset import use_own_dataset
 from la_det.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 
-def load_config(path: str, overrides: list[str]) -> DictConfig:
-    """Load a LazyConfig file and apply `key=value` overrides; an unknown key is an error, `+key=value` adds one."""
-    if not os.path.isfile(path):
-        raise UserError(f"{path or '--config-file'}: no such config file")
-    cfg = LazyConfig.load(path)
+def load_config(config: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """Load a LazyConfig and apply `key=value` overrides; an unknown key is an error, `+key=value` adds one.
+
+    Args:
+        config: a file (.py or .yaml), or a name of `la_det.model_zoo.list()`.
+    """
+    if os.path.isfile(config):
+        cfg = LazyConfig.load(config)
+    elif config in model_zoo.list():
+        cfg = model_zoo.get_config(config)
+    else:
+        raise UserError(f"{config or '--config-file'}: no such config file, and no name of la_det.model_zoo.list()")
     for override in overrides:
         _check_override(cfg, override)
     try:
-        return LazyConfig.apply_overrides(cfg, overrides)
+        return LazyConfig.apply_overrides(cfg, list(overrides))
     except (OverrideParseException, KeyError) as error:
         raise UserError(f"cannot apply the overrides {' '.join(overrides)} ({str(error).splitlines()[0]})") from error
 

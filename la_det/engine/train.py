@@ -102,7 +102,7 @@ def train(cfg: DictConfig, resume: bool = False) -> Results:
 
 def evaluate_checkpoint(cfg: DictConfig, last: bool = False) -> Results:
     """Evaluate `cfg.train.init_checkpoint`, or the `last` one in the output folder, and its EMA weights if enabled."""
-    model = build_model(cfg)
+    model = build_model(cfg).eval()
     ema = build_ema(cfg, model)
     checkpointer = build_checkpointer(cfg, model, ema, strict=True)
     path = checkpointer.get_checkpoint_file() if last else cfg.train.init_checkpoint

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from detectron2.data import Metadata
 from detectron2.evaluation import COCOEvaluator as _COCOEvaluator
 from faster_coco_eval import COCO, COCOeval_faster
 
@@ -26,7 +27,9 @@ class COCOEvaluator(_COCOEvaluator):
         self._truth = COCO(self._coco_api.dataset)
 
     def _eval_predictions(self, predictions: list[dict], img_ids: list[int] | None = None) -> None:
-        detections = self._with_dataset_ids(itertools.chain.from_iterable(p["instances"] for p in predictions))
+        detections = with_dataset_ids(
+            itertools.chain.from_iterable(p["instances"] for p in predictions), self._metadata
+        )
         if self._output_dir:
             Path(self._output_dir, "coco_instances_results.json").write_text(json.dumps(detections))
         if not self._do_evaluation:
@@ -36,14 +39,6 @@ class COCOEvaluator(_COCOEvaluator):
             evaluation = self._evaluate_task(detections, task, img_ids)
             results = self._derive_coco_results(evaluation, task, self._metadata.get("thing_classes"))
             self._results[task] = results | {"AR": 100 * float(evaluation.stats[8])}
-
-    def _with_dataset_ids(self, detections: Iterable[dict]) -> list[dict]:
-        """Copies with the data set's category ids in place of the model's contiguous class indices."""
-        contiguous = self._metadata.get("thing_dataset_id_to_contiguous_id")
-        if contiguous is None:
-            return list(detections)
-        dataset_ids = {index: category for category, index in contiguous.items()}
-        return [d | {"category_id": dataset_ids[d["category_id"]]} for d in detections]
 
     def _evaluate_task(self, detections: list[dict], task: str, img_ids: list[int] | None) -> COCOeval_faster:
         # COCO's code takes a detection's size (small, medium, large) from its box if it has one.
@@ -57,3 +52,12 @@ class COCOEvaluator(_COCOEvaluator):
         evaluation.accumulate()
         evaluation.summarize()
         return evaluation
+
+
+def with_dataset_ids(detections: Iterable[dict], metadata: Metadata) -> list[dict]:
+    """Copies with the data set's category ids in place of the model's contiguous class indices."""
+    contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
+    if contiguous is None:
+        return list(detections)
+    dataset_ids = {index: category for category, index in contiguous.items()}
+    return [d | {"category_id": dataset_ids[d["category_id"]]} for d in detections]

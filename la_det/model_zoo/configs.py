@@ -13,10 +13,15 @@ def _root() -> Path:
     return _HERE if (_HERE / "projects").is_dir() else _HERE.parents[1]
 
 
-def list_configs() -> list[str]:
+def project_folders() -> tuple[Path, ...]:
+    """Folders of the projects, sorted."""
+    return tuple(sorted(folder.parent for folder in (_root() / "projects").glob("*/configs")))
+
+
+def list() -> tuple[str, ...]:
     """Names of all project configs, sorted."""
-    files = (_root() / "projects").glob("*/configs/*.py")
-    return sorted(f"{file.parts[-3]}/{file.stem}" for file in files)
+    files = [file for folder in project_folders() for file in (folder / "configs").glob("*.py")]
+    return tuple(sorted(f"{file.parts[-3]}/{file.stem}" for file in files))
 
 
 def get_config_file(name: str) -> Path:
@@ -30,7 +35,7 @@ def get_config_file(name: str) -> Path:
     folder = root / "configs" / "common" if project == "common" else root / "projects" / project / "configs"
     file = folder / f"{rest}.py"
     if not file.is_file():
-        raise KeyError(f"no config {name!r}; la_det.model_zoo.list_configs() names all {len(list_configs())}")
+        raise KeyError(f"no config {name!r}; la_det.model_zoo.list() names all {len(list())}")
     return file
 
 

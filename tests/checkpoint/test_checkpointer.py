@@ -114,6 +114,27 @@ def test_resuming_and_evaluating_need_every_parameter(change, message):
         Checkpointer(model(), ".").resume_or_load("", resume=True)
 
 
+class WithTrainingBranch(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.main, self.second = nn.Linear(2, 3), nn.Linear(2, 3)
+
+    def training_only_keys(self) -> set[str]:
+        return {"second.weight", "second.bias"}
+
+
+def test_evaluating_does_not_need_what_only_training_uses():
+    state = WithTrainingBranch().state_dict()
+    part = {key: value for key, value in state.items() if key.startswith("main.")}
+    torch.save({"model": part}, "part.pth")
+    Checkpointer(WithTrainingBranch().eval(), strict=True).load("part.pth")
+    with pytest.raises(UserError, match=r"2 missing \(first: second.weight\)"):
+        Checkpointer(WithTrainingBranch(), strict=True).load("part.pth")
+    torch.save({"model": {"main.weight": state["main.weight"]}}, "less.pth")
+    with pytest.raises(UserError, match=r"1 missing \(first: main.bias\)"):
+        Checkpointer(WithTrainingBranch().eval(), strict=True).load("less.pth")
+
+
 def test_initial_weights_have_to_give_something():
     torch.save({"model": {"x": torch.ones(1)}}, "other.pth")
     with pytest.raises(UserError, match="this checkpoint is of another model"):

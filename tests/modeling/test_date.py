@@ -68,12 +68,14 @@ def test_inference_only_weights(name, tmp_path):
     model.inference_only()
     assert sum(p.numel() for p in model.parameters()) == before - second
     assert not any("one_to_many" in key or "criteria" in key for key in model.state_dict())
+    assert not model.training_only_keys()
     torch.save({"model": model.state_dict()}, tmp_path / "inference_only.pth")
 
     stripped = instantiate(model_zoo.get_config(name).model).inference_only()
     stripped.load_state_dict(torch.load(tmp_path / "inference_only.pth")["model"])
-    whole = instantiate(model_zoo.get_config(name).model)
-    Checkpointer(whole).load(str(tmp_path / "inference_only.pth"))
+    whole = instantiate(model_zoo.get_config(name).model).eval()
+    assert whole.training_only_keys() == whole.state_dict().keys() - model.state_dict().keys()
+    Checkpointer(whole, strict=True).load(str(tmp_path / "inference_only.pth"))
     for other in (stripped, whole):
         other.inference.score_threshold = 0.0
         found = detect(other)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from la_det import model_zoo
 
 HEIGHT, WIDTH = 128, 160
-CONFIGS = model_zoo.list_configs()
+CONFIGS = model_zoo.list()
 KEYS = {"dataloader", "lr_multiplier", "model", "optimizer", "train"}
 
 

@@ -133,11 +133,21 @@ class AssignmentDetector(nn.Module):
 
         What remains gives the same detections, and its state dict fits every model of the config after this call.
         """
-        for branches in (self.head.predictors, self.head.image_branches):
-            for name in set(branches) - set(self._inference_branches):
-                del branches[name]
+        for branches, name in self._training_branches():
+            del branches[name]
         self.criteria = nn.ModuleList()
         return self.eval()
+
+    def training_only_keys(self) -> set[str]:
+        """Keys of the state dict that `inference_only` would remove."""
+        unused = [self.criteria, *(branches[name] for branches, name in self._training_branches())]
+        tensors = {id(t) for module in unused for t in module.state_dict(keep_vars=True).values()}
+        return {key for key, tensor in self.state_dict(keep_vars=True).items() if id(tensor) in tensors}
+
+    def _training_branches(self) -> list[tuple[nn.ModuleDict, str]]:
+        """The head's branches that inference does not run, each with the dict that holds it."""
+        both = (self.head.predictors, self.head.image_branches)
+        return [(branches, name) for branches in both for name in set(branches) - set(self._inference_branches)]
 
     def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
         """Normalises and pads the images."""

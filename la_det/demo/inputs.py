@@ -1,0 +1,90 @@
+"""Images and videos as one stream of frames."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from la_det.data.images import read_bgr
+from la_det.errors import UserError
+
+VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An image, or a picture of a video.
+
+    Attributes:
+        file: where it comes from.
+        image: [H, W, 3] uint8, BGR.
+        number: of a video's picture, from 0; None for an image.
+        fps: pictures per second of the video.
+    """
+
+    file: Path
+    image: np.ndarray
+    number: int | None = None
+    fps: float | None = None
+
+
+def find_files(paths: Sequence[Path]) -> list[Path]:
+    """The files among `paths` and, sorted, those in its folders and their subfolders, without hidden ones.
+
+    Raises:
+        UserError: a path does not exist, or there is no file.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path}: no such file or folder")
+        files += _files_of(path) if path.is_dir() else [path]
+    if not files:
+        raise UserError(f"{', '.join(map(str, paths))}: no file in there")
+    return list(dict.fromkeys(files))
+
+
+def _files_of(folder: Path) -> list[Path]:
+    found = []
+    for root, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(root, name) for name in files if not name.startswith(".")]
+    return sorted(found)
+
+
+def read_frames(file: Path) -> Iterator[Frame]:
+    """The frames of an image (one) or a video.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    if file.suffix.lower() in VIDEO_SUFFIXES:
+        return _read_video(file)
+    return iter([Frame(file, read_bgr(file))])
+
+
+def _read_video(file: Path) -> Iterator[Frame]:
+    video = cv2.VideoCapture(str(file))
+    try:
+        fps = video.get(cv2.CAP_PROP_FPS) or 25.0  # some files do not say
+        number = 0
+        while (picture := video.read())[0]:
+            yield Frame(file, picture[1], number, fps)
+            number += 1
+    finally:
+        video.release()
+    if number == 0:
+        raise UserError(f"{file}: cannot read this video; replace or remove it")
+
+
+def batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
+    """Lists of `size` frames; the last may be shorter."""
+    frames = iter(frames)
+    while batch := list(islice(frames, size)):
+        yield batch

@@ -1,0 +1,73 @@
+"""Detections of a trained model in images that are no data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.config import instantiate
+from detectron2.data import Metadata
+from detectron2.data import transforms as T
+from detectron2.structures import Instances
+from omegaconf import DictConfig
+
+from la_det.config import class_node
+from la_det.data.images import read_bgr
+from la_det.data.records import check_num_classes
+from la_det.engine.own_dataset import class_metadata
+from la_det.engine.setup import load_config
+from la_det.engine.train import build_checkpointer, build_model
+
+
+class Predictor:
+    """A config's model with trained weights, applied to images as the config's evaluation would be.
+
+    Works with every LazyConfig whose model takes and returns what Detectron2's detectors do.
+
+    Args:
+        config: a name of `la_det.model_zoo.list()`, a LazyConfig file, or a config.
+        weights: file or address of a checkpoint.
+
+    Attributes:
+        metadata: of the config's test data set; names the classes.
+        model: in evaluation mode, on the device that `config.train.device` says.
+
+    Raises:
+        UserError: there is no such config, or the checkpoint cannot be read or is of another model.
+    """
+
+    def __init__(self, config: str | Path | DictConfig, weights: str | Path) -> None:
+        cfg = config if isinstance(config, DictConfig) else load_config(str(config))
+        test = cfg.dataloader.test
+        self.metadata: Metadata = class_metadata(test.dataset.names)
+        check_num_classes(test.dataset.names, class_node(cfg.model).num_classes)
+        self.model = build_model(cfg).eval()
+        build_checkpointer(cfg, self.model, None, strict=True).load(str(weights))
+        self._augmentations = T.AugmentationList(instantiate(test.mapper.augmentations))
+        self._image_format = test.mapper.image_format
+
+    @torch.no_grad()
+    def __call__(self, images: Sequence[np.ndarray | str | Path]) -> list[Instances]:
+        """Detections of each image, on the CPU, with boxes in pixels of the given image.
+
+        The images are one batch, padded to one size. Norms that average over an image see the padding, so that scores
+        change a little with what else is in a batch.
+
+        Args:
+            images: arrays [H, W, 3] uint8 in BGR, OpenCV's order, or files.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        inputs = [self._input(image if isinstance(image, np.ndarray) else read_bgr(image)) for image in images]
+        return [output["instances"].to("cpu") for output in self.model(inputs)] if inputs else []
+
+    def _input(self, image: np.ndarray) -> dict:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"an image is [H, W, 3] of uint8, not {list(image.shape)} of {image.dtype}")
+        augmented = T.AugInput(image if self._image_format == "BGR" else image[:, :, ::-1])
+        self._augmentations(augmented)
+        tensor = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        return {"image": tensor, "height": image.shape[0], "width": image.shape[1]}

@@ -1,0 +1,27 @@
+import pytest
+import torch
+
+from la_det import model_zoo
+from la_det.errors import UserError
+
+NAME = "POTO/poto_r18_fpn_shapes_tiny"
+
+
+def test_model_in_evaluation_mode_with_its_weights(tmp_path):
+    trained = model_zoo.get(NAME)
+    assert not trained.training
+    torch.save({"model": trained.state_dict()}, tmp_path / "weights.pth")
+    model = model_zoo.get(NAME, checkpoint=str(tmp_path / "weights.pth"))
+    assert not model.training
+    assert all(torch.equal(a, b) for a, b in zip(trained.parameters(), model.parameters(), strict=True))
+
+
+def test_unknown_name():
+    with pytest.raises(KeyError, match=r"no config 'POTO/nothing'; la_det.model_zoo.list\(\) names all"):
+        model_zoo.get("POTO/nothing")
+
+
+def test_weights_of_another_model(tmp_path):
+    torch.save({"model": model_zoo.get("POTO/poto_3dmf_r18_fpn_shapes_tiny").state_dict()}, tmp_path / "weights.pth")
+    with pytest.raises(UserError, match="this checkpoint is of another model"):
+        model_zoo.get(NAME, checkpoint=str(tmp_path / "weights.pth"))

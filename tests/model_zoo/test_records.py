@@ -1,0 +1,98 @@
+import pytest
+import yaml
+
+from la_det import model_zoo
+from la_det.model_zoo import records
+from la_det.model_zoo.configs import project_folders
+from la_det.model_zoo.records import get_records, get_tables
+
+BACKBONES = {
+    "r18": "half-width R-18",
+    "r50": "R-50",
+    "r101": "R-101",
+    "x101_32x8d": "X-101-32x8d",
+    "x101_64x4d": "X-101-64x4d",
+    "swin_t": "Swin-T",
+}
+RECORDS = get_records()
+
+
+def test_every_config_has_a_record_and_every_record_a_config():
+    assert sorted(RECORDS) == sorted(model_zoo.list())
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_record_is_complete(name):
+    record = RECORDS[name]
+    assert record.attributes["schedule"]
+    parts = name.partition("_fpn_")[0]
+    assert [full for short, full in BACKBONES.items() if parts.endswith(f"_{short}")] == [record.attributes["backbone"]]
+    assert record.source or not record.published
+    assert all(0 < value < 100 for value in (*record.published.values(), *record.measured.values()))
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_attributes_say_what_the_name_says(name):
+    attributes = RECORDS[name].attributes
+    assert bool(attributes.get("DCNv2")) == ("dcnv2" in name)
+    if "MS" in attributes:
+        assert "_ms_" in name
+
+
+@pytest.mark.parametrize("folder", project_folders(), ids=lambda folder: folder.name)
+def test_tables_show_every_figure(folder):
+    """Each project's own records, each once; a column that no record fills would be a misspelt one."""
+    project = folder.name
+    tables = get_tables(project)
+    own = [record for table in tables.values() for record in table.records if record.name.startswith(f"{project}/")]
+    assert sorted(record.name for record in own) == [name for name in sorted(RECORDS) if name.startswith(f"{project}/")]
+    for table in tables.values():
+        shown = set(table.columns)
+        assert {column for column in shown if " " not in column} <= records.ATTRIBUTES
+        for column in (c for c in shown if c.startswith("published ")):
+            assert any(column.removeprefix("published ") in record.published for record in table.records)
+    shown = {
+        (r.name, column)
+        for p in project_folders()
+        for t in get_tables(p.name).values()
+        for r in t.records
+        for column in t.columns
+    }
+    for record in own:
+        for metric in record.published:
+            assert (record.name, f"published {metric}") in shown
+        for metric in record.measured:
+            assert (record.name, f"measured {metric}") in shown
+
+
+def test_misspelt_key_is_named(tmp_path, monkeypatch):
+    content = {"coco": {"columns": [], "records": {"a_r50_fpn_1x_coco": {"publisht": {"AP": 1.0}}}}}
+    (tmp_path / "zoo.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.setattr(records, "project_folders", lambda: (tmp_path,))
+    for cached in (records._projects, records.get_records):
+        monkeypatch.setattr(records, cached.__name__, cached.__wrapped__)
+    with pytest.raises(ValueError, match="a_r50_fpn_1x_coco: zoo.yaml has a key that no record has .*publisht"):
+        records.get_records()
+
+
+class TestCommand:
+    RECORD = RECORDS["POTO/poto_r18_fpn_shapes_tiny"]
+
+    @pytest.mark.parametrize(
+        ("metric", "options"),
+        [
+            ("AP", "train.output_dir=output/POTO/poto_r18_fpn_shapes_tiny"),
+            ("AP after a third", "train.eval_period=900"),
+            ("AP with NMS", "model.inference.nms_threshold=0.6"),
+            ("mask AP without NMS", "model.inference.nms_threshold=null"),
+        ],
+    )
+    def test_options(self, metric, options):
+        command = self.RECORD.command(metric)
+        assert command.startswith("tools/train_net.py --config-file POTO/poto_r18_fpn_shapes_tiny ")
+        assert command.endswith(options)
+
+    def test_what_is_evaluated_is_what_is_trained(self):
+        (output,) = [part for part in self.RECORD.command("AP").split() if part.startswith("train.output_dir=")]
+        weights = f"train.init_checkpoint={output.removeprefix('train.output_dir=')}/model_final.pth"
+        assert weights in self.RECORD.command("AP with NMS").split()

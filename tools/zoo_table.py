@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Write the tables of the projects' READMEs and the commands of docs/reproduce.md from the records in zoo.yaml.
+
+What lies between `<!-- zoo: SECTION -->` and `<!-- end -->` is replaced; all else stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from la_det.errors import UserError, one_line_errors
+from la_det.model_zoo.records import Record, Table, get_records, get_tables
+
+ROOT = Path(__file__).resolve().parents[1]
+PLACE = re.compile(r"(<!-- zoo: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+EXAMPLES = """
+examples:
+  after a change of projects/POTO/zoo.yaml: %(prog)s
+  is everything current?                    %(prog)s --check
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file is not current")
+    args = parser.parse_args()
+    stale = {file: text for file, text in generated(ROOT).items() if file.read_text() != text}
+    for file, text in stale.items():
+        print(f"{file.relative_to(ROOT)}: {'not current; run tools/zoo_table.py' if args.check else 'written'}")
+        if not args.check:
+            file.write_text(text)
+    return 1 if args.check and stale else 0
+
+
+def generated(root: Path) -> dict[Path, str]:
+    """What each file with generated parts should contain.
+
+    Raises:
+        UserError: a file's sections are not those of its records.
+    """
+    texts = {}
+    for readme in sorted((root / "projects").glob("*/README.md")):
+        tables = get_tables(readme.parent.name)
+        texts[readme] = fill(readme, {section: readme_table(table, readme) for section, table in tables.items()})
+    reproduce = root / "docs" / "reproduce.md"
+    records = get_records().values()
+    texts[reproduce] = fill(
+        reproduce, {"published": published_results(records), "measured": measuring_commands(records)}
+    )
+    return texts
+
+
+def fill(file: Path, sections: dict[str, str]) -> str:
+    """The file's text with every section in its place."""
+    text = file.read_text()
+    places = [place[1] for place in PLACE.findall(text)]
+    if sorted(places) != sorted(sections):
+        raise UserError(f"{file}: it has places for {places}, the records have {list(sections)}; add or remove places")
+    return PLACE.sub(lambda place: f"{place[1]}{sections[place[2]]}\n{place[3]}", text)
+
+
+def readme_table(table: Table, readme: Path) -> str:
+    """A row per record, with its config's name linked as seen from `readme`."""
+    header = ["config", *map(column_header, table.columns)]
+    return markdown(
+        header,
+        [[link(record, readme), *(cell(record, column) for column in table.columns)] for record in table.records],
+    )
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = [f"|{'|'.join(f' {cell} ' if cell else ' ' for cell in row)}|" for row in (header, *rows)]
+    return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:]])
+
+
+def column_header(column: str) -> str:
+    kind, _, metric = column.partition(" ")
+    return {"published": f"{metric}, published", "measured": f"{metric}, measured here"}.get(kind, column)
+
+
+def cell(record: Record, column: str) -> str:
+    kind, _, metric = column.partition(" ")
+    if kind == "published":
+        return f"{record.published[metric]:.1f}" if metric in record.published else "none"
+    if kind == "measured":
+        return f"{record.measured[metric]:.1f}" if metric in record.measured else "not measured"
+    value = record.attributes.get(column, "")
+    return "yes" if value is True else str(value)
+
+
+def link(record: Record, readme: Path) -> str:
+    project, _, config = record.name.partition("/")
+    own = project == readme.parent.name
+    target = f"configs/{config}.py" if own else f"../{project}/configs/{config}.py"
+    return f"[{config if own else record.name}]({target})" + (f", {record.note}" if record.note else "")
+
+
+def published_results(records: Iterable[Record]) -> str:
+    """What evaluations should give, and whose weights give it."""
+    rows = [
+        [
+            record.name,
+            ", ".join(f"{metric} {value:.1f}" for metric, value in record.published.items()),
+            record.source if record.convertible else "none that can be converted",
+        ]
+        for record in records
+        if record.published
+    ]
+    return markdown(["CONFIG", "published", "weights"], rows)
+
+
+def measuring_commands(records: Iterable[Record]) -> str:
+    """Every command that measured something, for any config, and the metrics that it gives."""
+    metrics: dict[str, list[str]] = {}
+    for record in records:
+        for metric in ("AP", *record.measured):  # the others start from what the first trains
+            command = record.command(metric).replace(record.name, "$CONFIG")
+            metrics.setdefault(command, []).append(metric)
+    lines = [f"# {', '.join(dict.fromkeys(names))}\n{command}" for command, names in metrics.items()]
+    return "\n".join(["```", *lines, "```"])
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        sys.exit(main())
