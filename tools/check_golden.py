@@ -62,7 +62,7 @@ def worst_of_each_kind(comparisons: tuple[Comparison, ...]) -> list[Comparison]:
     """Of keys that differ only in their numbers (levels, images), the one furthest beyond its tolerance."""
     worst: dict[str, Comparison] = {}
     for c in comparisons:
-        kind = re.sub(r"_(l?)\d+", r"_\1*", c.key)
+        kind = re.sub(r"(^|_)(l?)\d+", r"\1\2*", c.key)
         if kind not in worst or _badness(c) > _badness(worst[kind]):
             worst[kind] = c
     return list(worst.values())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from detectron2.utils import comm
 from safetensors.torch import load_file
 
 from la_det.checkpoint.initial_weights import initial_weights
-from la_det.checkpoint.safe_pickle import check_pickle
+from la_det.checkpoint.safe_pickle import check_pickle, load_torch_file
 from la_det.errors import UserError
 
 
@@ -87,19 +86,8 @@ class Checkpointer(DetectionCheckpointer):
             return super()._load_file(filename)
         if suffix == ".safetensors":
             return {"model": load_file(filename)}
-        loaded = self._load_torch_file(filename)
+        loaded = load_torch_file(filename, self.allow_pickle)
         return loaded if "model" in loaded else {"model": loaded}
-
-    def _load_torch_file(self, filename: str) -> dict[str, Any]:
-        try:
-            return torch.load(filename, map_location="cpu", weights_only=not self.allow_pickle)
-        except pickle.UnpicklingError as error:
-            raise UserError(
-                f"{filename}: it holds more than tensors or is damaged; "
-                "if you trust its author, train.allow_pickle=True reads it and runs whatever code it holds"
-            ) from error
-        except (RuntimeError, EOFError) as error:
-            raise UserError(f"{filename}: damaged, or no PyTorch checkpoint; get the file again") from error
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         incompatible = super()._load_model(checkpoint)

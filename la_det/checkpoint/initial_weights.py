@@ -70,13 +70,14 @@ def torchvision_weights(path: str) -> dict[str, Tensor]:
 def convert_torchvision_resnet(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename a torchvision ResNet's parameters to Detectron2's, without the ImageNet classifier and batch counters."""
     return {
-        _rename(key): value
+        detectron2_name(key): value
         for key, value in state_dict.items()
         if not key.startswith("fc.") and not key.endswith("num_batches_tracked")
     }
 
 
-def _rename(key: str) -> str:
+def detectron2_name(key: str) -> str:
+    """Detectron2's name of a parameter of a torchvision ResNet."""
     for pattern, replacement in _RENAMES:
         key = re.sub(pattern, replacement, key)
     return key

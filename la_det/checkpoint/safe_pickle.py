@@ -1,12 +1,18 @@
-"""Tells whether a pickle file holds plain containers and NumPy arrays only, without running code from it."""
+"""Reading checkpoint files without running code from them: only tensors, NumPy arrays and plain containers."""
 
 from __future__ import annotations
 
 import pickle
+import struct
 from typing import Any
+
+import torch
 
 from la_det.errors import UserError
 
+# What unpicklers raise, beside UnpicklingError, where a file was cut or is none.
+DAMAGES = (AttributeError, EOFError, IndexError, KeyError, RuntimeError, TypeError, ValueError, struct.error)
+FLAG = "train.allow_pickle=True"
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")  # before and since NumPy 2
 HARMLESS = frozenset(
     {("numpy", "ndarray"), ("numpy", "dtype"), ("collections", "OrderedDict"), ("_codecs", "encode")}
@@ -14,15 +20,36 @@ HARMLESS = frozenset(
 )
 
 
-def check_pickle(path: str) -> None:
-    """Raise `UserError` if the pickle at `path` names anything but arrays and containers, or is no pickle."""
+def load_torch_file(path: str, allow_pickle: bool, flag: str = FLAG) -> Any:
+    """What `torch.save` wrote, on the CPU.
+
+    Args:
+        allow_pickle: also read objects other than tensors and containers. They can run any code.
+        flag: how the user says so, for the error message.
+
+    Raises:
+        UserError: it holds other objects that `allow_pickle` does not allow, or is damaged.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=not allow_pickle)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path}: it holds more than tensors or is damaged; "
+            f"if you trust its author, {flag} reads it and runs whatever code it holds"
+        ) from error
+    except DAMAGES as error:
+        raise UserError(f"{path}: damaged, or no PyTorch checkpoint; get the file again") from error
+
+
+def check_pickle(path: str, flag: str = FLAG) -> None:
+    """Raise `UserError`, which names `flag`, if the pickle names anything but arrays and containers, or is none."""
     with open(path, "rb") as file:
         try:
             _ArrayUnpickler(file, encoding="latin1").load()
-        except (pickle.UnpicklingError, EOFError, ValueError, AttributeError, IndexError, KeyError) as error:
+        except (pickle.UnpicklingError, *DAMAGES) as error:
             raise UserError(
                 f"{path}: not read as a checkpoint ({error}); "
-                "if you trust its author, train.allow_pickle=True reads it and runs whatever code it holds"
+                f"if you trust its author, {flag} reads it and runs whatever code it holds"
             ) from error
 
 

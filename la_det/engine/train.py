@@ -22,6 +22,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from la_det.checkpoint import Checkpointer
+from la_det.checkpoint.recipe import apply_recipe
 from la_det.config import class_node
 from la_det.data.records import check_num_classes
 from la_det.engine.hooks import CheckpointHook
@@ -102,6 +103,8 @@ def train(cfg: DictConfig, resume: bool = False) -> Results:
 
 def evaluate_checkpoint(cfg: DictConfig, last: bool = False) -> Results:
     """Evaluate `cfg.train.init_checkpoint`, or the `last` one in the output folder, and its EMA weights if enabled."""
+    if not last:
+        apply_recipe(cfg, cfg.train.init_checkpoint)
     model = build_model(cfg).eval()
     ema = build_ema(cfg, model)
     checkpointer = build_checkpointer(cfg, model, ema, strict=True)

@@ -11,6 +11,7 @@ from la_det.testing.golden_crowdhuman import GoldenCase
 
 # Parent folder of a golden file -> module whose `check(golden)` knows its files.
 METHODS = {
+    "checkpoints": "golden_checkpoints",
     "crowdhuman": "golden_crowdhuman",
     "date": "golden_date",
     "dw": "golden_dw",

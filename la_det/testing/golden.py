@@ -166,7 +166,7 @@ def compare_detections(
     order = torch.arange(len(scores))
     expected_boxes, expected_scores, expected_classes = (golden.tensor(key) for key in keys)
     if boxes.shape == expected_boxes.shape and len(scores):
-        order = _pair_up(expected_boxes, expected_scores, expected_classes, boxes, scores, classes, score_atol)
+        order = pair_up(expected_boxes, expected_scores, expected_classes, boxes, scores, classes, score_atol)
         boxes, scores, classes = boxes[order], scores[order], classes[order]
     golden.close(keys[0], boxes, atol=box_atol)
     golden.close(keys[1], scores, atol=score_atol)
@@ -174,7 +174,7 @@ def compare_detections(
     return order
 
 
-def _pair_up(e_boxes, e_scores, e_classes, boxes, scores, classes, score_atol: float) -> Tensor:
+def pair_up(e_boxes, e_scores, e_classes, boxes, scores, classes, score_atol: float) -> Tensor:
     """For each expected detection the actual one of its class and score with the nearest box, without repeats."""
     from scipy.optimize import linear_sum_assignment
 

@@ -7,10 +7,15 @@ import pytest
 from la_det.testing.check import METHODS, check_file, find_files
 
 DATA = Path(__file__).parents[1] / "data"
-FILES = find_files([DATA / method for method in METHODS])
+QUICK = DATA / "checkpoints" / "poto_crowdhuman.npz"  # of the whole models, which take seconds each
 
 
-@pytest.mark.parametrize("path", FILES, ids=[str(file.relative_to(DATA)) for file in FILES])
+def parameter(path: Path):
+    whole_model = path.parent == QUICK.parent and path != QUICK
+    return pytest.param(path, id=str(path.relative_to(DATA)), marks=[pytest.mark.slow] if whole_model else [])
+
+
+@pytest.mark.parametrize("path", [parameter(path) for path in find_files([DATA / name for name in METHODS])])
 def test_golden_file(path: Path) -> None:
     report = check_file(path)
     assert report.error is None

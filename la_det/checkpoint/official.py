@@ -1,0 +1,68 @@
+"""Reading the files that official repositories published."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from la_det.checkpoint.safe_pickle import check_pickle, load_torch_file
+from la_det.errors import UserError
+
+FLAG = "--allow-pickle"
+
+
+def read_official(path: str, allow_pickle: bool = False) -> dict[str, Tensor]:
+    """The state dict in a published file, without the wrappers of files and of parallel training.
+
+    Args:
+        path: of a .pth, .pkl or .safetensors file whose top level, or whose entry "model" or "state_dict", has the
+            tensors.
+        allow_pickle: read objects other than tensors, arrays and containers. They can run any code.
+
+    Raises:
+        UserError: the file cannot be read, needs `allow_pickle`, or holds no state dict.
+    """
+    try:
+        loaded = _load(path, allow_pickle)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
+    if isinstance(loaded, Mapping):
+        loaded = next((loaded[key] for key in ("model", "state_dict") if key in loaded), loaded)
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise UserError(f"{path}: it holds no state dict; give the file as it was published")
+    state = {str(key): torch.as_tensor(x) if isinstance(x, np.ndarray) else x for key, x in loaded.items()}
+    others = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    if others:
+        raise UserError(f"{path}: it holds no state dict: {some(others)} are no tensors")
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return state
+
+
+def _load(path: str, allow_pickle: bool) -> Any:
+    suffix = Path(path).suffix
+    if suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise UserError(f"{path}: damaged, or no safetensors file; get the file again") from error
+    if suffix == ".pkl":
+        if not allow_pickle:
+            check_pickle(path, FLAG)
+        with open(path, "rb") as file:
+            return pickle.load(file, encoding="latin1")
+    return load_torch_file(path, allow_pickle, FLAG)
+
+
+def some(keys: Iterable[str], shown: int = 5) -> str:
+    """A few of the keys, for an error message."""
+    keys = list(keys)
+    return ", ".join(keys[:shown]) + (f" and {len(keys) - shown} more" if len(keys) > shown else "")

@@ -1,0 +1,193 @@
+"""The published checkpoints of the official repositories: what their parameters are called here.
+
+A repository's names are those of the framework it was written in (backbone, pyramid, towers) and of its own head. Rules
+are applied to a key one after the other, each at its beginning. `head.scales[2]` is element 2 of the vector
+`head.scales`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+
+from torch import Tensor
+
+from la_det.checkpoint.initial_weights import detectron2_name
+
+Rule = tuple[str, "str | Callable[[re.Match], str]"]
+BRANCH = "head.predictors.main."
+
+
+@dataclass(frozen=True)
+class Repository:
+    """One repository's checkpoints.
+
+    Attributes:
+        name: on GitHub.
+        configs: patterns of the configs' names in the zoo.
+        head: what its head's keys begin with.
+        rules: (regular expression, replacement) from its keys to ours.
+        constants: (regular expression, value of a match) of keys that hold what la_det computes itself.
+        values: (end of our key, change of the value) where the same parameter is counted differently.
+        box_offset: 1 if its networks count boxes pixel-inclusively, see `Priors`.
+    """
+
+    name: str
+    configs: tuple[str, ...]
+    head: str
+    rules: tuple[Rule, ...]
+    constants: tuple[tuple[str, Callable[[re.Match], object]], ...] = ()
+    values: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = ()
+    box_offset: int = 0
+
+    def rename(self, key: str) -> str:
+        """Our name of a parameter; a name that no rule knows stays."""
+        for pattern, replacement in self.rules:
+            key = re.sub(f"^{pattern}", replacement, key)
+        return key
+
+    def has(self, config: str) -> bool:
+        """Whether the config is of a model that the repository published."""
+        return any(fnmatch(config, pattern) for pattern in self.configs) and "_shapes_" not in config
+
+
+def numbered(name: str, add: int) -> Callable[[re.Match], str]:
+    """Replacement of layers that are counted from another number: `name` and the match's number + `add`."""
+    return lambda match: f"{name}{int(match[1]) + add}"
+
+
+def tower(name: str) -> Callable[[re.Match], str]:
+    """Replacement of MMDetection's `<block>.conv` and `<block>.gn`, or 0 and 1; here a block's ReLU is counted, too."""
+    return lambda match: f"{name}.{3 * int(match[1]) + (match[2] in ('gn', '1'))}"
+
+
+# cvpods: its backbone and pyramid have Detectron2's names
+CVPODS: tuple[Rule, ...] = (
+    (r"head\.cls_subnet", "head.cls_tower"),
+    (r"head\.bbox_subnet", "head.box_tower"),
+    (r"head\.scales\.(\d)\.scale$", r"head.scales[\1]"),
+    (r"head\.cls_score", BRANCH + "logits"),
+    (r"head\.bbox_pred", BRANCH + "boxes"),
+)
+DEFCN = Repository(
+    "Megvii-BaseDetection/DeFCN",
+    configs=("POTO/*", "FCOS/*", "ATSS/*_crowdhuman"),
+    head="head.",
+    rules=(
+        *CVPODS,
+        (r"head\.centerness", BRANCH + "quality"),
+        (r"head\.max3d", BRANCH + "max_filtering"),
+        (r"head\.filter", BRANCH + "filter"),
+    ),
+    # The square anchors of the Anchor variant, of 4 strides, around the location.
+    constants=((r"anchor_generator\.cell_anchors\.(\d)$", lambda match: _square(0, 2 * 8 * 2 ** int(match[1]))),),
+)
+LLA = Repository(
+    "Megvii-BaseDetection/LLA",
+    configs=("LLA/lla_r50_*",),
+    head="head.",
+    rules=(*CVPODS, (r"head\.ious_pred", BRANCH + "quality")),
+)
+LLA_BASELINES = replace(DEFCN, name=LLA.name, configs=("LLA/lla_fcos_*", "LLA/lla_atss_*"))
+
+# maskrcnn-benchmark
+ATSS = Repository(
+    "sfzhang15/ATSS",
+    configs=("ATSS/*_coco",),
+    head="rpn.head.",
+    rules=(
+        (r"backbone\.body\.(?:stem\.)?(.*)", lambda match: f"backbone.bottom_up.{detectron2_name(match[1])}"),
+        (r"(backbone\.bottom_up\..*)\.conv2\.conv\.", r"\1.conv2."),  # deformable
+        (r"backbone\.fpn\.fpn_inner(\d)", numbered("backbone.fpn_lateral", 1)),
+        (r"backbone\.fpn\.fpn_layer(\d)", numbered("backbone.fpn_output", 1)),
+        (r"backbone\.fpn\.top_blocks", "backbone.top_block"),
+        (r"rpn\.head\.cls_tower", "head.cls_tower"),
+        (r"rpn\.head\.bbox_tower", "head.box_tower"),
+        (r"(head\..*_tower\.\d+)\.conv\.", r"\1."),  # deformable
+        (r"rpn\.head\.scales\.(\d)\.scale$", r"head.scales[\1]"),
+        (r"rpn\.head\.cls_logits", BRANCH + "logits"),
+        (r"rpn\.head\.bbox_pred", BRANCH + "boxes"),
+        (r"rpn\.head\.centerness", BRANCH + "quality"),
+    ),
+    # The anchor at the first cell, pixel-inclusive: its last pixel is part of it.
+    constants=(
+        (
+            r"rpn\.anchor_generator\.cell_anchors\.(\d)$",
+            lambda match: _square(4 * 2 ** int(match[1]), 4 * 8 * 2 ** int(match[1]) - 0.5),
+        ),
+    ),
+    # Its frozen norms have no eps; Detectron2's add 1e-5 to the variance.
+    values=((".running_var", lambda variance: variance - 1e-5),),
+    box_offset=1,
+)
+DYNAMIC_ATSS = replace(ATSS, name="ZTX-100/DLA-Combined-IoUs", configs=("DynamicATSS/*_coco",))
+
+# MMDetection
+MMDETECTION: tuple[Rule, ...] = (
+    # Deformable: conv2_offset in files of old versions, conv2.conv_offset in others.
+    (r"(.*?\bconv\d?)(?:\.conv)?_offset\.", r"\1.offset."),
+    (r"backbone\.(.*)", lambda match: f"backbone.bottom_up.{detectron2_name(match[1])}"),
+    (r"neck\.lateral_convs\.(\d)\.conv", numbered("backbone.fpn_lateral", 3)),
+    (r"neck\.fpn_convs\.([012])\.conv", numbered("backbone.fpn_output", 3)),
+    (r"neck\.fpn_convs\.([34])\.conv", numbered("backbone.top_block.p", 3)),
+    (r"bbox_head\.cls_convs\.(\d)\.(conv|gn)", tower("head.cls_tower")),
+    (r"bbox_head\.reg_convs\.(\d)\.(conv|gn)", tower("head.box_tower")),
+    (r"bbox_head\.scales\.(\d)\.scale$", r"head.scales[\1]"),
+)
+DATE = Repository(
+    "YiqunChen1999/date",
+    configs=("DATE/date_f_*", "DATE/date_r_*"),
+    head="bbox_head.",
+    rules=(
+        *MMDETECTION,
+        (r"bbox_head\.predictors\.0\.", "head.predictors.one_to_one."),
+        (r"bbox_head\.predictors\.1\.", "head.predictors.one_to_many."),
+        (r"(head\.predictors\.\w+)\.conv_cls", r"\1.logits"),
+        (r"(head\.predictors\.\w+)\.conv_reg", r"\1.boxes"),
+        (r"(head\.predictors\.\w+)\.conv_ctr", r"\1.quality"),
+        (r"(head\.predictors\.\w+)\.max3d", r"\1.max_filtering"),
+    ),
+)
+DW = Repository(
+    "strongwolf/DW",
+    configs=("DW/*",),
+    head="bbox_head.",
+    rules=(
+        *MMDETECTION,
+        (r"bbox_head\.conv_cls", BRANCH + "logits"),
+        (r"bbox_head\.conv_reg", BRANCH + "boxes"),
+        (r"bbox_head\.conv_centerness", BRANCH + "quality"),
+        (r"bbox_head\.reg_offset", BRANCH + "refinement.offset"),
+    ),
+    constants=(
+        (r"bbox_head\.center_prior\.mean$", lambda match: 0.0),
+        (r"bbox_head\.center_prior\.sigma$", lambda match: 1.11),
+    ),
+)
+O2F = Repository(
+    "strongwolf/o2f",
+    configs=("O2F/o2f_r*", "O2F/o2f_condinst_*"),
+    head="bbox_head.",
+    rules=(
+        *MMDETECTION,
+        (r"bbox_head\.conv_cls", BRANCH + "logits"),
+        (r"bbox_head\.conv_reg", BRANCH + "boxes"),
+        (r"bbox_head\.conv_(centerness|quality)", BRANCH + "quality"),
+        (r"bbox_head\.centerness_convs\.(\d)\.(conv|gn)", tower(BRANCH + "quality_tower")),
+        (r"bbox_head\.controller", BRANCH + "controller"),
+        (r"bbox_head\.refine", "head.image_branches.mask_features.refine"),
+        (r"bbox_head\.mask_tower\.4\.", "head.image_branches.mask_features.tower.12."),
+        (r"bbox_head\.mask_tower\.(\d)\.([01])", tower("head.image_branches.mask_features.tower")),
+        (r"bbox_head\.seg_head", "head.image_branches.semantic"),
+        (r"bbox_head\.seg_out", "head.image_branches.semantic.6"),
+    ),
+    constants=((r"bbox_head\.sizes_of_interest$", lambda match: [64, 128, 256, 512, 1024]),),
+)
+
+REPOSITORIES = (DEFCN, LLA, LLA_BASELINES, ATSS, DYNAMIC_ATSS, DATE, DW, O2F)
+
+
+def _square(center: float, half_side: float) -> list[list[float]]:
+    return [[center - half_side] * 2 + [center + half_side] * 2]

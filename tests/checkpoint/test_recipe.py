@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from la_det import model_zoo
+from la_det.checkpoint.recipe import apply_recipe, network_facts, read_recipe, write_weights
+from la_det.errors import UserError
+
+ATSS = "ATSS/atss_r18_fpn_shapes_tiny"
+WEIGHTS = {"a": torch.arange(6.0).view(2, 3).T}
+BOX_OFFSET = "model.head.predictors.main.priors.box_offset"
+
+
+@pytest.fixture(params=[".pth", ".safetensors"])
+def path(request, tmp_path) -> Path:
+    return tmp_path / f"a{request.param}"
+
+
+def recipe(**facts) -> dict:
+    cfg = model_zoo.get_config(ATSS)
+    return {
+        "config": ATSS,
+        "repository": "x/y",
+        "overrides": {BOX_OFFSET: 1},
+        "network": network_facts(cfg.model) | {"box_offset": 1} | facts,
+    }
+
+
+def test_round_trip(path):
+    write_weights(path, WEIGHTS, recipe())
+    assert read_recipe(str(path)) == recipe()
+
+
+def test_the_config_gets_what_the_weights_need(path):
+    write_weights(path, WEIGHTS, recipe())
+    cfg = model_zoo.get_config(ATSS)
+    assert cfg.model.head.predictors.main.priors.box_offset == 0
+    apply_recipe(cfg, str(path))
+    assert cfg.model.head.predictors.main.priors.box_offset == 1
+
+
+def test_another_input_is_an_error(path):
+    write_weights(path, WEIGHTS, recipe(input_format="BGR", p6_from="res5"))
+    with pytest.raises(UserError, match=f"it is for {ATSS}; .* input_format RGB instead of BGR, p6_from p5 instead of"):
+        apply_recipe(model_zoo.get_config(ATSS), str(path))
+
+
+def test_other_files_change_nothing(tmp_path):
+    torch.save({"model": WEIGHTS}, tmp_path / "plain.pth")
+    torch.save(WEIGHTS["a"], tmp_path / "tensor.pth")
+    save_file({"a": torch.ones(1)}, tmp_path / "plain.safetensors")
+    for name in ("damaged.pth", "damaged.safetensors"):
+        (tmp_path / name).write_text("no checkpoint")
+    before = model_zoo.get_config(ATSS)
+    for name in [path.name for path in tmp_path.iterdir()] + ["missing.pth", ""]:
+        cfg = model_zoo.get_config(ATSS)
+        apply_recipe(cfg, str(tmp_path / name))
+        assert cfg == before

@@ -1,0 +1,184 @@
+"""The command, as a user runs it: results that load, and errors of one line."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import instantiate
+
+from convert_checkpoint import main
+from la_det import model_zoo
+from la_det.checkpoint import Checkpointer
+from la_det.checkpoint.recipe import apply_recipe, read_recipe
+from la_det.engine.launch import launch
+from la_det.engine.train import main as train_main
+from tests.checkpoint.official_state import MANIFESTS, official_state
+from train_net import build_parser
+
+POTO = "POTO/poto_r50_fpn_30k_crowdhuman"
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("evil_was_here",)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def state() -> dict[str, torch.Tensor]:
+    """Of POTO on CrowdHuman."""
+    return official_state(MANIFESTS["poto_crowdhuman"])
+
+
+@pytest.fixture
+def error(capsys):
+    """Runs the command, expects that it fails, and returns its one line."""
+
+    def run(*argv: str) -> str:
+        with pytest.raises(SystemExit) as failure:
+            main([*argv])
+        assert failure.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert not Path("out.pth").exists()
+        return line
+
+    return run
+
+
+@pytest.mark.parametrize("target", ["out.pth", "new_folder/out.safetensors"])
+def test_converted_files_load_strictly_and_say_what_they_are(state, target, capsys):
+    torch.save({"model": state}, "in.pth")
+    main(["in.pth", target, "--config", POTO])
+    output = capsys.readouterr().out
+    assert "322 keys used, 0 without use here, none left over" in output
+    assert POTO in output and "pixel_mean: [103.53, 116.28, 123.675]" in output
+    recipe = read_recipe(target)
+    assert recipe == {
+        "config": POTO,
+        "repository": "Megvii-BaseDetection/DeFCN",
+        "overrides": {},
+        "network": {
+            "input_format": "BGR",
+            "pixel_mean": [103.53, 116.28, 123.675],
+            "pixel_std": [1.0, 1.0, 1.0],
+            "box_offset": 0,
+            "p6_from": "p5",
+        },
+    }
+    cfg = model_zoo.get_config(POTO)
+    apply_recipe(cfg, target)
+    model = instantiate(cfg.model)
+    Checkpointer(model, strict=True).load(target)
+    keys = list(state)
+    assert [round(x) for x in model.head.scales.tolist()] == [keys.index(f"head.scales.{i}.scale") for i in range(5)]
+
+
+def test_one_key_is_missing(state, error):
+    del state["head.cls_score.bias"]
+    torch.save(state, "in.pth")
+    message = error("in.pth", "out.pth", "--config", POTO)
+    assert message == f"error: in.pth: it does not fit {POTO}: 1 missing (head.predictors.main.logits.bias)"
+
+
+def test_one_level_scale_is_missing(state, error):
+    del state["head.scales.2.scale"]
+    torch.save(state, "in.pth")
+    assert error("in.pth", "out.pth", "--config", POTO).endswith("1 missing (head.scales[2])")
+
+
+def test_one_key_is_extra(state, error):
+    torch.save(state | {"head.extra.weight": torch.ones(3)}, "in.pth")
+    assert error("in.pth", "out.pth", "--config", POTO).endswith(
+        f"it does not fit {POTO}: 1 unused (head.extra.weight)"
+    )
+
+
+def test_one_shape_is_wrong(state, error):
+    torch.save(state | {"head.cls_score.weight": torch.ones(80, 256, 3, 3)}, "in.pth")
+    message = error("in.pth", "out.pth", "--config", POTO)
+    assert message.endswith("1 wrong (head.cls_score.weight [80, 256, 3, 3] instead of [1, 256, 3, 3])")
+
+
+def test_the_file_is_truncated(state, error):
+    torch.save(state, "in.pth")
+    Path("in.pth").write_bytes(Path("in.pth").read_bytes()[:-1000])
+    assert error("in.pth", "out.pth") == "error: in.pth: damaged, or no PyTorch checkpoint; get the file again"
+
+
+@pytest.mark.parametrize("name", ["in.pth", "in.pkl"])
+def test_pickled_code_runs_only_with_the_flag(state, error, name):
+    content = {"model": state, "meta": Evil()}
+    if name == "in.pkl":
+        Path(name).write_bytes(pickle.dumps({"model": {}, "meta": Evil()}))
+    else:
+        torch.save(content, name)
+    assert "if you trust its author, --allow-pickle reads it" in error(name, "out.pth", "--config", POTO)
+    assert not Path("evil_was_here").exists()
+    if name == "in.pth":
+        main([name, "out.pth", "--config", POTO, "--allow-pickle"])
+        assert Path("evil_was_here").exists() and Path("out.pth").exists()
+
+
+def test_several_models_have_these_parameters(error):
+    torch.save({"model": official_state(MANIFESTS["poto_3dmf_crowdhuman"])}, "in.pth")
+    assert error("in.pth", "out.pth") == (
+        "error: in.pth: 2 configs have these parameters; say with --config which it is: "
+        "POTO/poto_3dmf_aux_r50_fpn_30k_crowdhuman, POTO/poto_3dmf_r50_fpn_30k_crowdhuman"
+    )
+
+
+@pytest.mark.parametrize("name", ["POTO/poto_r50_fpn_30k_crowdhumam", "POTO/poto_r18_fpn_shapes_tiny", "nonsense", ""])
+def test_unknown_config(state, error, name):
+    torch.save(state, "in.pth")
+    message = error("in.pth", "out.pth", "--config", name)
+    assert message.startswith(f"error: --config {name}: no config of an official model; did you mean ")
+
+
+def test_foreign_files_and_foreign_configs(state, error):
+    torch.save({"conv.weight": torch.ones(1)}, "in.pth")
+    assert "in.pth: its keys (conv.weight) are not of an official repository" in error("in.pth", "out.pth")
+    torch.save(state, "in.pth")
+    message = error("in.pth", "out.pth", "--config", "DW/dw_r50_fpn_1x_coco")
+    assert "does not fit DW/dw_r50_fpn_1x_coco: " in message and "and" in message and len(message) < 1000
+
+
+def test_paths_that_do_not_help(state, error, capsys):
+    assert error("none.pth", "out.pth") == "error: none.pth: No such file or directory"
+    torch.save(state, "in.pth")
+    Path("file").write_text("")
+    assert error("in.pth", "file/out.pth", "--config", POTO).startswith("error: file/out.pth: ")
+    with pytest.raises(SystemExit):
+        main(["in.pth", "out.onnx"])
+    assert "has to end with .safetensors or .pth" in capsys.readouterr().err
+
+
+def test_help_shows_examples(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    assert "--config POTO/poto_r50_fpn_3x_ms_coco" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["out.pth", "out.safetensors"])
+def test_evaluation_takes_the_options_that_the_weights_need(tiny_coco, target, capsys):
+    data = json.loads((tiny_coco / "val.json").read_text())
+    data["categories"] = [{"id": i, "name": f"class {i}"} for i in range(80)]
+    Path("val.json").write_text(json.dumps(data))
+    torch.save({"model": official_state(MANIFESTS["atss_R_50_FPN_1x"])}, "in.pth")
+    name = "ATSS/atss_r50_fpn_1x_coco"
+    main(["in.pth", target, "--config", name])
+    argv = ["--config-file", str(model_zoo.get_config_file(name)), "--eval-only", "train.device=cpu"]
+    argv += ["--dataset", f"coco:{tiny_coco}/images,val.json,{tiny_coco}/images,val.json"]
+    argv += ["dataloader.test.num_workers=0", "dataloader.test.mapper.augmentations.0.short_edge_length=64"]
+    launch(train_main, build_parser().parse_intermixed_args([*argv, f"train.init_checkpoint={target}"]))
+    output = capsys.readouterr().out
+    assert f"model.head.predictors.main.priors.box_offset=1, as {target} needs it" in output
+    assert "| bbox" in output
