@@ -17,7 +17,8 @@ from .optim import AdamW as optimizer
 from .schedules import one_cycle
 from .train import train
 
-# Objects are 10 to 77 pixels wide: sizes that COCO recipes state in pixels are multiplied by this one factor.
+# Objects are 10 to 77 pixels wide, in `shapes` up to 153: sizes that COCO recipes state in pixels are multiplied by
+# this one factor.
 SIZE_FACTOR = 0.25
 
 
@@ -53,7 +54,13 @@ def shrink(model, num_classes=10):
             continue
         if predictor.get("max_filtering") and predictor.max_filtering.groups:
             predictor.max_filtering.groups = 8
-        if "sizes" in predictor.priors:
+    scale_sizes(model)
+
+
+def scale_sizes(model):
+    """Multiplies the sizes that the config states in pixels by SIZE_FACTOR."""
+    for name, predictor in model.head.predictors.items():
+        if name != "_target_" and "sizes" in predictor.priors:
             predictor.priors.sizes = [SIZE_FACTOR * size for size in predictor.priors.sizes]
     for criterion in model.criteria:
         if "size_ranges" in criterion.matcher:

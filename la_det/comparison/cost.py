@@ -48,6 +48,8 @@ class CostRecord:
     rounds: list[dict[str, float]]
 
     def __post_init__(self) -> None:
+        if self.data not in ENDINGS:
+            raise ValueError(f"{self.data} is not a data set of {' or '.join(ENDINGS)}")
         if not self.rounds or not all({"step", "matching", "peak_mib"} <= figures.keys() for figures in self.rounds):
             raise ValueError("no figures of a round")
 

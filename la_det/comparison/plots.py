@@ -18,57 +18,72 @@ MARKERS = "osD^v"
 
 def draw(rows: list[Row], folder: Path, data: str) -> list[Path]:
     """Draw what there are figures for as PNG files in `folder`; return their paths."""
-    plots: dict[str, Callable[[Axes, list[Row]], bool]] = {
+    plots: dict[str, Callable[[list[Row]], Figure | None]] = {
         "nms": ap_with_and_without_nms,
         "iterations": ap_over_iterations,
         "cost": ap_and_cost,
     }
     paths = []
     for name, plot in plots.items():
-        figure = Figure(figsize=(9, 4.5), layout="constrained")
-        axes = figure.add_subplot()
-        if plot(axes, rows):
-            axes.set_title(data)
-            axes.grid(alpha=0.3)
-            axes.set_axisbelow(True)
+        figure = plot(rows)
+        if figure is not None:
+            figure.axes[0].set_title(data)
             paths.append(folder / f"{data}_{name}.png")
-            figure.savefig(paths[-1], dpi=100, metadata={"Software": None})
+            figure.savefig(
+                paths[-1], dpi=100, metadata={"Software": None}
+            )  # no version, so that the file stays the same
     return paths
 
 
-def ap_with_and_without_nms(axes: Axes, rows: list[Row]) -> bool:
-    """Two bars for each scheme, with the spread over seeds; False if no scheme has both APs."""
+def ap_with_and_without_nms(rows: list[Row]) -> Figure | None:
+    """Two bars for each scheme, with the spread over seeds; None if no scheme has both APs."""
     columns = ("AP without NMS", "AP with NMS")
     found = [(row.scheme, figures) for row in rows if set(columns) <= (figures := row.figures()).keys()]
+    if not found:
+        return None
+    axes = _axes()
     places = np.arange(len(found))
     for offset, column in zip((-0.2, 0.2), columns, strict=True):
         means, spreads = ([getattr(figures[column], f) for _, figures in found] for f in ("mean", "spread"))
         error = [spread or np.nan for spread in spreads]  # no error bar for a single seed
         axes.bar(places + offset, means, 0.4, yerr=error, capsize=2, label=column.removeprefix("AP "))
     axes.set_xticks(places, [scheme for scheme, _ in found], rotation=35, ha="right")
-    axes.set_ylabel("AP")
     axes.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
-    return bool(found)
+    return axes.figure
 
 
-def ap_over_iterations(axes: Axes, rows: list[Row]) -> bool:
-    """A line for each scheme, the best at the end on top of the legend; False if no scheme has several evaluations."""
+def ap_over_iterations(rows: list[Row]) -> Figure | None:
+    """A line for each scheme, the best at the end on top of the legend; None if no scheme has several evaluations."""
     lines = [(row.scheme, points) for row in rows if len(points := row.ap_over_iterations()) > 1]
+    if not lines:
+        return None
+    axes = _axes()
     for scheme, points in sorted(lines, key=lambda line: -line[1][-1][1]):
         axes.plot(*zip(*points, strict=True), label=scheme, **_style(scheme))
-    axes.set(xlabel="iterations", ylabel="AP")
+    axes.set_xlabel("iterations")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
-    return bool(lines)
+    return axes.figure
 
 
-def ap_and_cost(axes: Axes, rows: list[Row]) -> bool:
-    """A point for each scheme that has both; False if none has."""
+def ap_and_cost(rows: list[Row]) -> Figure | None:
+    """A point for each scheme that has both; None if none has."""
     found = [(row.scheme, figures) for row in rows if {"AP", "s/iter"} <= (figures := row.figures()).keys()]
+    if not found:
+        return None
+    axes = _axes()
     for scheme, figures in found:
         axes.plot(figures["s/iter"].mean, figures["AP"].mean, linestyle="", label=scheme, **_style(scheme))
-    axes.set(xlabel="seconds per iteration", ylabel="AP")
+    axes.set_xlabel("seconds per iteration")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
-    return bool(found)
+    return axes.figure
+
+
+def _axes() -> Axes:
+    axes = Figure(figsize=(9, 4.5), layout="constrained").add_subplot()
+    axes.set_ylabel("AP")
+    axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
+    return axes
 
 
 def _style(scheme: str) -> dict[str, object]:

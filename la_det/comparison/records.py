@@ -63,7 +63,7 @@ def read_record(path: Path, kind: type[Record]) -> Record:
     """
     try:
         return kind(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UserError) as error:
         raise UserError(f"{path}: not a {kind.__name__} ({error}); delete it to have it made again") from error
 
 

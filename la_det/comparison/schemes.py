@@ -23,7 +23,11 @@ SCHEMES = (
 )
 
 # What follows the scheme in a config's name, by data set.
-ENDINGS = {"shapes_tiny": "_r18_fpn_shapes_tiny", "shapes_crowd": "_r18_fpn_shapes_crowd"}
+ENDINGS = {
+    "shapes_tiny": "_r18_fpn_shapes_tiny",
+    "shapes_crowd": "_r18_fpn_shapes_crowd",
+    "shapes": "_r50_fpn_shapes",
+}
 
 
 def config_name(scheme: str, data: str) -> str:

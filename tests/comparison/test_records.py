@@ -1,0 +1,76 @@
+import json
+
+import pytest
+
+from la_det.comparison.cost import CostRecord
+from la_det.comparison.records import Run, RunRecord, is_finished, read_evaluations, read_record
+from la_det.errors import UserError
+
+
+def run_of(max_iter=30, overrides=(), config="POTO/poto_r18_fpn_shapes_tiny") -> Run:
+    return Run(config, 0, {"max_iter": max_iter}, max_iter, list(overrides))
+
+
+def test_a_run_is_finished_when_its_record_is_there(results):
+    assert not is_finished(run_of(), results.folder)
+    results.add_run("poto", [1.0])
+    assert is_finished(run_of(), results.folder)
+
+
+@pytest.mark.parametrize(("other", "key"), [(run_of(max_iter=40), "budget"), (run_of(overrides=["a=1"]), "overrides")])
+def test_a_record_of_another_budget_is_an_error(results, other, key):
+    path = results.add_run("poto", [1.0])
+    with pytest.raises(UserError, match=f"{path}: a run with {key} .* choose another --results or delete it"):
+        is_finished(other, results.folder)
+
+
+def test_damaged_and_foreign_records_are_errors(results):
+    run, cost = results.add_run("poto", [1.0]), results.add_cost("poto", [10.0], [1.0])
+    assert read_record(run, RunRecord).evaluations == [{"iteration": 30, "bbox/AP": 1.0}]
+    with pytest.raises(UserError, match=f"{cost}: not a RunRecord .* delete it"):
+        read_record(cost, RunRecord)
+    with pytest.raises(UserError, match=f"{run}: not a CostRecord"):
+        read_record(run, CostRecord)
+    text = run.read_text()
+    run.write_text(text[: len(text) // 2])
+    with pytest.raises(UserError, match=f"{run}: not a RunRecord"):
+        is_finished(run_of(), results.folder)
+    for damage in (
+        {"evaluations": []},
+        {"evaluations": [{"bbox/AP": 1.0}]},
+        {"evaluations": 3},
+        {"config": "elsewhere"},
+    ):
+        run.write_text(json.dumps(json.loads(text) | damage))
+        with pytest.raises(UserError, match=str(run)):
+            read_record(run, RunRecord)
+    for damage in ("[1]", "3", "null"):
+        run.write_text(damage)
+        with pytest.raises(UserError, match=str(run)):
+            read_record(run, RunRecord)
+
+
+class TestEvaluations:
+    """Lines are as Detectron2 0.6 writes them."""
+
+    def read(self, tmp_path, *lines, max_iter=4):
+        path = tmp_path / "metrics.json"
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return read_evaluations(path, max_iter)
+
+    def test_every_evaluation_by_the_iterations_done(self, tmp_path):
+        found = self.read(
+            tmp_path,
+            {"iteration": 1, "bbox/AP": 1.0, "bbox/APl": float("nan"), "diagnostics/conflicts": 3, "total_loss": 2.0},
+            {"iteration": 2, "diagnostics/conflicts": 3, "total_loss": 2.0},
+            {"iteration": 3, "diagnostics/conflicts": 3, "total_loss": 1.0},
+            {"iteration": 4, "bbox/AP": 2.123456, "bbox/APl": 5.0},
+        )
+        assert found == [
+            {"iteration": 2, "bbox/AP": 1.0, "bbox/APl": None},
+            {"iteration": 4, "bbox/AP": 2.1235, "bbox/APl": 5.0},
+        ]
+
+    def test_none_at_the_end(self, tmp_path):
+        with pytest.raises(UserError, match="metrics.json: it has no evaluation after 4 iterations"):
+            self.read(tmp_path, {"iteration": 1, "bbox/AP": 1.0}, {"iteration": 3, "total_loss": 1.0})

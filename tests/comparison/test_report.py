@@ -1,0 +1,79 @@
+import csv
+
+import cv2
+
+from la_det.comparison.report import commands, write_report
+from la_det.comparison.schemes import SCHEMES
+from la_det.comparison.summary import read_rows
+
+
+def add_some(results):
+    gap = {"nms_gap/AP_without_nms": 20.0, "nms_gap/AP_with_nms": 26.0, "nms_gap/duplicates": 1.234}
+    results.add_run("fcos", [10.0, 20.0, 25.0], **gap)
+    for seed, ap in enumerate((30.0, 32.0)):
+        results.add_run("poto", [ap - 20, ap - 10, ap], seed=seed, **gap)
+    results.add_run("lla", [30.0, 40.0], data="shapes_crowd", **{"crowdhuman/JI": 50.0})
+    results.add_cost("poto", [120.0, 130.0], [3.0, 2.0])
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.split("|")[1:-1]]
+
+
+def test_tables(results):
+    add_some(results)
+    results.folder.joinpath("notes.md").write_text("## What it says\n\nLittle.\n")
+    document = write_report(results.folder)
+    assert document == results.folder.parent / "results.md"
+    text = document.read_text()
+    order = [text.index(part) for part in ("# Comparison", "Little.", "## shapes_tiny", "## shapes_crowd")]
+    assert order == sorted(order)
+    lines = text.splitlines()
+    starts = ("| scheme", "| [fcos]", "| [poto]")
+    header, fcos, poto = (cells(next(line for line in lines if line.startswith(start))) for start in starts)
+    poto, fcos = dict(zip(header, poto, strict=True)), dict(zip(header, fcos, strict=True))
+    assert poto["scheme"] == "[poto](../projects/POTO/configs/poto_r18_fpn_shapes_tiny.py)"
+    assert (poto["AP"], poto["AP at 1/3"], poto["AP without NMS"]) == ("31.0 ± 1.4", "11.0 ± 1.4", "20.0 ± 0.0")
+    assert (poto["s/iter"], poto["matching %"], poto["peak MiB"], poto["M params"]) == ("0.125", "2.0", "100", "2.50")
+    assert (fcos["AP"], fcos["AP at 2/3"], fcos["duplicates"], fcos["s/iter"]) == ("25.0", "20.0", "1.23", "")
+    assert "mMR" not in header and "AR" not in header
+    assert "30 iterations; cpu (2 threads), torch 2.9." in lines
+    assert "Detectron2's own models" not in text
+
+    with results.folder.joinpath("shapes_tiny.csv").open() as file:
+        fcos, poto = csv.DictReader(file)
+    assert (poto["scheme"], poto["seeds"], poto["AP"], poto["AP spread"]) == ("poto", "2", "31", "1.41421")
+    assert (fcos["s/iter"], fcos["AP"], fcos["AP spread"]) == ("", "25", "0")
+
+    drawn = {path.name for path in results.folder.glob("*.png")}
+    tiny = {f"shapes_tiny_{name}.png" for name in ("nms", "iterations", "cost")}
+    assert drawn == tiny | {"shapes_crowd_iterations.png"}
+    for name in drawn:
+        assert f"(results/{name})" in text
+        assert cv2.imread(str(results.folder / name)).std() > 10
+
+
+def test_the_same_files_each_time(results):
+    results.add_run("fcos", [10.0, 25.0])
+    results.add_cost("detectron2_fcos", [120.0], [0.0])
+    files = []
+    for _ in range(2):
+        document = write_report(results.folder)
+        files.append([path.read_bytes() for path in (document, *sorted(results.folder.iterdir()))])
+    assert files[0] == files[1]
+    assert "Detectron2's own models" in document.read_text()
+
+
+def test_commands_that_made_it(results):
+    for scheme in SCHEMES:
+        results.add_run(scheme, [1.0])
+    results.add_cost("poto", [1.0, 1.0], [0.0, 0.0])
+    assert commands("shapes_tiny", read_rows(results.folder)["shapes_tiny"]) == [
+        "tools/compare_schemes.py run --data shapes_tiny --max-iter 30 --seeds 0",
+        "tools/compare_schemes.py cost --data shapes_tiny --rounds 2 --steps 20 --schemes poto",
+        "tools/compare_schemes.py report",
+    ]
+    results.add_run("atss", [1.0], seed=1)
+    first, second, *_ = commands("shapes_tiny", read_rows(results.folder)["shapes_tiny"])
+    assert first.endswith(f"--seeds 0 --schemes {' '.join(s for s in SCHEMES if s != 'atss')}")
+    assert second == "tools/compare_schemes.py run --data shapes_tiny --max-iter 30 --seeds 0 1 --schemes atss"

@@ -1,0 +1,81 @@
+"""The runner, with a training command that leaves what tools/train_net.py does and takes no time."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from la_det.comparison.records import Run, RunRecord, read_record
+from la_det.comparison.run import Runner
+from la_det.errors import UserError
+
+TRAIN_NET = """
+import json, os, sys
+from pathlib import Path
+opts = dict(a.split("=") for a in sys.argv if "=" in a)
+if opts["train.seed"] == opts.get("fails"):
+    print("error: it cannot work")
+    sys.exit(2)
+out, n = Path(opts["train.output_dir"]), int(opts["train.max_iter"])
+out.joinpath("config.yaml").write_text("train: {device: cpu}")
+gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+metrics = {"iteration": n, "bbox/AP": 7.0, "gpu/number": int(gpu) if gpu else -1}
+out.joinpath("metrics.json").write_text(json.dumps(metrics) + "\\n")
+out.parent.joinpath("log").open("a").write(" ".join(sys.argv[1:]) + "\\n")
+"""
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Runner:
+    command = tmp_path / "fake_train_net.py"
+    command.write_text(TRAIN_NET)
+    (tmp_path / "output").mkdir()
+    return Runner(command, tmp_path / "results", tmp_path / "output")
+
+
+def run_of(seed: int, *overrides: str) -> Run:
+    return Run("POTO/poto_r18_fpn_shapes_tiny", seed, {"max_iter": 10}, 10, list(overrides))
+
+
+def commands(runner: Runner) -> list[str]:
+    return (runner.output / "log").read_text().splitlines()
+
+
+def test_runs_once_and_records(runner):
+    runs = [run_of(0), run_of(1)]
+    assert runner.do(runs) == []
+    first, second = commands(runner)
+    assert "poto_r18_fpn_shapes_tiny.py train.max_iter=10 train.seed=0 train.eval_period=4 " in first
+    assert "train.seed=1" in second
+    record = read_record(runner.results / "poto_r18_fpn_shapes_tiny_seed1.json", RunRecord)
+    assert (record.seed, record.max_iter, record.device) == (1, 10, "cpu")
+    assert record.evaluations[0]["bbox/AP"] == 7.0 and {"torch", "detectron2"} <= record.versions.keys()
+    assert runner.do([*runs, run_of(2)]) == []
+    assert len(commands(runner)) == 3
+
+
+def test_one_run_per_gpu(runner):
+    runs = [run_of(seed) for seed in range(3)]
+    runner.do(runs, gpus=["4", "6"])
+    records = [read_record(path, RunRecord) for path in sorted(runner.results.iterdir())]
+    gpus = [record.evaluations[0]["gpu/number"] for record in records]
+    assert gpus[:2] == [4, 6] and gpus[2] in (4, 6)
+
+
+def test_a_failed_run_keeps_no_other_from_running_and_is_tried_again(runner, caplog):
+    runs = [run_of(seed, "fails=1") for seed in range(3)]
+    with caplog.at_level(logging.INFO, "la_det"):
+        assert runner.do(runs) == [runs[1]]
+    assert "seed1 failed: error: it cannot work" in caplog.text
+    assert sorted(path.name[-6:] for path in runner.results.iterdir()) == ["0.json", "2.json"]
+    assert runner.do(runs) == [runs[1]]
+
+
+def test_nothing_starts_where_a_record_is_damaged(runner):
+    runner.results.mkdir()
+    damaged = runner.results / "poto_r18_fpn_shapes_tiny_seed1.json"
+    damaged.write_text(json.dumps({"config": "POTO/poto_r18_fpn_shapes_tiny"}))
+    with pytest.raises(UserError, match=f"{damaged}: not a RunRecord"):
+        runner.do([run_of(0), run_of(1)])
+    assert not (runner.output / "log").exists()
