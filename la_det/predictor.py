@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from la_det.data.images import read_bgr
 from la_det.data.records import check_num_classes
 from la_det.engine.own_dataset import class_metadata
 from la_det.engine.setup import load_config
-from la_det.engine.train import build_checkpointer, build_model
+from la_det.engine.train import trained_model
 
 
 class Predictor:
@@ -39,12 +40,11 @@ class Predictor:
     """
 
     def __init__(self, config: str | Path | DictConfig, weights: str | Path) -> None:
-        cfg = config if isinstance(config, DictConfig) else load_config(str(config))
+        cfg = copy.deepcopy(config) if isinstance(config, DictConfig) else load_config(str(config))
         test = cfg.dataloader.test
         self.metadata: Metadata = class_metadata(test.dataset.names)
         check_num_classes(test.dataset.names, class_node(cfg.model).num_classes)
-        self.model = build_model(cfg).eval()
-        build_checkpointer(cfg, self.model, None, strict=True).load(str(weights))
+        self.model = trained_model(cfg, str(weights))
         self._augmentations = T.AugmentationList(instantiate(test.mapper.augmentations))
         self._image_format = test.mapper.image_format
 

@@ -101,6 +101,18 @@ def train(cfg: DictConfig, resume: bool = False) -> Results:
     return results
 
 
+def trained_model(cfg: DictConfig, weights: str) -> nn.Module:
+    """The model in evaluation mode with trained weights; `cfg` gets what converted weights need.
+
+    Raises:
+        UserError: the weights cannot be read or are of another model.
+    """
+    apply_recipe(cfg, weights)
+    model = build_model(cfg).eval()
+    build_checkpointer(cfg, model, None, strict=True).load(weights)
+    return model
+
+
 def evaluate_checkpoint(cfg: DictConfig, last: bool = False) -> Results:
     """Evaluate `cfg.train.init_checkpoint`, or the `last` one in the output folder, and its EMA weights if enabled."""
     if not last:

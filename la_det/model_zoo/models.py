@@ -5,6 +5,7 @@ from detectron2.config import instantiate
 from torch import nn
 
 from la_det.checkpoint import Checkpointer
+from la_det.checkpoint.recipe import apply_recipe
 from la_det.model_zoo.configs import get_config
 
 
@@ -18,7 +19,10 @@ def get(name: str, checkpoint: str | None = None, device: str | torch.device = "
         KeyError: there is no config of this name.
         UserError: the checkpoint cannot be read or is of another model.
     """
-    model = instantiate(get_config(name).model).to(device).eval()
+    config = get_config(name)
+    if checkpoint is not None:
+        apply_recipe(config, checkpoint)
+    model = instantiate(config.model).to(device).eval()
     if checkpoint is not None:
         Checkpointer(model, strict=True).load(checkpoint)
     return model

@@ -1,7 +1,10 @@
+import copy
+
 import pytest
 import torch
 
-from la_det import model_zoo
+from la_det import Predictor, model_zoo
+from la_det.checkpoint.recipe import network_facts, write_weights
 from la_det.errors import UserError
 
 NAME = "POTO/poto_r18_fpn_shapes_tiny"
@@ -14,6 +17,24 @@ def test_model_in_evaluation_mode_with_its_weights(tmp_path):
     model = model_zoo.get(NAME, checkpoint=str(tmp_path / "weights.pth"))
     assert not model.training
     assert all(torch.equal(a, b) for a, b in zip(trained.parameters(), model.parameters(), strict=True))
+
+
+def converted(folder, config) -> str:
+    """Weights that want an option which the named config does not have, as some official ones do."""
+    overrides = {"model.inference.topk": 7}
+    recipe = {"config": NAME, "overrides": overrides, "network": network_facts(config.model)}
+    write_weights(folder / "converted.safetensors", model_zoo.get(NAME).state_dict(), recipe)
+    return str(folder / "converted.safetensors")
+
+
+def test_converted_weights_get_what_they_need(tmp_path):
+    config = model_zoo.get_config(NAME)
+    weights = converted(tmp_path, config)
+    assert model_zoo.get(NAME).inference.topk != 7
+    assert model_zoo.get(NAME, checkpoint=weights).inference.topk == 7
+    before = copy.deepcopy(config)
+    assert Predictor(config, weights).model.inference.topk == 7
+    assert config == before
 
 
 def test_unknown_name():
