@@ -10,10 +10,9 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from la_det.comparison.schemes import rank
 from la_det.comparison.summary import Row
 
-MARKERS = "osD^v"
+MARKERS = "osD^vPX"
 
 
 def draw(rows: list[Row], folder: Path, data: str) -> list[Path]:
@@ -57,9 +56,9 @@ def ap_over_iterations(rows: list[Row]) -> Figure | None:
     lines = [(row.scheme, points) for row in rows if len(points := row.ap_over_iterations()) > 1]
     if not lines:
         return None
-    axes = _axes()
+    axes, styles = _axes(), _styles(rows)
     for scheme, points in sorted(lines, key=lambda line: -line[1][-1][1]):
-        axes.plot(*zip(*points, strict=True), label=scheme, **_style(scheme))
+        axes.plot(*zip(*points, strict=True), label=scheme, **styles[scheme])
     axes.set_xlabel("iterations")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     return axes.figure
@@ -70,9 +69,9 @@ def ap_and_cost(rows: list[Row]) -> Figure | None:
     found = [(row.scheme, figures) for row in rows if {"AP", "s/iter"} <= (figures := row.figures()).keys()]
     if not found:
         return None
-    axes = _axes()
+    axes, styles = _axes(), _styles(rows)
     for scheme, figures in found:
-        axes.plot(figures["s/iter"].mean, figures["AP"].mean, linestyle="", label=scheme, **_style(scheme))
+        axes.plot(figures["s/iter"].mean, figures["AP"].mean, linestyle="", label=scheme, **styles[scheme])
     axes.set_xlabel("seconds per iteration")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     return axes.figure
@@ -86,7 +85,10 @@ def _axes() -> Axes:
     return axes
 
 
-def _style(scheme: str) -> dict[str, object]:
-    """Colour and marker, the same in all plots."""
-    number = rank(scheme)[0]
-    return {"color": colormaps["tab20"](number % 20), "marker": MARKERS[number % len(MARKERS)], "markersize": 5}
+def _styles(rows: list[Row]) -> dict[str, dict[str, object]]:
+    """A colour and marker for each scheme, the same in all plots."""
+    colours = colormaps["tab20"].colors
+    return {
+        row.scheme: {"color": colours[i % len(colours)], "marker": MARKERS[i % len(MARKERS)], "markersize": 5}
+        for i, row in enumerate(rows)
+    }

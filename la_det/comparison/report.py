@@ -14,15 +14,15 @@ from la_det.comparison.schemes import SCHEMES
 from la_det.comparison.summary import METRICS, PART_COLUMNS, Figure, Row, read_rows
 
 COLUMNS = (*METRICS, *PART_COLUMNS.values(), "s/iter", "matching %", "peak MiB", "M params")
-DECIMALS = {"duplicates": 2, "s/iter": 3, "peak MiB": 0, "M params": 2}  # of the others 1
+DECIMALS = {"duplicates": 2, "duplicates without NMS": 2, "s/iter": 3, "peak MiB": 0, "M params": 2}  # of the others 1
 
 INTRODUCTION = """# Comparison
 
 All schemes under one budget: the same data, backbone, schedule and seed. Made by `tools/compare_schemes.py report` from
 the JSON files in [{folder}]({folder}): one for each run, and one for what each scheme's training step costs.
 
-"AP" is that of the detector as its config has it, with NMS or without; "AP without NMS", "AP with NMS" and "duplicates"
-(per image) are of one inference pass and the same candidates. Of several seeds: mean ± sample standard deviation.
+"AP" and "duplicates" (per image) are of the detector as its config has it, with NMS or without; those "without NMS" and
+"with NMS" of the same inference pass and candidates. Of several seeds: mean ± sample standard deviation.
 Costs are of training steps and were measured apart from the trainings, as medians over interleaved rounds. "matching %"
 is the share of the step that the assignment takes, "peak MiB" memory beyond the model's before the first step.
 """

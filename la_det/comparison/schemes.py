@@ -3,7 +3,8 @@
 from la_det import model_zoo
 from la_det.errors import UserError
 
-# In the order of the tables: by project, as in README.md.
+# In the order of README.md and of the tables.
+PROJECTS = ("FCOS", "POTO", "ATSS", "DynamicATSS", "DW", "O2F", "DATE", "LLA")
 SCHEMES = (
     "fcos",
     "poto",
@@ -52,6 +53,8 @@ def scheme_and_data(config: str) -> tuple[str, str]:
     raise UserError(f"{config}: not a config on {' or '.join(ENDINGS)}")
 
 
-def rank(scheme: str) -> tuple[int, str]:
-    """Sorts schemes as `SCHEMES` does, and others behind by name."""
-    return (SCHEMES.index(scheme) if scheme in SCHEMES else len(SCHEMES), scheme)
+def table_order(config: str) -> tuple[int, int, str]:
+    """A key that sorts configs by project, those of `SCHEMES` in its order and others behind by name."""
+    project, _, name = config.partition("/")
+    scheme, _ = scheme_and_data(config)
+    return PROJECTS.index(project), SCHEMES.index(scheme) if scheme in SCHEMES else len(SCHEMES), name

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from la_det.comparison.cost import BASELINES, CostRecord
 from la_det.comparison.records import Evaluation, RunRecord, read_record
 from la_det.comparison.run import PARTS
-from la_det.comparison.schemes import ENDINGS, rank, scheme_and_data
+from la_det.comparison.schemes import ENDINGS, config_name, scheme_and_data, table_order
 from la_det.errors import UserError
 
 # Column to the metrics that it can be, by evaluator.
@@ -21,6 +21,7 @@ METRICS = {
     "AP without NMS": ("nms_gap/AP_without_nms",),
     "AP with NMS": ("nms_gap/AP_with_nms",),
     "duplicates": ("nms_gap/duplicates",),
+    "duplicates without NMS": ("nms_gap/duplicates_without_nms",),
     "AR": ("bbox/AR",),
     "mMR": ("crowdhuman/mMR",),
     "JI": ("crowdhuman/JI",),
@@ -86,7 +87,7 @@ def metric(evaluation: Evaluation, column: str) -> float | None:
 
 
 def read_rows(results: Path) -> dict[str, list[Row]]:
-    """The rows of each data set in the order of `SCHEMES`, from the records in the folder `results`.
+    """The rows of each data set in `table_order`, Detectron2's models last, from the records in the folder `results`.
 
     Raises:
         UserError: there are none, one is damaged, or those of a data set were not made in one way.
@@ -102,12 +103,15 @@ def read_rows(results: Path) -> dict[str, list[Row]]:
             rows[data].setdefault(scheme, Row(scheme)).runs.append(run)
     if not any(rows.values()):
         raise UserError(f"{results}: no results; make some with the commands run and cost")
-    ordered = {data: sorted(found.values(), key=lambda row: rank(row.scheme)) for data, found in rows.items() if found}
-    for data, found in ordered.items():
-        runs, costs = [run for row in found for run in row.runs], [row.cost for row in found if row.cost]
-        _check_same(f"{results}: runs on {data}", runs, ("budget", "overrides", "device", "threads"))
-        _check_same(f"{results}: costs on {data}", costs, ("overrides", "steps", "device", "threads"))
-    return ordered
+    return {data: _in_order(results, data, found) for data, found in rows.items() if found}
+
+
+def _in_order(results: Path, data: str, rows: dict[str, Row]) -> list[Row]:
+    runs, costs = [run for row in rows.values() for run in row.runs], [row.cost for row in rows.values() if row.cost]
+    _check_same(f"{results}: runs on {data}", runs, ("budget", "overrides", "device", "threads"))
+    _check_same(f"{results}: costs on {data}", costs, ("overrides", "steps", "device", "threads"))
+    ours = sorted(rows.keys() - BASELINES.keys(), key=lambda scheme: table_order(config_name(scheme, data)))
+    return [rows[scheme] for scheme in (*ours, *sorted(rows.keys() & BASELINES.keys()))]
 
 
 def _check_same(what: str, records: Iterable[RunRecord | CostRecord], keys: tuple[str, ...]) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from la_det.comparison.schemes import ENDINGS, SCHEMES, config_name, rank, scheme_and_data
+from la_det.comparison.schemes import ENDINGS, SCHEMES, config_name, scheme_and_data, table_order
 from la_det.errors import UserError
 
 
@@ -21,5 +21,8 @@ def test_unknown_names():
         scheme_and_data("POTO/poto_r50_fpn_3x_ms_coco")
 
 
-def test_others_are_sorted_behind():
-    assert sorted(["zoo", "lla", "aaa", "fcos"], key=rank) == ["fcos", "lla", "aaa", "zoo"]
+def test_order_is_by_project_and_others_are_behind():
+    schemes = ("lla", "date_dw", "date_atss", "date_f", "poto", "fcos_wo_ctrness", "fcos")
+    configs = sorted((config_name(scheme, "shapes_tiny") for scheme in schemes), key=table_order)
+    found = [scheme_and_data(config)[0] for config in configs]
+    assert found == ["fcos", "fcos_wo_ctrness", "poto", "date_f", "date_atss", "date_dw", "lla"]

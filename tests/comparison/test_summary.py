@@ -51,7 +51,7 @@ def test_rows_are_in_the_order_of_the_projects(results):
         results.add_run(scheme, [1.0])
     results.add_cost("detectron2_fcos", [1.0], [0.0])
     found = [row.scheme for row in read_rows(results.folder)["shapes_tiny"]]
-    assert found == ["fcos", "poto", "atss", "date_f", "lla", "detectron2_fcos", "dw_worefine"]
+    assert found == ["fcos", "poto", "atss", "dw_worefine", "date_f", "lla", "detectron2_fcos"]
 
 
 def test_nothing_to_read(results):
