@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from compare_schemes import main
+
 ROOT = Path(__file__).parents[2]
 NAME = "fcos_r18_fpn_shapes_tiny_seed0"
 SMALL = (
@@ -49,19 +51,31 @@ def finish(process: subprocess.Popen) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def test_help_has_examples(start):
-    code, out, _ = finish(start("--help"))
-    assert code == 0
-    assert "compare_schemes.py run --data shapes_tiny --max-iter" in out
+def test_help_has_examples(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    assert " run --data shapes_tiny --max-iter " in capsys.readouterr().out
 
 
-def test_wrong_use(start):
-    code, _, err = finish(start("run", "--data", "shapes_tiny", "--max-iter", "2", "--schemes", "yolo"))
-    assert (code, "error: yolo: there is no config") == (2, err[:31])
-    code, _, err = finish(start("run", "--data", "shapes_tiny", "--seconds", "9", "--schemes", "fcos"))
-    assert code == 2 and "error: docs/comparison/fcos_r18_fpn_shapes_tiny_cost.json: no such file; first" in err
-    code, _, err = finish(start("report", "--results", "nowhere"))
-    assert code == 2 and err.startswith("error: nowhere: no results")
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("run --data shapes_tiny --max-iter 2 --schemes yolo", "yolo: there is no config"),
+        (
+            "run --data shapes_tiny --seconds 9 --schemes fcos",
+            "docs/comparison/fcos_r18_fpn_shapes_tiny_cost.json: no such",
+        ),
+        ("report --results nowhere", "nowhere: no results"),
+        ("run --data shapes_tiny --max-iter 0", "argument --max-iter: 0 is not positive"),
+    ],
+)
+def test_wrong_use(argv, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(argv.split())
+    assert stop.value.code == 2
+    assert f"error: {message}" in capsys.readouterr().err
 
 
 @pytest.mark.slow
