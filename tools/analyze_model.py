@@ -13,7 +13,6 @@ from tabulate import tabulate
 from la_det.benchmark.analysis import PARTS, Analysis, analyze
 from la_det.engine.setup import load_config
 from la_det.errors import UserError, one_line_errors
-from la_det.modeling.meta_arch import AssignmentDetector
 from la_det.predictor import Predictor
 
 EXAMPLES = """
@@ -44,9 +43,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Run and print a table."""
-    predictor = Predictor(load_config(args.config, args.opts), args.weights)
-    if not isinstance(predictor.model, AssignmentDetector):
-        raise UserError(f"{args.config}: {type(predictor.model).__name__} is no dense detector of this project")
+    cfg = load_config(args.config, args.opts)
+    if "head" not in cfg.model:
+        raise UserError(f"{args.config}: its model is none of this project's dense detectors; choose another config")
+    predictor = Predictor(cfg, args.weights)
     device = predictor.model.device
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, device {device}", file=sys.stderr)
     image = np.random.default_rng(0).integers(0, 256, (*args.size, 3), dtype=np.uint8)
@@ -58,11 +58,11 @@ def report(analysis: Analysis) -> str:
     figures = (analysis.parameters, analysis.giga_flops, analysis.milliseconds)
     rows = [[part, *(of_part.get(part) for of_part in figures)] for part in PARTS]
     rows.append(["all", *(sum(of_part.values()) for of_part in figures)])
+    header = ["part", "parameters, M", "GFLOPs", "ms per image"]
+    table = tabulate(rows, header, tablefmt="github", floatfmt=".2f")
     height, width = analysis.input_size
-    table = tabulate(rows, ["part", "parameters, M", "GFLOPs", "ms per image"], tablefmt="github", floatfmt=".2f")
-    return (
-        f"{table}\nnetwork input {height} x {width}; {analysis.training_parameters:.2f} M more parameters in training"
-    )
+    more = f"{analysis.training_parameters:.2f} M more parameters in training"
+    return f"{table}\nnetwork input {height} x {width}; {more}"
 
 
 if __name__ == "__main__":

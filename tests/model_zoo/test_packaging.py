@@ -19,11 +19,16 @@ def test_installed_package_has_its_configs_and_records(tmp_path):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     build = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", str(tmp_path / "built")]
     subprocess.run(build, cwd=tmp_path, check=True)
-    code = (
-        "from la_det import model_zoo; print(model_zoo.__file__, *sorted(model_zoo.get_records()), *model_zoo.list())"
+    built = tmp_path / "built"
+    code = "from la_det import model_zoo as z; print(z.__file__, *sorted(z.get_records()), *z.list())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=built,
+        env=os.environ | {"PYTHONPATH": str(built)},
+        check=True,
+        capture_output=True,
+        text=True,
     )
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "built")}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
     file, *names = done.stdout.split()
-    assert file.startswith(str(tmp_path / "built"))
+    assert Path(file).is_relative_to(built)
     assert names == 2 * list(model_zoo.list())

@@ -31,7 +31,7 @@ def test_table(capsys, tmp_path):
 
 
 def test_model_of_detectron2_is_refused():
-    with pytest.raises(UserError, match="faster_rcnn.*: GeneralizedRCNN is no dense detector"):
+    with pytest.raises(UserError, match="faster_rcnn.*: its model is none of"):
         run("LLA/faster_rcnn_r50_fpn_30k_crowdhuman")
 
 
