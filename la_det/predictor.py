@@ -19,7 +19,7 @@ from la_det.data.images import read_bgr
 from la_det.data.records import check_num_classes
 from la_det.engine.own_dataset import class_metadata
 from la_det.engine.setup import load_config
-from la_det.engine.train import trained_model
+from la_det.engine.train import build_model, trained_model
 
 
 class Predictor:
@@ -29,7 +29,7 @@ class Predictor:
 
     Args:
         config: a name of `la_det.model_zoo.list()`, a LazyConfig file, or a config.
-        weights: file or address of a checkpoint.
+        weights: file or address of a checkpoint; None leaves the weights random, for measuring speed.
 
     Attributes:
         metadata: of the config's test data set; names the classes.
@@ -39,12 +39,12 @@ class Predictor:
         UserError: there is no such config, or the checkpoint cannot be read or is of another model.
     """
 
-    def __init__(self, config: str | Path | DictConfig, weights: str | Path) -> None:
+    def __init__(self, config: str | Path | DictConfig, weights: str | Path | None) -> None:
         cfg = copy.deepcopy(config) if isinstance(config, DictConfig) else load_config(str(config))
         test = cfg.dataloader.test
         self.metadata: Metadata = class_metadata(test.dataset.names)
         check_num_classes(test.dataset.names, class_node(cfg.model).num_classes)
-        self.model = trained_model(cfg, str(weights))
+        self.model = build_model(cfg).eval() if weights is None else trained_model(cfg, str(weights))
         self._augmentations = T.AugmentationList(instantiate(test.mapper.augmentations))
         self._image_format = test.mapper.image_format
 

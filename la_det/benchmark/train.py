@@ -147,8 +147,8 @@ class _Network(nn.Module):
     def forward(self, images: Tensor):
         features = self.backbone(images)
         predictions = self.head([features[name] for name in self.in_features])
-        # The tracer wants tensors.
-        return predictions if isinstance(predictions, tuple) else [p.maps for p in predictions.values()]
+        # The tracer wants tensors, and leaves out what does not lead to one.
+        return predictions if isinstance(predictions, tuple) else [p.maps | p.image_maps for p in predictions.values()]
 
 
 def giga_flops(model: nn.Module, height: int, width: int) -> tuple[float, float]:
