@@ -17,5 +17,6 @@ train = dict(
     ddp=dict(broadcast_buffers=False, find_unused_parameters=False),
     checkpointer=dict(period=5000, max_to_keep=3),
     eval_period=5000,
+    diagnostics_period=1000,  # iterations between looks at the assignment (la_det/engine/diagnostics.py); 0 is off
     log_period=20,
 )

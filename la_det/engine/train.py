@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from detectron2.config import instantiate
@@ -20,11 +21,13 @@ from omegaconf import DictConfig
 from tabulate import tabulate
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
 
 from la_det.checkpoint import Checkpointer
 from la_det.checkpoint.recipe import apply_recipe
 from la_det.config import class_node
 from la_det.data.records import check_num_classes
+from la_det.engine.diagnostics import AssignmentDiagnostics
 from la_det.engine.hooks import CheckpointHook
 from la_det.engine.output_dir import prepare_output_dir
 from la_det.engine.setup import device_of, load_config, setup
@@ -32,6 +35,7 @@ from la_det.engine.trainer import Trainer
 from la_det.engine.visualize import save_predictions
 from la_det.errors import UserError
 from la_det.evaluation.nms_gap import NMSGapEvaluator, variant_inference
+from la_det.modeling import AssignmentDetector
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +77,9 @@ def train(cfg: DictConfig, resume: bool = False) -> Results:
         ema=ema,
         output_dir=cfg.train.output_dir,
     )
+    if cfg.train.diagnostics_period and isinstance(model, AssignmentDetector):
+        # Before loading, so that a checkpoint restores its last look.
+        trainer.register_hooks([AssignmentDiagnostics(_probe(loader), cfg.train.diagnostics_period)])
     checkpointer = build_checkpointer(cfg, model, ema, trainer=trainer, stream=stream)
     resume = resume and _all_have_checkpoint(checkpointer)
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
@@ -180,6 +187,18 @@ def build_checkpointer(
     return Checkpointer(
         model, cfg.train.output_dir, allow_pickle=cfg.train.allow_pickle, strict=strict, **checkpointables
     )
+
+
+def _probe(loader: DataLoader) -> list[dict]:
+    """Training examples for diagnostics in the main process, spread over the data set, as many as in a batch.
+
+    They are drawn from the seed, and leave the loader's stream and all random states alone.
+    """
+    if not comm.is_main_process():
+        return []
+    num_images, batch_size = len(loader.dataset.records), loader.batch_sampler.batch_size
+    chosen = np.linspace(0, num_images - 1, min(batch_size, num_images)).astype(int).tolist()
+    return [loader.dataset[i, i] for i in chosen]
 
 
 def _all_have_checkpoint(checkpointer: Checkpointer) -> bool:

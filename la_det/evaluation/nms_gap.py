@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.structures import Instances
-from torch import nn
+from torch import Tensor, nn
 
 from la_det.modeling.inference import Candidates, DenseInference, to_instances
 from la_det.structures import DensePredictions
@@ -37,10 +37,10 @@ class VariantInference:
         self.names = [name for name, threshold in VARIANTS.items() if threshold != rule.nms_threshold]
 
     @torch.no_grad()
-    def __call__(self, predictions: DensePredictions, image_sizes: Sequence[tuple[int, int]]) -> Candidates:
+    def __call__(self, predictions: DensePredictions, image_sizes: Tensor) -> Candidates:
         """As of the rule."""
         self._candidates = self.rule.candidates(predictions, image_sizes)
-        self._image_sizes = torch.as_tensor(image_sizes).tolist()
+        self._image_sizes = image_sizes.tolist()
         return self.rule.select(self._candidates, self.rule.nms_threshold)
 
     def variants(self, output_sizes: Sequence[tuple[int, int]]) -> dict[str, list[Instances]]:

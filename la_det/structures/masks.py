@@ -1,5 +1,6 @@
 """The instance masks of a batch's ground truths."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -43,6 +44,11 @@ class Masks:
     def select(self, keep: Tensor) -> "Masks":
         """The masks of the ground truths in `keep` [G] bool."""
         return Masks(tuple(masks[k] for masks, k in zip(self.of_images, self._split(keep), strict=True)))
+
+    def alone(self, gts: Sequence[int]) -> "Masks":
+        """The masks of these ground truths, each as an image's only one."""
+        single = [mask for masks in self.of_images for mask in masks.split(1)]
+        return Masks(tuple(single[gt] for gt in gts))
 
     @cached_property
     def _moments(self) -> Tensor:

@@ -87,3 +87,9 @@ class DensePredictions:
         maps = {name: [m.detach() for m in levels] for name, levels in self.maps.items()}
         image_maps = {name: m.detach() for name, m in self.image_maps.items()}
         return DensePredictions(self.priors, self.codec, maps, image_maps)
+
+    def of_images(self, images: Tensor) -> "DensePredictions":
+        """The predictions of these images [n] as a batch; an image may be there several times."""
+        maps = {name: [m.index_select(0, images) for m in levels] for name, levels in self.maps.items()}
+        image_maps = {name: m.index_select(0, images) for name, m in self.image_maps.items()}
+        return DensePredictions(self.priors, self.codec, maps, image_maps)

@@ -89,3 +89,16 @@ class Targets:
             ignored=self.ignored[keep],
             masks=None if self.masks is None else self.masks.select(keep),
         )
+
+    def alone(self, gts: Tensor) -> "Targets":
+        """These ground truths [g] in g images, each in one of its own."""
+        indices, images = torch.stack([gts, self.image[gts]]).tolist()  # host synchronisation
+        return Targets(
+            boxes=self.boxes[gts],
+            classes=self.classes[gts],
+            image=torch.arange(len(gts), device=gts.device),
+            counts=(1,) * len(gts),
+            image_sizes=tuple(self.image_sizes[i] for i in images),
+            ignored=self.ignored[gts],
+            masks=None if self.masks is None else self.masks.alone(indices),
+        )

@@ -46,7 +46,8 @@ class Detector(nn.Module):
     def forward(self, inputs):
         self.calls += 1
         sizes = [(x["height"], x["width"]) for x in inputs]
-        return [{"instances": found} for found in to_instances(self.inference(None, sizes), sizes, sizes)]
+        found = self.inference(None, torch.tensor(sizes))
+        return [{"instances": instances} for instances in to_instances(found, sizes, sizes)]
 
 
 class OtherDetector(nn.Module):

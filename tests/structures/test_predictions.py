@@ -54,6 +54,14 @@ def test_values_at_pairs(per_cell, channels_last):
     assert predictions.num_classes == NUM_CLASSES
 
 
+def test_of_images():
+    predictions = make_predictions(per_cell=2)
+    predictions.image_maps["semantic"] = torch.arange(2.0).view(2, 1, 1, 1)
+    chosen = predictions.of_images(torch.tensor([1, 0, 1]))
+    assert chosen.num_images == 3 and chosen.image_maps["semantic"].flatten().tolist() == [1, 0, 1]
+    assert torch.equal(chosen.boxes(), predictions.boxes()[[1, 0, 1]])
+
+
 @pytest.mark.parametrize("per_cell", [1, 3])
 def test_elements(per_cell):
     predictions = make_predictions(per_cell)

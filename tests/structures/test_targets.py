@@ -1,5 +1,5 @@
 import torch
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances
 
 from la_det.structures import Targets
 
@@ -42,6 +42,22 @@ def test_without_ignored():
     assert kept.num_images == 3
     assert not kept.ignored.any()
     assert kept.without_ignored() is kept
+
+
+def test_alone():
+    batch = [
+        instances([[0, 0, 10, 20], [4, 4, 8, 6]], [False, True]),
+        instances([]),
+        instances([[1, 2, 3, 4]], size=(64, 64)),
+    ]
+    for i, found in enumerate(batch):
+        found.gt_masks = BitMasks(torch.full((len(found), *found.image_size), bool(i)))
+    alone = Targets.from_instances(batch).alone(torch.tensor([2, 1]))
+    assert alone.boxes.tolist() == [[1, 2, 3, 4], [4, 4, 8, 6]]
+    assert alone.classes.tolist() == [0, 1] and alone.ignored.tolist() == [False, True]
+    assert alone.image.tolist() == [0, 1] and alone.counts == (1, 1)
+    assert alone.image_sizes == ((64, 64), (100, 120))
+    assert [(m.shape, m.all().item()) for m in alone.masks.of_images] == [((1, 64, 64), True), ((1, 100, 120), False)]
 
 
 def test_no_ground_truth_at_all():

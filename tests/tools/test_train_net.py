@@ -41,10 +41,10 @@ def losses(output: Path) -> dict[int, dict[str, float]]:
     return {r["iteration"]: {k: v for k, v in r.items() if "loss" in k} for r in lines if "total_loss" in r}
 
 
-def evaluation(output: Path) -> dict[str, float]:
-    """The last line of metrics.json that has results."""
+def metrics(output: Path, part: str) -> list[dict[str, float]]:
+    """Those whose name contains `part`, of each line of metrics.json that has some."""
     lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
-    return [line for line in lines if "bbox/AP" in line][-1]
+    return [found for line in lines if (found := {k: v for k, v in line.items() if part in k})]
 
 
 def parameters(output: Path) -> dict[str, torch.Tensor]:
@@ -84,7 +84,7 @@ def test_trains_evaluates_and_evaluates_again_with_the_same_result(tiny_coco, tm
     assert all(f"| {task} " in tables for task in ("bbox", "bbox_ema", "nms_gap", "nms_gap_ema"))
     assert tables in trained
     assert last[last.rindex("Results:\n") :].rstrip() == tables
-    assert {"nms_gap/gap", "nms_gap_ema/duplicates", "bbox/AP"} <= evaluation(tmp_path).keys()
+    assert {"nms_gap/gap", "nms_gap_ema/duplicates", "bbox/AP"} <= metrics(tmp_path, "/")[-1].keys()
     scalars = EventAccumulator(str(tmp_path)).Reload()
     assert len(scalars.Scalars("nms_gap/AP_without_nms")) == 2
 
@@ -99,9 +99,24 @@ def test_saved_config_is_a_config_file(tiny_coco, tmp_path):
     assert (tmp_path / "again.yaml").read_text() == (tmp_path / "config.yaml").read_text()
 
 
+def test_looking_at_the_assignment_changes_nothing(tiny_coco, tmp_path):
+    for period in (0, 1):
+        run_here(arguments(tiny_coco, tmp_path / str(period), "train.max_iter=3", f"train.diagnostics_period={period}"))
+    assert losses(tmp_path / "0") == losses(tmp_path / "1")
+    weights, others = parameters(tmp_path / "0"), parameters(tmp_path / "1")
+    assert all(torch.equal(value, others[name]) for name, value in weights.items())
+    assert not metrics(tmp_path / "0", "assignment/")
+    first, second, _ = metrics(tmp_path / "1", "assignment/main/POTO/")
+    assert "assignment/main/POTO/positives_p3" in first and "assignment/main/POTO/switched" not in first
+    assert 0 <= second["assignment/main/POTO/switched"] <= 1
+    scalars = EventAccumulator(str(tmp_path / "1")).Reload()
+    assert len(scalars.Scalars("assignment/main/POTO/conflicts")) == 3
+
+
 @pytest.mark.slow
 def test_killed_run_resumes_to_the_same_bits(tiny_coco, tmp_path):
     options = ["train.max_iter=10", "train.checkpointer.period=2", "train.ema.enabled=True"]
+    options.append("train.diagnostics_period=2")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run(**command([sys.executable], arguments(tiny_coco, whole, *options)), check=True)
 
@@ -119,6 +134,7 @@ def test_killed_run_resumes_to_the_same_bits(tiny_coco, tmp_path):
     subprocess.run(**command([sys.executable], [*argv, "--resume"]), check=True)
 
     assert losses(killed) == losses(whole)
+    assert metrics(killed, "assignment/") == metrics(whole, "assignment/")
     final, expected = parameters(killed), parameters(whole)
     assert final.keys() == expected.keys()
     assert all(torch.equal(final[name], expected[name]) for name in final)
@@ -135,20 +151,22 @@ def test_two_processes_train_as_one(tiny_coco, tmp_path, launcher):
     kept = {image["id"] for image in content["images"]}
     content["annotations"] = [a for a in content["annotations"] if a["image_id"] in kept]
     (data / "train.json").write_text(json.dumps(content))
-    norms = [f"model.backbone.bottom_up.{part}.norm=FrozenBN" for part in ("stem", "stages")]
+    options = [f"model.backbone.bottom_up.{part}.norm=FrozenBN" for part in ("stem", "stages")]
+    options.append("train.diagnostics_period=2")
 
-    run_here(arguments(data, alone, *norms))
+    run_here(arguments(data, alone, *options))
     if launcher == "torchrun":
         start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        spec = command(start, arguments(data, together, *norms))
+        spec = command(start, arguments(data, together, *options))
     else:
         flags = ["--num-gpus", "2", "--dist-url", f"tcp://127.0.0.1:{random.randint(20000, 60000)}"]
-        spec = command([sys.executable], arguments(data, together, *flags, *norms))
+        spec = command([sys.executable], arguments(data, together, *flags, *options))
     done = subprocess.run(**spec, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "2 process(es) on cpu" in done.stdout
     assert len(torch.load(together / "model_final.pth", weights_only=True)["trainer"]["random_states"]) == 2
 
+    assert len(metrics(together, "assignment/")) == 2
     expected = losses(alone)
     assert {i: pytest.approx(terms, rel=1e-5) for i, terms in losses(together).items()} == expected
     weights, expected_weights = parameters(together), parameters(alone)

@@ -181,9 +181,10 @@ class AssignmentDetector(nn.Module):
         predictions = self.predict(self.preprocess_image(batched_inputs).tensor)
         targets = Targets.from_instances([x["instances"] for x in batched_inputs], self.device)
         assigned = []
-        for criterion in self.criteria:
-            branch = predictions[criterion.branch]
-            assigned.append(Assigned(criterion, branch, *criterion.assign(branch, targets, progress)))
+        with torch.autocast(self.device.type, enabled=False):
+            for criterion in self.criteria:
+                branch = predictions[criterion.branch]
+                assigned.append(Assigned(criterion, branch, *criterion.assign(branch, targets, progress)))
         return assigned
 
     def progress(self) -> float:

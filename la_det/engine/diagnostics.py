@@ -1,0 +1,147 @@
+"""What label assignment does while a model trains, seen on a fixed batch of training images."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.engine import HookBase
+from torch import Tensor
+
+from la_det.engine.trainer import unwrap
+from la_det.modeling.meta_arch import Assigned, AssignmentDetector
+from la_det.structures import Pairs
+
+logger = logging.getLogger(__name__)
+
+OBJECTS_AT_A_TIME = 16  # each with a copy of its image's predictions
+
+
+class AssignmentDiagnostics(HookBase):
+    """Every `period` iterations, looks at what the criteria of an `AssignmentDetector` assign to a fixed batch.
+
+    It puts `assignment/<branch>/<matcher>/<name>` into the storage, with these names (see `diagnose`): `positives`,
+    `without_positive`, `conflicts`, `switched`, and those with the suffix `_<level>` for the parts on each level.
+
+    The network looks in evaluation mode, so that training goes on as if nothing had happened, and iterations without a
+    look are not touched at all.
+    """
+
+    def __init__(self, batch: list[dict], period: int) -> None:
+        """
+        Args:
+            batch: training examples, the same at each look; empty in processes other than the main one.
+            period: in iterations.
+        """
+        self.batch = batch
+        self.period = period
+        self._last: dict[str, Tensor] = {}
+
+    def after_step(self) -> None:
+        if not self.batch or (self.trainer.iter + 1) % self.period:
+            return
+        model = unwrap(self.trainer.model).eval()
+        try:
+            self._look(model)
+        except FloatingPointError as error:  # the next step stops the training if the weights are to blame
+            logger.warning("Iteration %d: no look at the assignment: %s", self.trainer.iter, error)
+        finally:
+            model.train()
+
+    @torch.no_grad()
+    def _look(self, model: AssignmentDetector) -> None:
+        trainer, progress = self.trainer, model.progress()
+        with torch.autocast(trainer.device_type, trainer.amp_dtype, enabled=trainer.amp_dtype is not None):
+            assigned = model.assignments(self.batch, progress)
+        for a in assigned:
+            name = f"assignment/{a.criterion.branch}/{type(a.criterion.matcher).__name__}"
+            values = diagnose(a, model.in_features, progress, self._last.get(name))
+            self._last[name] = pair_keys(a).cpu()
+            trainer.storage.put_scalars(**{f"{name}/{k}": v for k, v in values.items()}, smoothing_hint=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """So that a resumed run knows the last look."""
+        return self._last
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._last = state_dict
+
+
+def diagnose(
+    assigned: Assigned, level_names: Sequence[str], progress: float, last: Tensor | None = None
+) -> dict[str, float]:
+    """Numbers that describe an assignment; without those that have nothing to be a share of.
+
+    - `positives`: per ground truth, all pairs of the assignment, whatever their weight.
+    - `without_positive`: share of ground truths that have none.
+    - `conflicts`: share of wanted (location, ground truth) pairs whose location another ground truth of the image wants
+      too. A ground truth wants what it would get if it were alone in the image.
+    - `switched`: share of the last look's pairs that are none any more.
+
+    Of all but `without_positive` there is one for each level, `<name>_<level>`: the positives on it, and shares of the
+    pairs on it.
+
+    Args:
+        assigned: G ground truths' labels.
+        level_names: of the L levels.
+        progress: share of the training that is done, for the matcher.
+        last: [P'] the pairs of the last look, from `pair_keys`.
+    """
+    targets, pairs, priors = assigned.targets, assigned.assignment.pairs, assigned.predictions.priors
+    objects = (~targets.ignored).nonzero().squeeze(1)
+    if not len(objects):
+        return {}
+
+    def count(prior: Tensor) -> Tensor:
+        """[1 + L]: how many there are, and how many on each level."""
+        counts = torch.bincount(priors.levels[prior], minlength=len(level_names)).double()
+        return torch.cat([counts.sum(0, keepdim=True), counts])
+
+    wanted = wanted_pairs(assigned, objects, progress)
+    parts = {
+        "positives": count(pairs.prior) / len(objects),
+        "conflicts": count(wanted.prior[_share_location(wanted, len(priors))]) / count(wanted.prior),
+    }
+    if last is not None:
+        last = last.to(pairs.gt.device)
+        gone = last[~torch.isin(last, pair_keys(assigned))]
+        parts["switched"] = count(_prior(gone, assigned)) / count(_prior(last, assigned))
+    suffixes = ("", *(f"_{name}" for name in level_names))
+    values = {
+        name + suffix: value
+        for name, part in parts.items()
+        for suffix, value in zip(suffixes, part.tolist(), strict=True)
+    }
+    values["without_positive"] = 1 - len(pairs.gt.unique()) / len(objects)
+    return {name: value for name, value in values.items() if not math.isnan(value)}
+
+
+def pair_keys(assigned: Assigned) -> Tensor:
+    """[P] one number for each pair, by which the pairs of looks at the same images can be compared."""
+    pairs = assigned.assignment.pairs
+    location = pairs.image * len(assigned.predictions.priors) + pairs.prior
+    return location * len(assigned.targets) + pairs.gt
+
+
+def _prior(keys: Tensor, assigned: Assigned) -> Tensor:
+    return keys.div(len(assigned.targets), rounding_mode="floor") % len(assigned.predictions.priors)
+
+
+def wanted_pairs(assigned: Assigned, objects: Tensor, progress: float) -> Pairs:
+    """The pairs that each of the `objects` [g], indices of ground truths, would get if it were alone in its image."""
+    found = []
+    for gts in objects.split(OBJECTS_AT_A_TIME):
+        images = assigned.targets.image[gts]
+        predictions, targets = assigned.predictions.of_images(images), assigned.targets.alone(gts)
+        pairs = assigned.criterion.assign(predictions, targets, progress)[1].pairs
+        found.append(torch.stack([images[pairs.image], pairs.prior, gts[pairs.gt]]))
+    return Pairs(*torch.cat(found, 1))
+
+
+def _share_location(pairs: Pairs, num_priors: int) -> Tensor:
+    """[P] bool: the pair's location is in another pair, too."""
+    _, location, counts = (pairs.image * num_priors + pairs.prior).unique(return_inverse=True, return_counts=True)
+    return counts[location] > 1
