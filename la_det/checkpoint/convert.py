@@ -100,7 +100,8 @@ def find_fit(path: str, state: Mapping[str, Tensor], config: str | None = None) 
             f"{path}: {len(complete)} configs have these parameters; say with --config which it is: {names}"
         )
     closest = min(fits, key=lambda fit: fit.errors)
-    raise UserError(f"{path}: it does not fit {closest.config}: {closest.describe_errors()}")
+    what = "does not fit" if config else "fits no config, the closest is"
+    raise UserError(f"{path}: it {what} {closest.config}: {closest.describe_errors()}")
 
 
 def all_fits(path: str, state: Mapping[str, Tensor], config: str | None = None) -> list[Fit]:

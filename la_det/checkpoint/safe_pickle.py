@@ -28,17 +28,19 @@ def load_torch_file(path: str, allow_pickle: bool, flag: str = FLAG) -> Any:
         flag: how the user says so, for the error message.
 
     Raises:
+        OSError: the file cannot be opened.
         UserError: it holds other objects that `allow_pickle` does not allow, or is damaged.
     """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=not allow_pickle)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path}: it holds more than tensors or is damaged; "
-            f"if you trust its author, {flag} reads it and runs whatever code it holds"
-        ) from error
-    except DAMAGES as error:
-        raise UserError(f"{path}: damaged, or no PyTorch checkpoint; get the file again") from error
+    with open(path, "rb") as file:
+        try:
+            return torch.load(file, map_location="cpu", weights_only=not allow_pickle)
+        except pickle.UnpicklingError as error:
+            raise UserError(
+                f"{path}: it holds more than tensors or is damaged; "
+                f"if you trust its author, {flag} reads it and runs whatever code it holds"
+            ) from error
+        except (OSError, *DAMAGES) as error:  # an OSError where a cut file is read beyond its end
+            raise UserError(f"{path}: damaged, or no PyTorch checkpoint; get the file again") from error
 
 
 def check_pickle(path: str, flag: str = FLAG) -> None:

@@ -108,8 +108,17 @@ def test_one_shape_is_wrong(state, error):
 
 def test_the_file_is_truncated(state, error):
     torch.save(state, "in.pth")
-    Path("in.pth").write_bytes(Path("in.pth").read_bytes()[:-1000])
+    content = Path("in.pth").read_bytes()
+    Path("in.pth").write_bytes(content[: len(content) // 2])
     assert error("in.pth", "out.pth") == "error: in.pth: damaged, or no PyTorch checkpoint; get the file again"
+
+
+def test_without_a_name_the_closest_config_is_told(error):
+    state = official_state(MANIFESTS["lla_fcos_crowdhuman"])
+    torch.save(state | {"head.extra.weight": torch.ones(3)}, "in.pth")
+    assert error("in.pth", "out.pth").endswith(
+        "fits no config, the closest is LLA/lla_r50_fpn_30k_crowdhuman: 1 unused (head.extra.weight)"
+    )
 
 
 @pytest.mark.parametrize("name", ["in.pth", "in.pkl"])
