@@ -50,7 +50,7 @@ class Repository:
 
     def has(self, config: str) -> bool:
         """Whether the config is of a model that the repository published."""
-        return any(fnmatch(config, pattern) for pattern in self.configs) and "_shapes_" not in config
+        return any(fnmatch(config, pattern) for pattern in self.configs) and "_shapes" not in config
 
 
 def numbered(name: str, add: int) -> Callable[[re.Match], str]:
