@@ -77,9 +77,8 @@ def train(cfg: DictConfig, resume: bool = False) -> Results:
         ema=ema,
         output_dir=cfg.train.output_dir,
     )
-    if cfg.train.diagnostics_period and isinstance(model, AssignmentDetector):
-        # Before loading, so that a checkpoint restores its last look.
-        trainer.register_hooks([AssignmentDiagnostics(_probe(loader), cfg.train.diagnostics_period)])
+    # Before loading, so that a checkpoint restores the last look; the timer first, so that it leaves looks out.
+    trainer.register_hooks([hooks.IterationTimer(), _diagnostics(cfg, model, loader)])
     checkpointer = build_checkpointer(cfg, model, ema, trainer=trainer, stream=stream)
     resume = resume and _all_have_checkpoint(checkpointer)
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
@@ -95,7 +94,6 @@ def train(cfg: DictConfig, resume: bool = False) -> Results:
 
     trainer.register_hooks(
         [
-            hooks.IterationTimer(),
             hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
             CheckpointHook(checkpointer, **cfg.train.checkpointer),
             hooks.EvalHook(cfg.train.eval_period, evaluate),
@@ -189,16 +187,17 @@ def build_checkpointer(
     )
 
 
-def _probe(loader: DataLoader) -> list[dict]:
-    """Training examples for diagnostics in the main process, spread over the data set, as many as in a batch.
+def _diagnostics(cfg: DictConfig, model: nn.Module, loader: DataLoader) -> AssignmentDiagnostics | None:
+    """Looks at as many examples as a batch has, spread over the data set; None if it is off or the model has none.
 
-    They are drawn from the seed, and leave the loader's stream and all random states alone.
+    The examples are drawn from the seed, and leave the loader's stream and all random states alone.
     """
-    if not comm.is_main_process():
-        return []
+    if not (cfg.train.diagnostics_period and isinstance(model, AssignmentDetector)):
+        return None
     num_images, batch_size = len(loader.dataset.records), loader.batch_sampler.batch_size
     chosen = np.linspace(0, num_images - 1, min(batch_size, num_images)).astype(int).tolist()
-    return [loader.dataset[i, i] for i in chosen]
+    batch = [loader.dataset[i, i] for i in chosen] if comm.is_main_process() else []
+    return AssignmentDiagnostics(batch, cfg.train.diagnostics_period)
 
 
 def _all_have_checkpoint(checkpointer: Checkpointer) -> bool:

@@ -47,8 +47,8 @@ class Masks:
 
     def alone(self, gts: Sequence[int]) -> "Masks":
         """The masks of these ground truths, each as an image's only one."""
-        single = [mask for masks in self.of_images for mask in masks.split(1)]
-        return Masks(tuple(single[gt] for gt in gts))
+        single = [mask for masks in self.of_images for mask in masks.unbind()]
+        return Masks(tuple(single[gt].unsqueeze(0) for gt in gts))
 
     @cached_property
     def _moments(self) -> Tensor:
