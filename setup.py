@@ -29,6 +29,7 @@ setup(
     description="Label assignment for dense object detectors on Detectron2",
     license="Apache-2.0",
     packages=find_packages(include=["la_det", "la_det.*"]),
+    package_data={"la_det.visualization": ["page.html"]},
     cmdclass={"build_py": BuildWithConfigs},
     python_requires=">=3.10",
     # Detectron2 is missing here because the registry does not have it: see tools/install_detectron2.py.
@@ -49,7 +50,7 @@ setup(
         "torchvision",
     ],
     extras_require={
-        "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff", "timm"],
+        "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff", "selenium", "timm"],
         "export": ["onnx", "onnxruntime", "onnxscript"],
         "timm": ["timm"],
     },

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-OUTPUT_ERRORS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR})
+OUTPUT_ERRORS = frozenset(
+    {errno.EACCES, errno.EEXIST, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}
+)
 
 
 class UserError(Exception):
@@ -27,7 +29,7 @@ def one_line_errors() -> Iterator[None]:
     except OSError as error:
         if error.errno not in OUTPUT_ERRORS:
             raise
-        _fail(f"{error.filename or 'output'}: {error.strerror}; choose another train.output_dir or free some space")
+        _fail(f"{error.filename or 'output'}: {error.strerror}; choose another output folder or free some space")
 
 
 def _fail(message: str) -> None:

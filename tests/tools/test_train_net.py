@@ -295,7 +295,7 @@ class TestBadInput:
     def test_output_folder_that_cannot_be_made(self, error, tiny_coco, tmp_path):
         (tmp_path / "file").write_text("")
         line = error(arguments(tiny_coco, tmp_path / "file" / "out"))
-        assert str(tmp_path / "file") in line and "choose another train.output_dir" in line
+        assert str(tmp_path / "file") in line and "choose another output folder" in line
 
     @pytest.mark.slow
     def test_full_output_folder(self, tiny_coco, tmp_path):

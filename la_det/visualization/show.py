@@ -1,0 +1,127 @@
+"""What `tools/show_assignments.py` does: from configs and weights to figures and a page."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from detectron2.config import instantiate
+from detectron2.data import MetadataCatalog
+from detectron2.utils.logger import setup_logger
+
+from la_det.data.own_dataset import use_own_dataset
+from la_det.data.records import check_num_classes
+from la_det.engine.setup import load_config
+from la_det.errors import UserError
+from la_det.visualization.figure import draw
+from la_det.visualization.page import render
+from la_det.visualization.snapshots import Moment, Panel, Picture, Scheme
+
+logger = logging.getLogger(__name__)
+
+PAGE = "index.html"
+DPI = 130  # of figures
+T = TypeVar("T")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Draw as `args` (of tools/show_assignments.py) says."""
+    setup_logger(name="la_det")
+    files = [args.config_file, *filter(None, [args.versus])]
+    moments = moments_of([args.weights, args.versus_weights][: len(files)], args.progress)
+    schemes = build_schemes(files, args)
+    dataset = schemes[0].config.dataloader[args.split].dataset
+    records = select_records(instantiate(dataset), args.images, args.num_images)
+    name = dataset.names if isinstance(dataset.names, str) else dataset.names[0]
+    for scheme in schemes:
+        check_num_classes(name, scheme.model.num_classes)
+    pictures = pictures_of(schemes, records, MetadataCatalog.get(name).thing_classes)
+    rows = panels_of(schemes, moments, records)
+
+    args.output.mkdir(parents=True, exist_ok=True)
+    for index, picture in enumerate(pictures):
+        file = args.output / f"{picture.name.replace('/', '_')}.png"
+        draw(picture, index, rows).savefig(file, dpi=DPI, bbox_inches="tight")
+    untrained = [scheme.name for scheme, of in zip(schemes, moments, strict=True) if of[0].weights is None]
+    note = f"Random weights in {' and '.join(untrained)}: only what is decided by geometry means something."
+    (args.output / PAGE).write_text(render(name, pictures, rows, note if untrained else ""), encoding="utf-8")
+    logger.info("%d figures and %s are in %s", len(pictures), PAGE, args.output)
+
+
+def moments_of(weights: Sequence[Sequence[str]], progress: Sequence[float]) -> list[list[Moment]]:
+    """Of each scheme as many moments as the longest list has; a list of one value holds for all.
+
+    Args:
+        weights: of each scheme, files and folders of runs.
+        progress: the same for all schemes.
+    """
+    checkpoints = [checkpoints_of(of) or [None] for of in weights]
+    count = max(map(len, [*checkpoints, progress]))
+    shares = _broadcast(progress or [None], count, "--progress")
+    options = ("--weights", "--versus-weights")
+    files = [_broadcast(of, count, option) for of, option in zip(checkpoints, options, strict=False)]
+    return [[Moment(*pair) for pair in zip(of, shares, strict=True)] for of in files]
+
+
+def checkpoints_of(paths: Sequence[str]) -> list[str]:
+    """The files, and of a folder its checkpoints in their order."""
+    found = []
+    for path in paths:
+        inside = sorted(map(str, Path(path).glob("model_*.pth")))
+        if not inside and Path(path).is_dir():
+            raise UserError(f"{path}: this folder has no checkpoints (model_*.pth); give the output folder of a run")
+        found += inside or [path]
+    return found
+
+
+def _broadcast(values: Sequence[T], count: int, option: str) -> list[T]:
+    if len(values) not in (1, count):
+        raise UserError(f"{option} has {len(values)} values and another option {count}; give one, or as many")
+    return list(values) * (count // len(values))
+
+
+def build_schemes(config_files: Sequence[str], args: argparse.Namespace) -> list[Scheme]:
+    """The schemes, all with the test augmentations of the first."""
+    configs = [load_config(file, args.opts) for file in config_files]
+    for config in configs if args.dataset else ():
+        use_own_dataset(config, args.dataset)
+    augmentations = configs[0].dataloader.test.mapper.augmentations
+    return [Scheme(Path(file).stem, config, augmentations) for file, config in zip(config_files, configs, strict=True)]
+
+
+def select_records(records: Sequence[dict], image_ids: Sequence[str], count: int) -> list[dict]:
+    """The annotated records of these images, or else `count` evenly spaced ones."""
+    if "annotations" not in records[0]:
+        raise UserError(f"{records[0]['file_name']}: the data set has no annotations; choose an annotated one")
+    if not image_ids:
+        return [records[i] for i in np.linspace(0, len(records) - 1, min(count, len(records))).astype(int)]
+    by_id = {str(record["image_id"]): record for record in records}
+    for image_id in image_ids:
+        if image_id not in by_id:
+            raise UserError(f"--images {image_id}: the data set has no such image_id; its first is {next(iter(by_id))}")
+    return [by_id[image_id] for image_id in image_ids]
+
+
+def pictures_of(schemes: Sequence[Scheme], records: Sequence[dict], class_names: Sequence[str]) -> list[Picture]:
+    """The images, after checking that all schemes see the same ground truths."""
+    first, *others = ([scheme.picture(record, class_names) for record in records] for scheme in schemes)
+    for pictures in others:
+        for a, b in zip(first, pictures, strict=True):
+            if not np.array_equal(a.boxes, b.boxes):
+                raise UserError(f"image {a.name}: the two configs' mappers keep different ground truths")
+    return first
+
+
+def panels_of(
+    schemes: Sequence[Scheme], moments: Sequence[Sequence[Moment]], records: Sequence[dict]
+) -> list[list[Panel]]:
+    """Of each moment the panels of all schemes and criteria."""
+    columns = []
+    for scheme, of in zip(schemes, moments, strict=True):
+        found = {moment: scheme.panels(records, moment) for moment in dict.fromkeys(of)}
+        columns.append([found[moment] for moment in of])
+    return [sum(row, []) for row in zip(*columns, strict=True)]

@@ -1,0 +1,157 @@
+"""Schemes and moments of their training, and what they assign on images of a data set."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.config import instantiate
+from detectron2.data.detection_utils import convert_image_to_rgb
+from omegaconf import DictConfig, ListConfig
+from rich.progress import track
+from torch import Tensor
+
+from la_det.checkpoint import Checkpointer
+from la_det.data.loader import map_record
+from la_det.engine.train import build_model
+from la_det.errors import UserError
+from la_det.modeling.meta_arch import Assigned, AssignmentDetector
+from la_det.structures import Priors
+from la_det.visualization.locations import Locations, locations
+
+RANDOM = "random weights"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image as the network gets it, with its ground truths.
+
+    Attributes:
+        name: the record's `image_id`.
+        pixels: [H, W, 3] uint8 RGB.
+        boxes: [G, 4] XYXY pixels.
+        classes: names, of the G ground truths.
+        ignored: [G] bool.
+    """
+
+    name: str
+    pixels: np.ndarray
+    boxes: np.ndarray
+    classes: list[str]
+    ignored: np.ndarray
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Weights of a scheme, None for random ones, and a share of the training that is done (None: the checkpoint's)."""
+
+    weights: str | None = None
+    progress: float | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What one criterion assigns at one moment.
+
+    Attributes:
+        scheme: name of the config.
+        criterion: name of its matcher, and of the branch if there are several.
+        moment: name of the weights and the progress.
+        levels: names, finest first.
+        priors: of the branch; what differs between images (the size of the grid) does not matter.
+        found: for each image.
+    """
+
+    scheme: str
+    criterion: str
+    moment: str
+    levels: list[str]
+    priors: Priors
+    found: list[Locations]
+
+
+class Scheme:
+    """A config with its model and training mapper, for looking at assignments.
+
+    Args:
+        name: of the config.
+        config: its LazyConfig.
+        augmentations: of the images, as in a LazyConfig, in place of the training's random ones.
+
+    Raises:
+        UserError: the config's model is no `AssignmentDetector`.
+    """
+
+    def __init__(self, name: str, config: DictConfig, augmentations: ListConfig):
+        torch.manual_seed(config.train.seed)
+        self.name, self.config = name, config
+        self.model = build_model(config).eval()
+        if not isinstance(self.model, AssignmentDetector):
+            raise UserError(f"{name}: its model is a {type(self.model).__name__}, which has no assignments to look at")
+        mapper = copy.deepcopy(config.dataloader.train.mapper)
+        mapper.augmentations = augmentations
+        mapper.ignored = "keep"  # criteria that do not want them leave them out themselves
+        self.mapper = instantiate(mapper)
+
+    def picture(self, record: dict, class_names: Sequence[str]) -> Picture:
+        """The image of a dataset dict."""
+        example = map_record(self.mapper, record)
+        truths = example["instances"]
+        return Picture(
+            name=str(record["image_id"]),
+            pixels=convert_image_to_rgb(example["image"].permute(1, 2, 0), self.model.input_format).astype(np.uint8),
+            boxes=truths.gt_boxes.tensor.numpy(),
+            classes=[class_names[c] for c in truths.gt_classes.tolist()],
+            ignored=truths.ignored.numpy(),
+        )
+
+    def panels(self, records: Sequence[dict], moment: Moment) -> list[Panel]:
+        """One of each criterion, in the order of the config."""
+        progress = self._load(moment)
+        label = f"{RANDOM if moment.weights is None else Path(moment.weights).stem}, progress {progress:.2f}"
+        per_image = [
+            self._assign(record, progress) for record in track(records, f"{self.name}, {label}", transient=True)
+        ]
+        return [
+            Panel(
+                scheme=self.name,
+                criterion=self._criterion_name(i),
+                moment=label,
+                levels=[level.upper() for level in self.model.in_features],
+                priors=per_image[0][0][i].predictions.priors,
+                found=[locations(assigned[i], _numbers(assigned[i], ignored)) for assigned, ignored in per_image],
+            )
+            for i in range(len(self.model.criteria))
+        ]
+
+    def _load(self, moment: Moment) -> float:
+        """Loads the weights; returns the progress.
+
+        By default that of the checkpoint; 1 where it does not say its iteration, and 0 for random weights.
+        """
+        own = 0.0
+        if moment.weights is not None:
+            checkpointer = Checkpointer(self.model, allow_pickle=self.config.train.allow_pickle, strict=True)
+            state = checkpointer.load(moment.weights)
+            iteration = state.get("trainer", state).get("iteration", self.model.max_iter)
+            own = min((iteration + 1) / self.model.max_iter, 1.0)
+        return own if moment.progress is None else moment.progress
+
+    def _assign(self, record: dict, progress: float) -> tuple[list[Assigned], Tensor]:
+        example = map_record(self.mapper, record)
+        return self.model.assignments([example], progress), example["instances"].ignored
+
+    def _criterion_name(self, index: int) -> str:
+        criterion = self.model.criteria[index]
+        several = len({c.branch for c in self.model.criteria}) > 1
+        return type(criterion.matcher).__name__ + (f", branch {criterion.branch}" if several else "")
+
+
+def _numbers(assigned: Assigned, ignored: Tensor) -> Tensor:
+    """Numbers in the image of the ground truths that the criterion saw."""
+    seen = torch.ones_like(ignored) if len(assigned.targets) == len(ignored) else ~ignored
+    return seen.nonzero().squeeze(1).to(assigned.targets.boxes.device)

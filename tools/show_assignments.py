@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""Show which locations of a data set's images each ground truth gets, and with which weights.
+
+Writes a figure per image and one self-contained page, index.html, on which image, ground truth, level and moment of the
+training are chosen. Images are those of the first config's test or training set, without random augmentation.
+"""
+
+import argparse
+from pathlib import Path
+
+from la_det.data.own_dataset import FORMAT
+from la_det.errors import one_line_errors
+from la_det.visualization.show import main
+
+EXAMPLES = """
+examples, with CONFIG=projects/POTO/configs/poto_r18_fpn_shapes_tiny.py:
+  one scheme:          %(prog)s --config-file $CONFIG --weights output/poto/model_final.pth
+  over a run:          %(prog)s --config-file $CONFIG --weights output/poto
+  two schemes:         %(prog)s --config-file $CONFIG --weights output/poto/model_final.pth \\
+                           --versus projects/ATSS/configs/atss_r18_fpn_shapes_tiny.py
+  o2f, early and late: %(prog)s --config-file projects/O2F/configs/o2f_r18_fpn_shapes_tiny.py \\
+                           --weights output/o2f/model_final.pth --progress 0 1
+  own data:            %(prog)s --config-file $CONFIG --weights FILE --dataset coco:images,train.json
+
+--weights, --versus-weights and --progress may have several values: one row of the figure each. One value of one of them
+goes with all values of the others.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    weights = {"nargs": "+", "default": [], "metavar": "PATH"}
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="LazyConfig file (.py or .yaml)")
+    parser.add_argument("--versus", metavar="FILE", help="another one, shown beside it")
+    parser.add_argument("--weights", **weights, help="checkpoints, or output folders of runs (default: random weights)")
+    parser.add_argument("--versus-weights", **weights, help="the same for --versus")
+    parser.add_argument(
+        "--progress",
+        nargs="+",
+        type=float,
+        default=[],
+        metavar="SHARE",
+        help="of the training, 0 to 1, for schemes that change with it (default: that of the checkpoint)",
+    )
+    parser.add_argument(
+        "--split", choices=("test", "train"), default="test", help="whose images (default: %(default)s)"
+    )
+    parser.add_argument("--images", nargs="+", default=[], metavar="ID", help="the image_id of those to show")
+    parser.add_argument(
+        "--num-images", type=int, default=8, help="how many, evenly spaced, without --images (default: %(default)s)"
+    )
+    parser.add_argument("--dataset", metavar=FORMAT, help="own data; sets the number of classes")
+    parser.add_argument("--output", type=Path, default=Path("output/assignments"), help="folder (default: %(default)s)")
+    parser.add_argument("opts", nargs="*", metavar="key=value", help="options to change in the config, or in both")
+    return parser
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main(build_parser().parse_intermixed_args())
