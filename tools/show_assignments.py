@@ -8,14 +8,14 @@ training are chosen. Images are those of the first config's test or training set
 import argparse
 from pathlib import Path
 
-from la_det.data.own_dataset import FORMAT
+from la_det.engine.own_dataset import FORMAT
 from la_det.errors import one_line_errors
 from la_det.visualization.show import main
 
 EXAMPLES = """
 examples, with CONFIG=projects/POTO/configs/poto_r18_fpn_shapes_tiny.py:
   one scheme:          %(prog)s --config-file $CONFIG --weights output/poto/model_final.pth
-  over a run:          %(prog)s --config-file $CONFIG --weights output/poto
+  over a run:          %(prog)s --config-file output/poto/config.yaml --weights output/poto
   two schemes:         %(prog)s --config-file $CONFIG --weights output/poto/model_final.pth \\
                            --versus projects/ATSS/configs/atss_r18_fpn_shapes_tiny.py
   o2f, early and late: %(prog)s --config-file projects/O2F/configs/o2f_r18_fpn_shapes_tiny.py \\
@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     weights = {"nargs": "+", "default": [], "metavar": "PATH"}
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="LazyConfig file (.py or .yaml)")
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="LazyConfig: file or name")
     parser.add_argument("--versus", metavar="FILE", help="another one, shown beside it")
     parser.add_argument("--weights", **weights, help="checkpoints, or output folders of runs (default: random weights)")
     parser.add_argument("--versus-weights", **weights, help="the same for --versus")

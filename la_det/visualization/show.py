@@ -10,11 +10,11 @@ from typing import TypeVar
 
 import numpy as np
 from detectron2.config import instantiate
-from detectron2.data import MetadataCatalog
 from detectron2.utils.logger import setup_logger
 
-from la_det.data.own_dataset import use_own_dataset
+from la_det.config import class_node
 from la_det.data.records import check_num_classes
+from la_det.engine.own_dataset import class_metadata, use_own_dataset
 from la_det.engine.setup import load_config
 from la_det.errors import UserError
 from la_det.visualization.figure import draw
@@ -38,8 +38,8 @@ def main(args: argparse.Namespace) -> None:
     records = select_records(instantiate(dataset), args.images, args.num_images)
     name = dataset.names if isinstance(dataset.names, str) else dataset.names[0]
     for scheme in schemes:
-        check_num_classes(name, scheme.model.num_classes)
-    pictures = pictures_of(schemes, records, MetadataCatalog.get(name).thing_classes)
+        check_num_classes(name, class_node(scheme.config.model).num_classes)
+    pictures = pictures_of(schemes, records, class_metadata(name).thing_classes)
     rows = panels_of(schemes, moments, records)
 
     args.output.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,15 @@ def build_schemes(config_files: Sequence[str], args: argparse.Namespace) -> list
     for config in configs if args.dataset else ():
         use_own_dataset(config, args.dataset)
     augmentations = configs[0].dataloader.test.mapper.augmentations
-    return [Scheme(Path(file).stem, config, augmentations) for file, config in zip(config_files, configs, strict=True)]
+    return [
+        Scheme(scheme_name(Path(file)), config, augmentations)
+        for file, config in zip(config_files, configs, strict=True)
+    ]
+
+
+def scheme_name(config_file: Path) -> str:
+    """The config's name, or that of the run whose output folder it is in."""
+    return config_file.absolute().parent.name if config_file.name == "config.yaml" else config_file.stem
 
 
 def select_records(records: Sequence[dict], image_ids: Sequence[str], count: int) -> list[dict]:

@@ -13,11 +13,11 @@ from detectron2.config import instantiate
 from detectron2.data.detection_utils import convert_image_to_rgb
 from omegaconf import DictConfig, ListConfig
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 
-from la_det.checkpoint import Checkpointer
+from la_det.checkpoint.recipe import apply_recipe
 from la_det.data.loader import map_record
-from la_det.engine.train import build_model
+from la_det.engine.train import build_checkpointer, build_model
 from la_det.errors import UserError
 from la_det.modeling.meta_arch import Assigned, AssignmentDetector
 from la_det.structures import Priors
@@ -75,23 +75,16 @@ class Panel:
 
 
 class Scheme:
-    """A config with its model and training mapper, for looking at assignments.
+    """A config's model and training mapper, for looking at assignments.
 
     Args:
         name: of the config.
         config: its LazyConfig.
         augmentations: of the images, as in a LazyConfig, in place of the training's random ones.
-
-    Raises:
-        UserError: the config's model is no `AssignmentDetector`.
     """
 
     def __init__(self, name: str, config: DictConfig, augmentations: ListConfig):
-        torch.manual_seed(config.train.seed)
         self.name, self.config = name, config
-        self.model = build_model(config).eval()
-        if not isinstance(self.model, AssignmentDetector):
-            raise UserError(f"{name}: its model is a {type(self.model).__name__}, which has no assignments to look at")
         mapper = copy.deepcopy(config.dataloader.train.mapper)
         mapper.augmentations = augmentations
         mapper.ignored = "keep"  # criteria that do not want them leave them out themselves
@@ -103,52 +96,58 @@ class Scheme:
         truths = example["instances"]
         return Picture(
             name=str(record["image_id"]),
-            pixels=convert_image_to_rgb(example["image"].permute(1, 2, 0), self.model.input_format).astype(np.uint8),
+            pixels=convert_image_to_rgb(example["image"].permute(1, 2, 0), self.mapper.image_format).astype(np.uint8),
             boxes=truths.gt_boxes.tensor.numpy(),
             classes=[class_names[c] for c in truths.gt_classes.tolist()],
             ignored=truths.ignored.numpy(),
         )
 
     def panels(self, records: Sequence[dict], moment: Moment) -> list[Panel]:
-        """One of each criterion, in the order of the config."""
-        progress = self._load(moment)
+        """One of each criterion, in the order of the config.
+
+        Raises:
+            UserError: the weights do not fit, or the model is no `AssignmentDetector`.
+        """
+        model, progress = self._load(moment)
+        if not isinstance(model, AssignmentDetector):
+            raise UserError(f"{self.name}: its model is a {type(model).__name__}, which has no assignments to look at")
         label = f"{RANDOM if moment.weights is None else Path(moment.weights).stem}, progress {progress:.2f}"
-        per_image = [
-            self._assign(record, progress) for record in track(records, f"{self.name}, {label}", transient=True)
-        ]
+        per_image = []
+        for record in track(records, f"{self.name}, {label}", transient=True):
+            example = map_record(self.mapper, record)
+            per_image.append((model.assignments([example], progress), example["instances"].ignored))
         return [
             Panel(
                 scheme=self.name,
-                criterion=self._criterion_name(i),
+                criterion=_criterion_name(model, i),
                 moment=label,
-                levels=[level.upper() for level in self.model.in_features],
+                levels=[level.upper() for level in model.in_features],
                 priors=per_image[0][0][i].predictions.priors,
                 found=[locations(assigned[i], _numbers(assigned[i], ignored)) for assigned, ignored in per_image],
             )
-            for i in range(len(self.model.criteria))
+            for i in range(len(model.criteria))
         ]
 
-    def _load(self, moment: Moment) -> float:
-        """Loads the weights; returns the progress.
+    def _load(self, moment: Moment) -> tuple[nn.Module, float]:
+        """The model at a moment, and the progress.
 
         By default that of the checkpoint; 1 where it does not say its iteration, and 0 for random weights.
         """
-        own = 0.0
         if moment.weights is not None:
-            checkpointer = Checkpointer(self.model, allow_pickle=self.config.train.allow_pickle, strict=True)
-            state = checkpointer.load(moment.weights)
-            iteration = state.get("trainer", state).get("iteration", self.model.max_iter)
-            own = min((iteration + 1) / self.model.max_iter, 1.0)
-        return own if moment.progress is None else moment.progress
+            apply_recipe(self.config, moment.weights)
+        torch.manual_seed(self.config.train.seed)
+        model, own = build_model(self.config).eval(), 0.0
+        if moment.weights is not None:
+            state = build_checkpointer(self.config, model, None, strict=True).load(moment.weights)
+            length = self.config.train.max_iter
+            own = min((state.get("trainer", state).get("iteration", length) + 1) / length, 1.0)
+        return model, own if moment.progress is None else moment.progress
 
-    def _assign(self, record: dict, progress: float) -> tuple[list[Assigned], Tensor]:
-        example = map_record(self.mapper, record)
-        return self.model.assignments([example], progress), example["instances"].ignored
 
-    def _criterion_name(self, index: int) -> str:
-        criterion = self.model.criteria[index]
-        several = len({c.branch for c in self.model.criteria}) > 1
-        return type(criterion.matcher).__name__ + (f", branch {criterion.branch}" if several else "")
+def _criterion_name(model: AssignmentDetector, index: int) -> str:
+    criterion = model.criteria[index]
+    several = len({c.branch for c in model.criteria}) > 1
+    return type(criterion.matcher).__name__ + (f", branch {criterion.branch}" if several else "")
 
 
 def _numbers(assigned: Assigned, ignored: Tensor) -> Tensor:

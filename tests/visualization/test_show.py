@@ -9,7 +9,7 @@ from la_det import model_zoo
 from la_det.data.builtin import register_shapes
 from la_det.data.shapes import SHAPES
 from la_det.errors import UserError
-from la_det.visualization.show import checkpoints_of, main, moments_of, select_records
+from la_det.visualization.show import checkpoints_of, main, moments_of, scheme_name, select_records
 from la_det.visualization.snapshots import Moment
 from show_assignments import build_parser
 
@@ -74,6 +74,12 @@ def test_ignored_ground_truths_keep_their_numbers(root, tmp_path):
     for picture, found in zip(content["pictures"], lla["found"], strict=True):
         positives = [gt for gt, kind in zip(found["gt"], found["kind"], strict=True) if kind == 0]
         assert not any(picture["ignored"][gt] for gt in positives)
+
+
+def test_scheme_names():
+    assert scheme_name(Path("projects/POTO/configs/poto_r18_fpn_shapes_tiny.py")) == "poto_r18_fpn_shapes_tiny"
+    assert scheme_name(Path("POTO/poto_r18_fpn_shapes_tiny")) == "poto_r18_fpn_shapes_tiny"
+    assert scheme_name(Path("output/run_1/config.yaml")) == "run_1"
 
 
 class TestMoments:
