@@ -54,10 +54,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dataset", metavar=FORMAT, help="own data; sets the number of classes")
     parser.add_argument("--output", type=Path, default=Path("output/assignments"), help="folder (default: %(default)s)")
-    parser.add_argument("opts", nargs="*", metavar="key=value", help="options to change in the config, or in both")
+    parser.add_argument(
+        "--opts", nargs="+", default=[], metavar="key=value", help="options to change in the config, or in both"
+    )
     return parser
 
 
 if __name__ == "__main__":
     with one_line_errors():
-        main(build_parser().parse_intermixed_args())
+        main(build_parser().parse_args())

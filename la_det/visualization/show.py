@@ -105,6 +105,8 @@ def select_records(records: Sequence[dict], image_ids: Sequence[str], count: int
     """The annotated records of these images, or else `count` evenly spaced ones."""
     if "annotations" not in records[0]:
         raise UserError(f"{records[0]['file_name']}: the data set has no annotations; choose an annotated one")
+    if count < 1:
+        raise UserError(f"--num-images {count}: show at least one")
     if not image_ids:
         return [records[i] for i in np.linspace(0, len(records) - 1, min(count, len(records))).astype(int)]
     by_id = {str(record["image_id"]): record for record in records}

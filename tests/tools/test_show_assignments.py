@@ -20,7 +20,7 @@ CONFIG = Path(__file__).parent / "configs" / "tiny_poto.py"
 
 def run_here(argv: list[str]) -> None:
     with one_line_errors():
-        main(build_parser().parse_intermixed_args(argv))
+        main(build_parser().parse_args(argv))
 
 
 def arguments(data: Path, output: Path, *more: str) -> list[str]:

@@ -28,8 +28,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def show(output: Path, names: str, config: str, *more: str) -> dict:
     """Runs the tool on a config of the zoo; the content of its page."""
     config_file = str(model_zoo.get_config_file(config))
-    options = [f"dataloader.test.dataset.names={names}", "train.device=cpu", "--output", str(output)]
-    main(build_parser().parse_intermixed_args(["--config-file", config_file, *options, *more]))
+    options = ["--output", str(output), "--opts", f"dataloader.test.dataset.names={names}", "train.device=cpu"]
+    main(build_parser().parse_args(["--config-file", config_file, *options, *more]))
     return json.loads(re.search(r'id="data">(.*?)</script>', (output / "index.html").read_text(), re.DOTALL)[1])
 
 
@@ -124,6 +124,10 @@ class TestRecords:
     def test_unknown_id(self):
         with pytest.raises(UserError, match="--images 11: the data set has no such image_id"):
             select_records(self.RECORDS, ["11"], 3)
+
+    def test_none(self):
+        with pytest.raises(UserError, match="--num-images 0"):
+            select_records(self.RECORDS, [], 0)
 
     def test_without_annotations(self):
         with pytest.raises(UserError, match="0.jpg: the data set has no annotations"):
