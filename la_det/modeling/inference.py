@@ -132,7 +132,8 @@ class DenseInference:
         topk = max(self.topk, self.max_detections) if self.topk_locations else self.topk
         index = rank.flatten(1).topk(_at_most(topk, limit)).indices
         p = p.flatten(1).gather(1, index)
-        cell, rest = index % (h * w), index.div(h * w, rounding_mode="floor")
+        rest = index.div(h * w, rounding_mode="floor")
+        cell = index - rest * (h * w)  # not %, whose exporter wants a number
         prior = predictions.priors.level_starts[level] + cell * a + rest.div(k, rounding_mode="floor")
         return p, prior, rest % k
 
