@@ -58,7 +58,7 @@ class OnnxDetector(nn.Module):
     @torch.no_grad()
     def forward(self, batched_inputs: list[dict]) -> list[dict]:
         """`[{"instances": Instances}]` for dicts with "image" [C, H, W], and optionally "height" and "width"."""
-        step = self.batch_size or len(batched_inputs)
+        step = self.batch_size or max(len(batched_inputs), 1)
         chunks = [batched_inputs[i : i + step] for i in range(0, len(batched_inputs), step)]
         return [result for chunk in chunks for result in self._detect(chunk)]
 

@@ -142,7 +142,7 @@ class DenseInference:
         largest = p.amax(2, keepdim=True)
         flat = largest.flatten(1)
         index = flat.topk(_at_most(self.topk, flat.shape[1])).indices
-        return torch.zeros_like(largest, dtype=torch.bool).flatten(1).scatter_(1, index, True).view_as(largest)
+        return torch.zeros_like(largest, dtype=torch.bool).flatten(1).scatter_(1, index, 1).view_as(largest)
 
     def select(self, candidates: Candidates, nms_threshold: float | None) -> Candidates:
         """Class-wise NMS, unless the threshold is None, and the best `max_detections`; valid entries come first."""
