@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch.export import Dim, ExportedProgram
 
+from la_det.errors import UserError
 from la_det.export.graph import ExportGraph
 from la_det.export.metadata import ExportMetadata
 
@@ -67,10 +68,13 @@ def write_onnx(
     """An ONNX file of opset `OPSET`, its weights inside.
 
     Raises:
+        UserError: packages for it are missing.
         RuntimeError: the graph of a scheme without NMS has an NMS node, or that of one with NMS has none.
     """
-    from la_det.export.onnx_operators import TRANSLATIONS
-
+    try:
+        from la_det.export.onnx_operators import TRANSLATIONS
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is missing: pip install 'la_det[export]'") from error
     program = record(graph, batch_size, image_size)
     logger.info("translating to ONNX opset %d", OPSET)
     onnx_program = torch.onnx.export(

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from la_det.modeling import AssignmentDetector
 
-STRIDE_OF_MASKS = 4
-
 
 class ExportGraph(nn.Module):
     """Normalised, padded images [N, 3, H, W] float32 to detections; D is the largest number of them per image.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from detectron2.data import Metadata
 from detectron2.data import transforms as T
@@ -16,6 +15,11 @@ from la_det.export.metadata import ExportMetadata
 from la_det.modeling.inference import Candidates, to_instances
 from la_det.modeling.mask_inference import paste_masks
 from la_det.predictor import Predictor
+
+try:
+    import onnxruntime
+except ModuleNotFoundError as error:
+    raise UserError("onnxruntime is missing: pip install 'la_det[export]', or onnxruntime-gpu for GPUs") from error
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
