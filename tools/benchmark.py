@@ -25,6 +25,7 @@ from tabulate import tabulate
 
 from la_det.benchmark.matching import HEADER, SCHEMES, measure_in_fresh_process, table_row
 from la_det.benchmark.train import PARTS, detectron2_model, giga_flops, harmless_optimizer, load_config, step_times
+from la_det.data.shapes import SHAPES
 
 RUNTIMES = ("eager", "compile", "onnx")
 
@@ -55,6 +56,7 @@ def main() -> None:
     inference.add_argument("configs", nargs="+", metavar="CONFIG", help="names as in la_det.model_zoo")
     inference.add_argument("--weights", nargs="+", default=[], metavar="CONFIG=FILE", help="trained; random without")
     inference.add_argument("--candidates", type=int, default=1000, help="per image, of models with random weights")
+    inference.add_argument("--images", choices=sorted(SHAPES), default="shapes", help="of which data set")
     inference.add_argument("--image-size", type=int, nargs=2, default=(256, 256), metavar=("H", "W"))
     inference.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
     inference.add_argument(
@@ -115,7 +117,7 @@ def run_inference(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     print(f"torch {torch.__version__}, {args.threads} threads, CPU", file=sys.stderr)
     size, weights = tuple(args.image_size), dict(pair.split("=", 1) for pair in args.weights)
-    inputs = images(max(args.batch_sizes), size)
+    inputs = images(SHAPES[args.images], max(args.batch_sizes), size)
     models = {name: load(name, weights.get(name), inputs, args.candidates) for name in args.configs}
     with tempfile.TemporaryDirectory() as folder:
         stages = cases(models, args.runtimes, args.batch_sizes, size, Path(folder))

@@ -14,13 +14,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from detectron2.config import instantiate
 from torch import Tensor, nn
 
 from la_det import model_zoo
 from la_det.benchmark.train import StepTimes
-from la_det.data.shapes import SHAPES, draw_scene
-from la_det.engine.train import build_checkpointer
+from la_det.data.shapes import ShapesSpec, draw_scene
+from la_det.engine.train import build_model, trained_model
 from la_det.export.formats import write_onnx
 from la_det.export.graph import ExportGraph
 from la_det.export.metadata import metadata_of
@@ -52,9 +51,9 @@ class Case:
     batch_size: int
 
 
-def images(count: int, size: tuple[int, int]) -> list[dict]:
+def images(spec: ShapesSpec, count: int, size: tuple[int, int]) -> list[dict]:
     """Shapes images resized to (height, width), as a data mapper gives them."""
-    drawn = (draw_scene(SHAPES["shapes"], "val", i)[0] for i in range(count))
+    drawn = (draw_scene(spec, "val", i)[0] for i in range(count))
     resized = (cv2.resize(image, size[::-1])[:, :, ::-1] for image in drawn)
     return [{"image": torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1)))} for x in resized]
 
@@ -62,12 +61,12 @@ def images(count: int, size: tuple[int, int]) -> list[dict]:
 def load(name: str, weights: Path | None, inputs: list[dict], candidates: int) -> AssignmentDetector:
     """A config's model with trained weights, or random ones with about so many candidates per image."""
     config = model_zoo.get_config(name)
+    config.train.device = "cpu"
+    if weights is not None:
+        return trained_model(config, str(weights)).inference_only()
     torch.manual_seed(0)
-    model = instantiate(config.model).inference_only()
-    if weights is None:
-        spread(model, inputs, candidates)
-    else:
-        build_checkpointer(config, model, None).load(str(weights))
+    model = build_model(config).inference_only()
+    spread(model, inputs, candidates)
     return model
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from detectron2.config import instantiate
+from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 
 from la_det.data.records import check_num_classes
-from la_det.engine.train import build_checkpointer
+from la_det.engine.train import trained_model
 from la_det.errors import UserError
 from la_det.export.formats import WRITERS
 from la_det.export.graph import ExportGraph
@@ -45,11 +46,14 @@ def export(cfg: DictConfig, name: str, weights: str | Path, path: Path, options:
     Raises:
         UserError: the model is none of this project's, the checkpoint does not fit, or the options do not.
     """
-    model = instantiate(cfg.model)
-    if not isinstance(model, AssignmentDetector):
-        raise UserError(f"{name}: its model is a {type(model).__name__}; only AssignmentDetector can be exported")
+    target = cfg.model._target_
+    kind = locate(target) if isinstance(target, str) else target
+    if kind is not AssignmentDetector:
+        raise UserError(f"{name}: its model is a {kind.__name__}; only AssignmentDetector can be exported")
     check_num_classes(cfg.dataloader.test.dataset.names, cfg.model.num_classes)
-    build_checkpointer(cfg, model, None, strict=True).load(str(weights))
+    cfg = copy.deepcopy(cfg)
+    cfg.train.update(device="cpu", channels_last=False)
+    model = trained_model(cfg, str(weights))
     metadata = metadata_of(cfg, name, model.backbone.size_divisibility, _nms(model, name, options))
     step = metadata.size_divisibility
     if options.image_size and any(side <= 0 or side % step for side in options.image_size):

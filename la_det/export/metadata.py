@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 import la_det
 from la_det.config import class_node
-from la_det.data.own_dataset import class_metadata
+from la_det.engine.own_dataset import class_metadata
 from la_det.errors import UserError
 
 NMS = Literal["none", "graph", "outside"]

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import benchmark
+from la_det.data.shapes import SHAPES
 
 FCOS, POTO = "FCOS/fcos_r18_fpn_shapes_tiny", "POTO/poto_r18_fpn_shapes_tiny"
 inference = pytest.importorskip("la_det.benchmark.inference")
@@ -11,7 +12,7 @@ inference = pytest.importorskip("la_det.benchmark.inference")
 
 @pytest.fixture(scope="module")
 def inputs() -> list[dict]:
-    return inference.images(2, (96, 128))
+    return inference.images(SHAPES["shapes"], 2, (96, 128))
 
 
 @pytest.mark.parametrize("name", [FCOS, POTO])
