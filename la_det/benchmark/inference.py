@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,10 +152,10 @@ def cases(
 
 
 @torch.no_grad()
-def measure(
-    stages: Mapping[Case, Stages], inputs: Sequence[dict], repeats: int, warmup: int = 2
-) -> dict[Case, dict[str, float]]:
-    """Median milliseconds per image of each part and of all, and detections per image; all cases in turn."""
+def measure(stages: Mapping[Case, Stages], inputs: Sequence[dict], repeats: int, warmup: int = 2) -> dict[Case, dict]:
+    """Figures of each case: median milliseconds per image of each part and the "total", the "totals" of all rounds,
+    "detections" per image, and the "ratio" of its total to the first case's of the same runtime and batch size.
+    """
     times = defaultdict(lambda: StepTimes(torch.device("cpu")))
     found = {}
     for _ in range(warmup + repeats):
@@ -164,10 +164,22 @@ def measure(
             for part, run in zip(PARTS, parts, strict=True):
                 value = times[case].time(part, run, value)
             found[case] = sum(map(len, value)) / case.batch_size
-    result = {}
+    result: dict[Case, dict] = {}
     for case in stages:
         parts = {part: [x / case.batch_size for x in times[case].milliseconds[part][warmup:]] for part in PARTS}
         totals = [sum(row) for row in zip(*parts.values(), strict=True)]
         medians = {part: statistics.median(values) for part, values in parts.items()}
         result[case] = {**medians, "total": statistics.median(totals), "totals": totals, "detections": found[case]}
+    for case, row in result.items():
+        row["ratio"] = paired_ratio(row, result[_reference(case, result)])
     return result
+
+
+def paired_ratio(row: Mapping, reference: Mapping) -> float:
+    """Median over the rounds of this case's total by the reference's in the same round."""
+    return statistics.median(a / b for a, b in zip(row["totals"], reference["totals"], strict=True))
+
+
+def _reference(case: Case, others: Iterable[Case]) -> Case:
+    """The first case of the same runtime and batch size: the first model as its recipe has it."""
+    return next(c for c in others if (c.runtime, c.batch_size) == (case.runtime, case.batch_size))

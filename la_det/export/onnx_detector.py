@@ -47,6 +47,8 @@ class OnnxDetector(nn.Module):
             raise UserError(f"{device}: this onnxruntime cannot use it; install onnxruntime-gpu, or take the CPU")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        # Threads that wait busily after a run would slow what torch does next.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[device]])
         except onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf as error:

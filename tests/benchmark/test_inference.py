@@ -36,6 +36,14 @@ def test_all_cases_and_columns(inputs, tmp_path):
     for row in figures.values():
         assert row["total"] > 0 and len(row["totals"]) == 2
         assert row["detections"] > 0
+    for case, row in figures.items():
+        if (case.model, case.nms) == (FCOS, 0.6):
+            assert row["ratio"] == 1.0
+
+
+def test_ratio_is_of_the_same_round():
+    """The second round was slow for both."""
+    assert inference.paired_ratio({"totals": [2.0, 20.0, 3.0]}, {"totals": [4.0, 40.0, 6.0]}) == 0.5
 
 
 def test_command(capsys, monkeypatch, tmp_path):
