@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
+EXPORT = ["onnx", "onnxruntime", "onnxscript"]
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "la_det/__init__.py").read_text(), re.MULTILINE)[1]
 
 
@@ -50,8 +51,8 @@ setup(
         "torchvision",
     ],
     extras_require={
-        "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff", "selenium", "timm"],
-        "export": ["onnx", "onnxruntime", "onnxscript"],
+        "dev": [*EXPORT, "hypothesis", "pytest", "pytest-xdist", "ruff", "selenium", "timm"],
+        "export": EXPORT,
         "timm": ["timm"],
     },
 )

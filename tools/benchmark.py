@@ -7,11 +7,16 @@ a fresh process.
 
 train: milliseconds of a training step on Shapes images, by part, beside Detectron2's own RetinaNet on the same backbone
 and images in the same run.
+
+inference: milliseconds per image, by part, of several models in turn: eager with and without NMS, compiled, in ONNX
+Runtime. "ratio" is the total divided by that of the first model in the same runtime and round. In ONNX Runtime the
+network's part is the whole graph, top-k and NMS included.
 """
 
 import argparse
 import json
 import sys
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,6 +26,9 @@ from tabulate import tabulate
 
 from la_det.benchmark.matching import HEADER, SCHEMES, measure_in_fresh_process, table_row
 from la_det.benchmark.train import PARTS, detectron2_model, giga_flops, harmless_optimizer, load_config, step_times
+from la_det.data.shapes import SHAPES
+
+RUNTIMES = ("eager", "compile", "onnx")
 
 
 def main() -> None:
@@ -44,6 +52,21 @@ def main() -> None:
     train.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     train.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     train.set_defaults(run=run_train)
+
+    inference = commands.add_parser("inference", help="parts of inference, with and without NMS")
+    inference.add_argument("configs", nargs="+", metavar="CONFIG", help="names as in la_det.model_zoo")
+    inference.add_argument("--weights", nargs="+", default=[], metavar="CONFIG=FILE", help="trained; random without")
+    inference.add_argument("--candidates", type=int, default=1000, help="per image, of models with random weights")
+    inference.add_argument("--images", choices=sorted(SHAPES), default="shapes", help="of which data set")
+    inference.add_argument("--image-size", type=int, nargs=2, default=(256, 256), metavar=("H", "W"))
+    inference.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
+    inference.add_argument(
+        "--runtimes", nargs="+", choices=("eager", "compile", "onnx"), default=["eager", "compile", "onnx"]
+    )
+    inference.add_argument("--repeats", type=int, default=15, help="rounds whose median counts")
+    inference.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    inference.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    inference.set_defaults(run=run_inference)
     args = parser.parse_args()
     args.run(args)
 
@@ -85,6 +108,31 @@ def run_train(args: argparse.Namespace) -> None:
     columns = ["step", *PARTS, "backbone GFLOPs", "head GFLOPs"]
     rows = [[name, *(f"{row[column]:.1f}" for column in columns)] for name, row in figures.items()]
     header = ["model"] + [f"{c} ms" if "GFLOPs" not in c else c for c in columns]
+    print(tabulate(rows, header, tablefmt="github", disable_numparse=True))
+
+
+def run_inference(args: argparse.Namespace) -> None:
+    # Here: the other commands need no onnxruntime.
+    from la_det.benchmark.inference import COLUMNS, cases, images, load, measure
+
+    torch.set_num_threads(args.threads)
+    print(f"torch {torch.__version__}, {args.threads} threads, CPU", file=sys.stderr)
+    size, weights = tuple(args.image_size), dict(pair.split("=", 1) for pair in args.weights)
+    inputs = images(SHAPES[args.images], max(args.batch_sizes), size)
+    models = {name: load(name, weights.get(name), inputs, args.candidates) for name in args.configs}
+    with tempfile.TemporaryDirectory() as folder:
+        stages = cases(models, args.runtimes, args.batch_sizes, size, Path(folder))
+        print(f"{len(stages)} cases in turn, {args.repeats} times", file=sys.stderr)
+        figures = measure(stages, inputs, args.repeats)
+    if args.json:
+        args.json.write_text(json.dumps([asdict(case) | row for case, row in figures.items()], indent=1) + "\n")
+    header = ["model", "NMS", "runtime", "batch", *(f"{column} ms" for column in COLUMNS), "ratio", "detections"]
+    rows = [
+        [case.model, case.nms or "none", case.runtime, case.batch_size]
+        + [f"{row[column]:.2f}" for column in COLUMNS]
+        + [f"{row['ratio']:.2f}", f"{row['detections']:.0f}"]
+        for case, row in figures.items()
+    ]
     print(tabulate(rows, header, tablefmt="github", disable_numparse=True))
 
 

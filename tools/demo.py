@@ -34,6 +34,7 @@ examples:
   a video:    %(prog)s --config-file output/demo/config.yaml --weights output/demo/model_final.pth clip.mp4
   with NMS:   %(prog)s --config-file CONFIG --weights FILE a.jpg b.png --opts model.inference.nms_threshold=0.6
   on the CPU: %(prog)s --config-file CONFIG --weights FILE pictures/ --opts train.device=cpu
+  exported:   %(prog)s --onnx poto.onnx pictures/
 """
 
 
@@ -43,8 +44,10 @@ def build_parser() -> argparse.ArgumentParser:
         description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="image, video, or folder of such")
-    parser.add_argument("--config-file", required=True, metavar="CONFIG", help="LazyConfig: file or name")
-    parser.add_argument("--weights", required=True, metavar="FILE", help="trained weights, file or address")
+    parser.add_argument("--config-file", metavar="CONFIG", help="LazyConfig: file or name")
+    parser.add_argument("--weights", metavar="FILE", help="trained weights, file or address")
+    parser.add_argument("--onnx", metavar="FILE", help="instead of both, a file of tools/export_model.py")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where ONNX Runtime runs that file")
     parser.add_argument("--output", type=Path, default=Path("output/pictures"), metavar="FOLDER")
     parser.add_argument("--min-score", type=float, default=0.3, help="detections below it are left out")
     parser.add_argument("--batch-size", type=int, default=4, help="images or pictures of a video at a time")
@@ -55,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> int:
     """Run; return the exit status."""
     files = find_files(args.inputs)
-    predictor = Predictor(load_config(args.config_file, args.opts), args.weights)
+    predictor = build_predictor(args)
     args.output.mkdir(parents=True, exist_ok=True)
     skipped: dict[Path, str] = {}
     detections = Detections(predictor.metadata)
@@ -75,6 +78,17 @@ def main(args: argparse.Namespace) -> int:
     for reason in skipped.values():
         print(f"skipped: {reason}", file=sys.stderr)
     return 1 if skipped else 0
+
+
+def build_predictor(args: argparse.Namespace) -> Predictor:
+    """A config with its weights, or an exported file, whichever the arguments name."""
+    if args.config_file and args.weights and not args.onnx:
+        return Predictor(load_config(args.config_file, args.opts), args.weights)
+    if not args.onnx or args.config_file or args.weights or args.opts:
+        raise UserError("give either --config-file and --weights, or --onnx FILE")
+    from la_det.export.onnx_detector import OnnxPredictor
+
+    return OnnxPredictor(args.onnx, args.device)
 
 
 def readable_frames(files: Sequence[Path], skipped: dict[Path, str]) -> Iterator[Frame]:

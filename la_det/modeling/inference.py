@@ -132,7 +132,8 @@ class DenseInference:
         topk = max(self.topk, self.max_detections) if self.topk_locations else self.topk
         index = rank.flatten(1).topk(_at_most(topk, limit)).indices
         p = p.flatten(1).gather(1, index)
-        cell, rest = index % (h * w), index.div(h * w, rounding_mode="floor")
+        rest = index.div(h * w, rounding_mode="floor")
+        cell = index - rest * (h * w)  # not %, whose exporter wants a number
         prior = predictions.priors.level_starts[level] + cell * a + rest.div(k, rounding_mode="floor")
         return p, prior, rest % k
 
@@ -141,7 +142,7 @@ class DenseInference:
         largest = p.amax(2, keepdim=True)
         flat = largest.flatten(1)
         index = flat.topk(_at_most(self.topk, flat.shape[1])).indices
-        return torch.zeros_like(largest, dtype=torch.bool).flatten(1).scatter_(1, index, True).view_as(largest)
+        return torch.zeros_like(largest, dtype=torch.bool).flatten(1).scatter_(1, index, 1).view_as(largest)
 
     def select(self, candidates: Candidates, nms_threshold: float | None) -> Candidates:
         """Class-wise NMS, unless the threshold is None, and the best `max_detections`; valid entries come first."""

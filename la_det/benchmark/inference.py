@@ -1,0 +1,185 @@
+"""Where the time of inference goes: eager, compiled and in ONNX Runtime, of several models in turn.
+
+Every repeat runs all cases once, one after the other, so that a machine that gets slower or faster does so for all.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from la_det import model_zoo
+from la_det.benchmark.train import StepTimes
+from la_det.data.shapes import ShapesSpec, draw_scene
+from la_det.engine.train import build_model, trained_model
+from la_det.export.formats import write_onnx
+from la_det.export.graph import ExportGraph
+from la_det.export.metadata import metadata_of
+from la_det.export.onnx_detector import OnnxDetector
+from la_det.modeling import AssignmentDetector
+from la_det.modeling.inference import to_instances
+
+PARTS = ("preprocess", "network", "postprocess")
+COLUMNS = (*PARTS, "total")
+OTHER_NMS = 0.6  # for schemes without NMS, to see what it would cost
+# One function per part, each of which takes what the one before gave.
+Stages = tuple[Callable, Callable, Callable]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table.
+
+    Attributes:
+        model: name of the config.
+        nms: IoU threshold, None for no NMS.
+        runtime: "eager", "compile" or "onnx".
+        batch_size: images at a time.
+    """
+
+    model: str
+    nms: float | None
+    runtime: str
+    batch_size: int
+
+
+def images(spec: ShapesSpec, count: int, size: tuple[int, int]) -> list[dict]:
+    """Shapes images resized to (height, width), as a data mapper gives them."""
+    drawn = (draw_scene(spec, "val", i)[0] for i in range(count))
+    resized = (cv2.resize(image, size[::-1])[:, :, ::-1] for image in drawn)
+    return [{"image": torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1)))} for x in resized]
+
+
+def load(name: str, weights: Path | None, inputs: list[dict], candidates: int) -> AssignmentDetector:
+    """A config's model with trained weights, or random ones with about so many candidates per image."""
+    config = model_zoo.get_config(name)
+    config.train.device = "cpu"
+    if weights is not None:
+        return trained_model(config, str(weights)).inference_only()
+    torch.manual_seed(0)
+    model = build_model(config).inference_only()
+    spread(model, inputs, candidates)
+    return model
+
+
+@torch.no_grad()
+def spread(model: AssignmentDetector, inputs: list[dict], candidates: int) -> None:
+    """Random class probabilities, of which so many per image exceed the threshold, and boxes that overlap.
+
+    Untrained, every probability is the prior one, below the threshold, and NMS would have nothing to do.
+    """
+    predictor = model.head.predictors[model.inference_branch]
+    nn.init.normal_(predictor.logits.weight, std=0.1)
+    nn.init.normal_(predictor.boxes.weight, std=0.02)
+    nn.init.constant_(predictor.boxes.bias, 2.0)
+    tensor = model.preprocess_image(inputs).tensor
+    predictions = model.predict(tensor)[model.inference_branch]
+    levels = [model.inference.score.dense(predictions, i) for i in range(len(predictions.priors.grid_sizes))]
+    p = torch.cat([x.flatten() for x in levels])
+    lowest = p.topk(candidates * len(inputs)).values[-1]
+    predictor.logits.bias += torch.logit(torch.tensor(model.inference.score_threshold)) - torch.logit(lowest)
+
+
+def torch_stages(model: AssignmentDetector, nms: float | None, compiled: bool = False) -> Stages:
+    """The detector's own code, with or without NMS; `compiled` compiles backbone and head."""
+    predict = torch.compile(model.predict, dynamic=False) if compiled else model.predict
+
+    def network(batch):
+        return batch, predict(batch.tensor, [model.inference_branch])[model.inference_branch]
+
+    def postprocess(given):
+        batch, predictions = given
+        candidates = model.inference.candidates(predictions, torch.tensor(batch.image_sizes))
+        found = model.inference.select(candidates, nms)
+        return to_instances(found, batch.image_sizes, batch.image_sizes)
+
+    return model.preprocess_image, network, postprocess
+
+
+def onnx_stages(model: AssignmentDetector, name: str, size: tuple[int, int], folder: Path) -> Stages:
+    """ONNX Runtime; its network is the whole graph, top-k and NMS included."""
+    path = folder / f"{name.replace('/', '_')}.onnx"
+    nms = "none" if model.inference.nms_threshold is None else "graph"
+    metadata = metadata_of(model_zoo.get_config(name), name, model.backbone.size_divisibility, nms)
+    write_onnx(ExportGraph(model), metadata, path, None, size)
+    detector = OnnxDetector(path)
+
+    def preprocess(inputs: list[dict]) -> Tensor:
+        return detector.preprocess([x["image"] for x in inputs])
+
+    def network(batch: Tensor):
+        return detector.run(batch, [size] * len(batch))
+
+    def postprocess(outputs):
+        found, _ = detector.detections(outputs, len(outputs["counts"]))
+        sizes = [size] * len(found.scores)
+        return to_instances(found, sizes, sizes)
+
+    return preprocess, network, postprocess
+
+
+def cases(
+    models: Mapping[str, AssignmentDetector],
+    runtimes: Sequence[str],
+    batch_sizes: Sequence[int],
+    size: tuple[int, int],
+    folder: Path,
+) -> dict[Case, Stages]:
+    """Every model in every runtime with the NMS of its recipe, and in the eager one also with the other choice.
+
+    Args:
+        folder: where ONNX files are written.
+    """
+    stages: dict[tuple[str, float | None, str], Stages] = {}
+    for name, model in models.items():
+        own = model.inference.nms_threshold
+        if "eager" in runtimes:
+            for nms in (own, OTHER_NMS if own is None else None):
+                stages[name, nms, "eager"] = torch_stages(model, nms)
+        if "compile" in runtimes:
+            stages[name, own, "compile"] = torch_stages(model, own, compiled=True)
+        if "onnx" in runtimes:
+            stages[name, own, "onnx"] = onnx_stages(model, name, size, folder)
+    return {Case(*key, batch_size): parts for batch_size in batch_sizes for key, parts in stages.items()}
+
+
+@torch.no_grad()
+def measure(stages: Mapping[Case, Stages], inputs: Sequence[dict], repeats: int, warmup: int = 2) -> dict[Case, dict]:
+    """Figures of each case: median milliseconds per image of each part and the "total", the "totals" of all rounds,
+    "detections" per image, and the "ratio" of its total to the first case's of the same runtime and batch size.
+    """
+    times = defaultdict(lambda: StepTimes(torch.device("cpu")))
+    found = {}
+    for _ in range(warmup + repeats):
+        for case, parts in stages.items():
+            value = list(inputs[: case.batch_size])
+            for part, run in zip(PARTS, parts, strict=True):
+                value = times[case].time(part, run, value)
+            found[case] = sum(map(len, value)) / case.batch_size
+    result: dict[Case, dict] = {}
+    for case in stages:
+        parts = {part: [x / case.batch_size for x in times[case].milliseconds[part][warmup:]] for part in PARTS}
+        totals = [sum(row) for row in zip(*parts.values(), strict=True)]
+        medians = {part: statistics.median(values) for part, values in parts.items()}
+        result[case] = {**medians, "total": statistics.median(totals), "totals": totals, "detections": found[case]}
+    for case, row in result.items():
+        row["ratio"] = paired_ratio(row, result[_reference(case, result)])
+    return result
+
+
+def paired_ratio(row: Mapping, reference: Mapping) -> float:
+    """Median over the rounds of this case's total by the reference's in the same round."""
+    return statistics.median(a / b for a, b in zip(row["totals"], reference["totals"], strict=True))
+
+
+def _reference(case: Case, others: Iterable[Case]) -> Case:
+    """The first case of the same runtime and batch size: the first model as its recipe has it."""
+    return next(c for c in others if (c.runtime, c.batch_size) == (case.runtime, case.batch_size))

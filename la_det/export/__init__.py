@@ -1,0 +1,1 @@
+"""Detectors as graphs that run without this project: ONNX, TorchScript and torch.export."""

@@ -1,0 +1,73 @@
+"""From a config and weights to an exported file."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig
+
+from la_det.data.records import check_num_classes
+from la_det.engine.train import trained_model
+from la_det.errors import UserError
+from la_det.export.formats import WRITERS
+from la_det.export.graph import ExportGraph
+from la_det.export.metadata import NMS, ExportMetadata, metadata_of
+from la_det.modeling import AssignmentDetector
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a graph is recorded.
+
+    Attributes:
+        format: one of `WRITERS`.
+        batch_size: fixed number of images; None for any.
+        image_size: fixed (height, width) of the input; None for any multiple of the size divisibility.
+        half: half precision inside.
+        raw: a one-to-many scheme's candidates instead of what NMS leaves of them.
+    """
+
+    format: str = "onnx"
+    batch_size: int | None = None
+    image_size: tuple[int, int] | None = None
+    half: bool = False
+    raw: bool = False
+
+
+def export(cfg: DictConfig, name: str, weights: str | Path, path: Path, options: Options) -> ExportMetadata:
+    """Write `cfg.model` with trained weights to `path`; return what the file says about itself.
+
+    Raises:
+        UserError: the model is none of this project's, the checkpoint does not fit, or the options do not.
+    """
+    target = cfg.model._target_
+    kind = locate(target) if isinstance(target, str) else target
+    if kind is not AssignmentDetector:
+        raise UserError(f"{name}: its model is a {kind.__name__}; only AssignmentDetector can be exported")
+    check_num_classes(cfg.dataloader.test.dataset.names, cfg.model.num_classes)
+    cfg = copy.deepcopy(cfg)
+    cfg.train.update(device="cpu", channels_last=False)
+    model = trained_model(cfg, str(weights))
+    metadata = metadata_of(cfg, name, model.backbone.size_divisibility, _nms(model, name, options))
+    step = metadata.size_divisibility
+    if options.image_size and any(side <= 0 or side % step for side in options.image_size):
+        raise UserError(f"--image-size {' '.join(map(str, options.image_size))}: sides must be multiples of {step}")
+    graph = ExportGraph(model, raw=options.raw, half=options.half)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    logger.info("recording the graph; with free sizes this takes a minute")
+    WRITERS[options.format](graph, metadata, path, options.batch_size, options.image_size)
+    return metadata
+
+
+def _nms(model: AssignmentDetector, name: str, options: Options) -> NMS:
+    if model.inference.nms_threshold is None:
+        if options.raw:
+            raise UserError(f"{name}: a one-to-one scheme's detections need no NMS; leave --raw-candidates out")
+        return "none"
+    return "outside" if options.raw else "graph"

@@ -1,0 +1,109 @@
+"""Writing a graph to a file in each format."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.export import Dim, ExportedProgram
+
+from la_det.errors import UserError
+from la_det.export.graph import ExportGraph
+from la_det.export.metadata import ExportMetadata
+
+logger = logging.getLogger(__name__)
+
+OPSET = 20  # the first with GridSample in double precision, which box refinement uses
+METADATA_FILE = "la_det.json"  # inside TorchScript and torch.export archives
+# Sides of the example where the size is not fixed: different, and more than one cell on every level.
+EXAMPLE = (2, 192, 256)
+
+
+def record(graph: ExportGraph, batch_size: int | None, image_size: tuple[int, int] | None) -> ExportedProgram:
+    """The graph as torch.export sees it; None stands for any batch size, or any size that the backbone divides."""
+    batch, height, width = batch_size or EXAMPLE[0], *(image_size or EXAMPLE[1:])
+    step = graph.detector.backbone.size_divisibility
+    batch_dim = {} if batch_size else {0: Dim("batch", min=1)}
+    size_dims = {} if image_size else {2: step * Dim("rows", min=1), 3: step * Dim("columns", min=1)}
+    shapes = ({**batch_dim, **size_dims}, batch_dim)[: len(graph.input_names)]
+    with torch.no_grad():
+        return torch.export.export(graph, graph.example(batch, height, width), dynamic_shapes=(*shapes,))
+
+
+def write_torch_export(
+    graph: ExportGraph,
+    metadata: ExportMetadata,
+    path: Path,
+    batch_size: int | None,
+    image_size: tuple[int, int] | None,
+) -> None:
+    """A .pt2 archive for torch.export.load."""
+    program = record(graph, batch_size, image_size)
+    torch.export.save(program, path, extra_files={METADATA_FILE: metadata.to_json()})
+
+
+def write_torchscript(
+    graph: ExportGraph,
+    metadata: ExportMetadata,
+    path: Path,
+    batch_size: int | None,
+    image_size: tuple[int, int] | None,
+) -> None:
+    """An archive for torch.jit.load; sizes are always free, since tracing keeps them so."""
+    example = graph.example(batch_size or EXAMPLE[0], *(image_size or EXAMPLE[1:]))
+    with torch.no_grad():
+        traced = torch.jit.trace(graph, example, check_trace=False)
+    torch.jit.save(traced, path, _extra_files={METADATA_FILE: metadata.to_json()})
+
+
+def write_onnx(
+    graph: ExportGraph,
+    metadata: ExportMetadata,
+    path: Path,
+    batch_size: int | None,
+    image_size: tuple[int, int] | None,
+) -> None:
+    """An ONNX file of opset `OPSET`, its weights inside.
+
+    Raises:
+        UserError: packages for it are missing.
+        RuntimeError: the graph of a scheme without NMS has an NMS node, or that of one with NMS has none.
+    """
+    try:
+        from la_det.export.onnx_operators import TRANSLATIONS
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is missing: pip install 'la_det[export]'") from error
+    program = record(graph, batch_size, image_size)
+    logger.info("translating to ONNX opset %d", OPSET)
+    onnx_program = torch.onnx.export(
+        program,
+        (),
+        dynamo=True,
+        verbose=False,
+        opset_version=OPSET,
+        input_names=graph.input_names,
+        output_names=graph.output_names,
+        custom_translation_table=TRANSLATIONS,
+    )
+    model = onnx_program.model
+    check_nms(model, metadata.nms)
+    model.metadata_props.update(metadata.to_strings())
+    onnx_program.save(path, external_data=False)
+
+
+def check_nms(model, nms: str) -> None:
+    """Raises RuntimeError unless the ONNX model has an NMS node exactly if it should."""
+    nodes = [node for graph in (model.graph, *model.functions.values()) for node in graph.all_nodes()]
+    found = any(node.op_type == "NonMaxSuppression" for node in nodes)
+    if found != (nms == "graph"):
+        raise RuntimeError(f"the graph has {'an' if found else 'no'} NonMaxSuppression node, but its NMS is {nms!r}")
+
+
+Writer = Callable[[ExportGraph, ExportMetadata, Path, "int | None", "tuple[int, int] | None"], None]
+WRITERS: dict[str, Writer] = {
+    "onnx": write_onnx,
+    "torchscript": write_torchscript,
+    "torch-export": write_torch_export,
+}

@@ -1,0 +1,111 @@
+"""What an exported file says about itself, so that it can be used without its config."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Literal
+
+from detectron2.config import instantiate
+from detectron2.data import transforms as T
+from omegaconf import DictConfig
+
+import la_det
+from la_det.config import class_node
+from la_det.engine.own_dataset import class_metadata
+from la_det.errors import UserError
+
+NMS = Literal["none", "graph", "outside"]
+
+
+@dataclass(frozen=True)
+class ExportMetadata:
+    """Names and values are stored as strings, values in JSON.
+
+    Attributes:
+        la_det: version that wrote the file.
+        config: name or file of the config.
+        classes: names of the K classes.
+        pixel_mean, pixel_std: the network's input is (pixels - mean) / std, per channel of `input_format`.
+        input_format: order of the channels, "BGR" or "RGB".
+        size_divisibility: images are padded with zeros, right and below, to multiples of this.
+        short_edge, max_size: the recipe resizes images so that their short side has this many pixels and the long one
+            at most these; None where it does not resize.
+        score_threshold: detections that are less probable do not exist.
+        nms: "none" for one-to-one schemes, "graph" where it is part of the graph, "outside" where the graph's outputs
+            are candidates and NMS is still to be done.
+        nms_threshold: IoU of class-wise NMS, None for none.
+        max_detections: per image, after NMS.
+    """
+
+    la_det: str
+    config: str
+    classes: tuple[str, ...]
+    pixel_mean: tuple[float, ...]
+    pixel_std: tuple[float, ...]
+    input_format: str
+    size_divisibility: int
+    short_edge: int | None
+    max_size: int | None
+    score_threshold: float
+    nms: NMS
+    nms_threshold: float | None
+    max_detections: int
+
+    def to_strings(self) -> dict[str, str]:
+        """The form in which it is stored."""
+        return {name: json.dumps(value) for name, value in asdict(self).items()}
+
+    def to_json(self) -> str:
+        """All in one string, for archives that have files."""
+        return json.dumps(self.to_strings(), indent=1)
+
+    @classmethod
+    def from_strings(cls, strings: Mapping[str, str], path: object) -> ExportMetadata:
+        """The metadata stored in the file `path`.
+
+        Raises:
+            UserError: the strings are not those of `to_strings`.
+        """
+        try:
+            values = {field.name: json.loads(strings[field.name]) for field in fields(cls)}
+        except (KeyError, ValueError) as error:
+            raise UserError(f"{path}: no metadata of tools/export_model.py in it ({error}); export it again") from error
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def metadata_of(cfg: DictConfig, name: str, size_divisibility: int, nms: NMS) -> ExportMetadata:
+    """The metadata of a config's model.
+
+    Args:
+        name: of the config.
+        size_divisibility: of the built model's backbone.
+    """
+    model, test = class_node(cfg.model), cfg.dataloader.test
+    classes = class_metadata(test.dataset.names).get("thing_classes")
+    resize = _resize(instantiate(test.mapper.augmentations), name)
+    rule = instantiate(model.inference)
+    return ExportMetadata(
+        la_det=la_det.__version__,
+        config=name,
+        classes=tuple(classes or map(str, range(model.num_classes))),
+        pixel_mean=tuple(model.pixel_mean),
+        pixel_std=tuple(model.pixel_std),
+        input_format=test.mapper.image_format,
+        size_divisibility=size_divisibility,
+        short_edge=resize and max(resize.short_edge_length),
+        max_size=resize and resize.max_size,
+        score_threshold=rule.score_threshold,
+        nms=nms,
+        nms_threshold=rule.nms_threshold,
+        max_detections=rule.max_detections,
+    )
+
+
+def _resize(augmentations: list[T.Augmentation], name: str) -> T.ResizeShortestEdge | None:
+    if not augmentations:
+        return None
+    if len(augmentations) > 1 or not isinstance(augmentations[0], T.ResizeShortestEdge):
+        raise UserError(f"{name}: dataloader.test.mapper.augmentations may hold one ResizeShortestEdge for an export")
+    return augmentations[0]

@@ -1,0 +1,144 @@
+"""An exported ONNX file as a detector of Detectron2's kind, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.data import Metadata
+from detectron2.data import transforms as T
+from torch import Tensor, nn
+
+from la_det.errors import UserError
+from la_det.export.metadata import ExportMetadata
+from la_det.modeling.inference import Candidates, to_instances
+from la_det.modeling.mask_inference import paste_masks
+from la_det.predictor import Predictor
+
+try:
+    import onnxruntime
+except ModuleNotFoundError as error:
+    raise UserError("onnxruntime is missing: pip install 'la_det[export]', or onnxruntime-gpu for GPUs") from error
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OnnxDetector(nn.Module):
+    """Takes and returns what Detectron2's detectors do in evaluation, so that it can be evaluated as they are.
+
+    Args:
+        path: a file of tools/export_model.py.
+        device: "cpu" or "cuda".
+
+    Attributes:
+        details: what the file says about itself.
+        batch_size, image_size: the input's fixed sizes; None where any are taken.
+
+    Raises:
+        UserError: the file is missing, no such file, or its NMS is left to others; or the device cannot be used.
+    """
+
+    def __init__(self, path: str | Path, device: str = "cpu"):
+        super().__init__()
+        if not Path(path).is_file():
+            raise UserError(f"{path}: no such file; tools/export_model.py writes ONNX files")
+        if PROVIDERS[device] not in onnxruntime.get_available_providers():
+            raise UserError(f"{device}: this onnxruntime cannot use it; install onnxruntime-gpu, or take the CPU")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        # Threads that wait busily after a run would slow what torch does next.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[device]])
+        except onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf as error:
+            raise UserError(f"{path}: no ONNX file; tools/export_model.py writes one") from error
+        self.details = ExportMetadata.from_strings(self.session.get_modelmeta().custom_metadata_map, path)
+        if self.details.nms == "outside":
+            raise UserError(f"{path}: its outputs are candidates before NMS; export it without --raw-candidates")
+        inputs = {x.name: x.shape for x in self.session.get_inputs()}
+        self.input_names = list(inputs)
+        batch, _, height, width = (size if isinstance(size, int) else None for size in inputs["images"])
+        self.batch_size, self.image_size = batch, height and (height, width)
+
+    @torch.no_grad()
+    def forward(self, batched_inputs: list[dict]) -> list[dict]:
+        """`[{"instances": Instances}]` for dicts with "image" [C, H, W], and optionally "height" and "width"."""
+        step = self.batch_size or max(len(batched_inputs), 1)
+        chunks = [batched_inputs[i : i + step] for i in range(0, len(batched_inputs), step)]
+        return [result for chunk in chunks for result in self._detect(chunk)]
+
+    def _detect(self, inputs: list[dict]) -> list[dict]:
+        sizes = [tuple(x["image"].shape[-2:]) for x in inputs]
+        output_sizes = [(x.get("height", h), x.get("width", w)) for x, (h, w) in zip(inputs, sizes, strict=True)]
+        images = self.preprocess([x["image"] for x in inputs])
+        outputs = self.run(images, sizes)
+        detections, masks = self.detections(outputs, len(inputs))
+        instances = to_instances(detections, sizes, output_sizes, masks)
+        if masks is not None:
+            for found, size in zip(instances, sizes, strict=True):
+                paste_masks(found, size, images.shape[-1] // masks.shape[-1])
+        return [{"instances": x} for x in instances]
+
+    def preprocess(self, images: list[Tensor]) -> Tensor:
+        """Normalised and padded to the graph's batch and image size: [N, C, H, W] float32."""
+        mean, std = (torch.tensor(x).view(-1, 1, 1) for x in (self.details.pixel_mean, self.details.pixel_std))
+        height, width = self.image_size or self._padded([x.shape[-2:] for x in images])
+        batch = torch.zeros(self.batch_size or len(images), len(mean), height, width)
+        for row, image in zip(batch, images, strict=False):
+            h, w = image.shape[-2:]
+            if h > height or w > width:
+                raise UserError(f"an image of {h} x {w} pixels is too large for this file's {height} x {width}")
+            row[:, :h, :w] = (image.float() - mean) / std
+        return batch
+
+    def _padded(self, sizes: list[tuple[int, int]]) -> tuple[int, int]:
+        step = self.details.size_divisibility
+        return tuple(-(-max(side) // step) * step for side in zip(*sizes, strict=True))
+
+    def run(self, images: Tensor, sizes: list[tuple[int, int]]) -> dict[str, np.ndarray]:
+        """The graph's outputs by name; images that fill the batch up have the size of the input."""
+        filled = [*sizes, *[tuple(images.shape[-2:])] * (len(images) - len(sizes))]
+        feeds = {"images": images.numpy(), "image_sizes": np.array(filled, dtype=np.int64)}
+        names = [x.name for x in self.session.get_outputs()]
+        return dict(zip(names, self.session.run(names, {name: feeds[name] for name in self.input_names}), strict=True))
+
+    def detections(self, outputs: dict[str, np.ndarray], count: int) -> tuple[Candidates, Tensor | None]:
+        """The first `count` images' detections, and their masks."""
+        tensors = {name: torch.from_numpy(x)[:count] for name, x in outputs.items()}
+        valid = torch.arange(tensors["scores"].shape[1]) < tensors.pop("counts").unsqueeze(-1)
+        masks = tensors.pop("masks", None)
+        return Candidates(**tensors, valid=valid), masks
+
+
+class OnnxPredictor(Predictor):
+    """`la_det.Predictor` for an exported ONNX file, which needs neither config nor weights.
+
+    Args:
+        path, device: see `OnnxDetector`.
+    """
+
+    def __init__(self, path: str | Path, device: str = "cpu"):
+        self.model = OnnxDetector(path, device).eval()
+        details = self.model.details
+        self.metadata = Metadata(name=str(path), thing_classes=list(details.classes))
+        self._augmentations = T.AugmentationList(_resizing(details, self.model.image_size))
+        self._image_format = details.input_format
+
+
+def _resizing(details: ExportMetadata, image_size: tuple[int, int] | None) -> list[T.Augmentation]:
+    resize = [] if details.short_edge is None else [T.ResizeShortestEdge(details.short_edge, details.max_size)]
+    return resize if image_size is None else [*resize, _ShrinkToFit(image_size)]
+
+
+class _ShrinkToFit(T.Augmentation):
+    """Makes images that are too large for a fixed input as small as needed, with the sides' ratio kept."""
+
+    def __init__(self, size: tuple[int, int]):
+        super().__init__()
+        self.size = size
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        h, w = image.shape[:2]
+        scale = min(1.0, self.size[0] / h, self.size[1] / w)
+        return T.ResizeTransform(h, w, max(round(h * scale), 1), max(round(w * scale), 1))

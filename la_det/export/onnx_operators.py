@@ -1,0 +1,73 @@
+"""ONNX forms of operators that torch's exporter does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torchvision  # noqa: F401 (defines its operators)
+from onnxscript import ir
+from onnxscript import opset20 as op
+
+import la_det.modeling.layers  # noqa: F401 (defines la_det::class_nms)
+
+
+def class_nms(boxes, scores, classes, valid, iou_threshold: float):
+    """`la_det::class_nms` with one row of scores per class, in which boxes of other classes do not take part.
+
+    So the boxes themselves are compared; torchvision moves the classes apart instead if an image has few boxes, which
+    rounds them.
+    """
+    one = op.Constant(value_ints=[1])
+    numbers = op.Range(op.Constant(value_int=0), op.ReduceMax(classes, keepdims=0) + op.Constant(value_int=1), 1)
+    of_class = op.Equal(op.Unsqueeze(classes, one), op.Unsqueeze(numbers, op.Constant(value_ints=[0, 2])))
+    takes_part = op.And(of_class, op.Unsqueeze(valid, one))
+    rows = op.Where(takes_part, op.Unsqueeze(scores, one), op.Constant(value_float=-1.0))
+    kept = op.NonMaxSuppression(
+        boxes,
+        rows,
+        op.Shape(scores, start=1),  # all of a class may stay
+        op.Constant(value_floats=[iou_threshold]),
+        op.Constant(value_floats=[-0.5]),
+    )
+    image_and_box = op.Gather(kept, op.Constant(value_ints=[0, 2]), axis=1)
+    nothing = op.ConstantOfShape(op.Shape(valid), value=ir.tensor([False]))
+    survives = op.ConstantOfShape(op.Shape(kept, start=0, end=1), value=ir.tensor([True]))
+    return op.ScatterND(nothing, image_and_box, survives)
+
+
+def deform_conv2d(
+    x,
+    weight,
+    offset,
+    mask,
+    bias,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    groups: int,
+    offset_groups: int,
+    use_mask: bool,
+):
+    """torchvision's operator; ONNX has the same since opset 19."""
+    return op.DeformConv(
+        x,
+        weight,
+        offset,
+        bias,
+        mask if use_mask else None,
+        strides=[stride_h, stride_w],
+        pads=[pad_h, pad_w, pad_h, pad_w],
+        dilations=[dilation_h, dilation_w],
+        group=groups,
+        offset_group=offset_groups,
+    )
+
+
+TRANSLATIONS: dict[Callable, Callable] = {
+    torch.ops.la_det.class_nms.default: class_nms,
+    torch.ops.torchvision.deform_conv2d.default: deform_conv2d,
+}

@@ -1,0 +1,43 @@
+import pytest
+
+from la_det import model_zoo
+from la_det.errors import UserError
+from la_det.export.metadata import ExportMetadata, metadata_of
+
+NAME = "POTO/poto_r50_fpn_3x_ms_coco"
+
+
+def test_says_how_images_are_prepared():
+    metadata = metadata_of(model_zoo.get_config(NAME), NAME, 32, "none")
+    assert (metadata.short_edge, metadata.max_size) == (800, 1333)
+    assert metadata.input_format == "BGR" and metadata.pixel_mean == (103.53, 116.28, 123.675)
+    assert len(metadata.classes) == 80 and metadata.classes[0] == "person"
+    assert (metadata.score_threshold, metadata.nms_threshold, metadata.max_detections) == (0.05, None, 100)
+    assert ExportMetadata.from_strings(metadata.to_strings(), "file") == metadata
+
+
+def test_images_that_are_not_resized():
+    name = "POTO/poto_r18_fpn_shapes_tiny"
+    metadata = metadata_of(model_zoo.get_config(name), name, 32, "none")
+    assert metadata.short_edge is None and metadata.max_size is None
+    assert ExportMetadata.from_strings(metadata.to_strings(), "file") == metadata
+
+
+def test_classes_without_names_are_numbered():
+    config = model_zoo.get_config(NAME)
+    config.dataloader.test.dataset.names = "unheard_of"
+    config.model.num_classes = 3
+    assert metadata_of(config, NAME, 32, "none").classes == ("0", "1", "2")
+
+
+@pytest.mark.parametrize("strings", [{}, {"config": "POTO"}])
+def test_files_of_others(strings):
+    with pytest.raises(UserError, match="file.onnx: no metadata"):
+        ExportMetadata.from_strings(strings, "file.onnx")
+
+
+def test_other_augmentations():
+    config = model_zoo.get_config(NAME)
+    config.dataloader.test.mapper.augmentations = config.dataloader.train.mapper.augmentations
+    with pytest.raises(UserError, match="one ResizeShortestEdge"):
+        metadata_of(config, NAME, 32, "none")
