@@ -43,6 +43,7 @@ setup(
         # Headless: the plain opencv-python wheel does the same to images but needs libGL, which bare machines lack.
         "opencv-python-headless",
         "pycocotools",
+        "pyyaml",
         "rich",
         "safetensors",
         "scipy",
