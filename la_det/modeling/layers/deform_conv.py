@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import DeformConv2d
+from torchvision.ops import DeformConv2d, deform_conv2d
 
 OffsetInit = Literal["zeros", "normal", "kaiming_uniform"]
 
@@ -53,5 +53,8 @@ class ModulatedDeformConv2d(DeformConv2d):
         offset, modulation = self.offset(x).float().split((18, 9), dim=1)
         # Under AMP too, positions need single precision, and torchvision's operator knows no bfloat16 on CPUs.
         with torch.autocast(x.device.type, enabled=False):
-            sampled = super().forward(x.float(), offset, modulation.sigmoid()).to(x.dtype)
+            bias = None if self.bias is None else self.bias.float()
+            geometry = (self.stride, self.padding, self.dilation)
+            sampled = deform_conv2d(x.float(), offset, self.weight.float(), bias, *geometry, modulation.sigmoid())
+            sampled = sampled.to(x.dtype)
         return sampled if self.norm is None else self.norm(sampled)

@@ -48,3 +48,14 @@ def test_gradients_reach_everything_and_amp_works_on_cpu():
     for tensor in (x, *layer.parameters()):
         assert tensor.grad is not None and tensor.grad.isfinite().all()
     assert layer.offset.weight.grad.any()
+
+
+def test_weights_in_half_precision():
+    """As exports store them; sampling itself stays in single precision."""
+    torch.manual_seed(0)
+    layer = ModulatedDeformConv2d(4, 6, offset_init="normal").requires_grad_(False)
+    x = torch.randn(1, 4, 7, 9)
+    expected = layer(x)
+    found = layer.half()(x.half())
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found.float(), expected, atol=2e-2, rtol=0)
