@@ -18,6 +18,7 @@ from la_det.modeling.criteria import Criterion
 from la_det.structures import DensePredictions, Priors, Score, Targets
 from la_det.testing.references import atss, dw, hungarian, lla, o2f, poto
 
+PROGRESS = 0.5  # share of the training that is done, in all that is measured
 MAX_PAIR_LOGITS = 2e8  # what a dense rule may expand per image: beyond this the foreground loss needs over 10 GB
 
 
@@ -102,7 +103,7 @@ def _aux(matcher: matchers.POTOAux, x: Image) -> Tensor:
 
 def _foreground_loss(matcher: matchers.ForegroundLoss, x: Image) -> Tensor:
     cost = poto.foreground_cost(x.logits, x.boxes, x.gts, x.classes)
-    return poto.hungarian(-cost.masked_fill(~poto.omega(*x.place, x.gts, 1.5), 1e8))
+    return poto.hungarian(-cost.masked_fill(~poto.omega(*x.place, x.gts, matcher.center_radius), 1e8))
 
 
 def _max_iou(matcher: matchers.MaxIoU, x: Image) -> Tensor:
@@ -112,7 +113,9 @@ def _max_iou(matcher: matchers.MaxIoU, x: Image) -> Tensor:
 
 def _o2f(matcher: matchers.O2F, x: Image) -> Tensor:
     centers = (x.gts[:, :2] + x.gts[:, 2:]) / 2
-    return o2f.assign(x.logits, x.gates["quality"], x.boxes, *x.place, x.gts, x.classes, centers, 0.6)[0]
+    largest = matcher.largest_soft_target(PROGRESS)
+    quality = x.gates["quality"]
+    return o2f.assign(x.logits, quality, x.boxes, *x.place, x.gts, x.classes, centers, largest, matcher.topk)[0]
 
 
 RULES: dict[type, Callable[..., Tensor]] = {
