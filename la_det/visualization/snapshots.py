@@ -112,18 +112,23 @@ class Scheme:
         if not isinstance(model, AssignmentDetector):
             raise UserError(f"{self.name}: its model is a {type(model).__name__}, which has no assignments to look at")
         label = f"{RANDOM if moment.weights is None else Path(moment.weights).stem}, progress {progress:.2f}"
-        per_image = []
+        priors: list[Priors] = []
+        found: list[list[Locations]] = [[] for _ in model.criteria]
         for record in track(records, f"{self.name}, {label}", transient=True):
             example = map_record(self.mapper, record)
-            per_image.append((model.assignments([example], progress), example["instances"].ignored))
+            # Not kept beyond the image: all maps of the network.
+            assigned = model.assignments([example], progress)
+            priors = priors or [a.predictions.priors for a in assigned]
+            for of_criterion, a in zip(found, assigned, strict=True):
+                of_criterion.append(locations(a, _numbers(a, example["instances"].ignored)))
         return [
             Panel(
                 scheme=self.name,
                 criterion=_criterion_name(model, i),
                 moment=label,
                 levels=[level.upper() for level in model.in_features],
-                priors=per_image[0][0][i].predictions.priors,
-                found=[locations(assigned[i], _numbers(assigned[i], ignored)) for assigned, ignored in per_image],
+                priors=priors[i],
+                found=found[i],
             )
             for i in range(len(model.criteria))
         ]
@@ -133,13 +138,14 @@ class Scheme:
 
         By default that of the checkpoint; 1 where it does not say its iteration, and 0 for random weights.
         """
+        config = copy.deepcopy(self.config)  # what converted weights need is of this moment only
         if moment.weights is not None:
-            apply_recipe(self.config, moment.weights)
-        torch.manual_seed(self.config.train.seed)
-        model, own = build_model(self.config).eval(), 0.0
+            apply_recipe(config, moment.weights)
+        torch.manual_seed(config.train.seed)
+        model, own = build_model(config).eval(), 0.0
         if moment.weights is not None:
-            state = build_checkpointer(self.config, model, None, strict=True).load(moment.weights)
-            length = self.config.train.max_iter
+            state = build_checkpointer(config, model, None, strict=True).load(moment.weights)
+            length = config.train.max_iter
             own = min((state.get("trainer", state).get("iteration", length) + 1) / length, 1.0)
         return model, own if moment.progress is None else moment.progress
 
