@@ -24,7 +24,7 @@ examples:
   four GPUs:         %(prog)s run --data shapes_crowd --max-iter 900 --gpus 0 1 2 3
   cost of a step:    %(prog)s cost --data shapes_tiny --schemes fcos poto detectron2_fcos detectron2_retinanet
   tables and plots:  %(prog)s report
-  change an option:  %(prog)s run --data shapes_tiny --max-iter 1200 --opts train.ema.enabled=True
+  change an option:  %(prog)s run --data shapes_tiny --max-iter 1200 --opts train.amp.enabled=True
 
 A finished run leaves one JSON file in --results, and is not done again: after a stop, give the same command.
 """

@@ -130,4 +130,4 @@ def versions() -> dict[str, str]:
 
 def device_name(device: str) -> str:
     """The GPU's product name, or "cpu"."""
-    return torch.cuda.get_device_name() if device.startswith("cuda") else device
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from collections import defaultdict
 from pathlib import Path
 
@@ -68,22 +69,22 @@ def table(rows: list[Row]) -> tuple[list[str], list[tuple[Row, list[Figure | Non
 
 
 def commands(data: str, rows: list[Row]) -> list[str]:
-    """What made the rows, schemes with the same seeds in one command."""
+    """What made the rows, schemes with the same seeds in one command; the costs first, which `--seconds` needs."""
     by_seeds = defaultdict(list)
     for row in rows:
         by_seeds[tuple(sorted(run.seed for run in row.runs))].append(row.scheme)
     lines = []
+    costs = {row.scheme: row.cost for row in rows if row.cost}
+    if costs:
+        cost = next(iter(costs.values()))
+        options = f"--rounds {len(cost.rounds)} --steps {cost.steps}"
+        lines.append(_command("cost", data, options, list(costs), cost.overrides))
     for seeds, schemes in by_seeds.items():
         if seeds:
             run = next(row.runs[0] for row in rows if row.runs)
             (budget, amount), seed_list = next(iter(run.budget.items())), " ".join(map(str, seeds))
             options = f"--{budget.replace('_', '-')} {amount} --seeds {seed_list}"
             lines.append(_command("run", data, options, schemes, run.overrides))
-    costs = {row.scheme: row.cost for row in rows if row.cost}
-    if costs:
-        cost = next(iter(costs.values()))
-        options = f"--rounds {len(cost.rounds)} --steps {cost.steps}"
-        lines.append(_command("cost", data, options, list(costs), cost.overrides))
     return [*lines, "tools/compare_schemes.py report"]
 
 
@@ -91,7 +92,7 @@ def _command(name: str, data: str, options: str, schemes: list[str], overrides: 
     line = f"tools/compare_schemes.py {name} --data {data} {options}"
     if tuple(schemes) != SCHEMES:
         line += f" --schemes {' '.join(schemes)}"
-    return line + (f" --opts {' '.join(overrides)}" if overrides else "")
+    return line + (f" --opts {shlex.join(overrides)}" if overrides else "")
 
 
 def _conditions(rows: list[Row]) -> str:
@@ -99,7 +100,7 @@ def _conditions(rows: list[Row]) -> str:
     records = [record for row in rows for record in (*row.runs, row.cost) if record]
     where = sorted({f"{r.device} ({r.threads} threads), torch {r.versions['torch']}" for r in records})
     iterations = sorted({run.max_iter for row in rows for run in row.runs})
-    trained = " to ".join(map(str, {iterations[0], iterations[-1]})) + " iterations; " if iterations else ""
+    trained = " to ".join(map(str, sorted({iterations[0], iterations[-1]}))) + " iterations; " if iterations else ""
     return f"{trained}{'; '.join(where)}.\n"
 
 

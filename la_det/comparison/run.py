@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import torch
 from detectron2.config import LazyConfig
+from omegaconf import OmegaConf
 
 from la_det import model_zoo
 from la_det.comparison.records import (
@@ -27,11 +30,21 @@ from la_det.comparison.records import (
     write_record,
 )
 from la_det.engine.setup import device_of
+from la_det.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 PARTS = 3  # of a training, with an evaluation at the end of each
 POLL_SECONDS = 0.2
+# Set by the comparison, or (EMA) with results that its tables have no place for.
+FIXED_OPTIONS = {
+    "train.max_iter",
+    "train.seed",
+    "train.eval_period",
+    "train.output_dir",
+    "train.auto_scale_lr.enabled",
+    "train.ema.enabled",
+}
 
 
 class Runner:
@@ -54,9 +67,11 @@ class Runner:
         `gpus` are values of CUDA_VISIBLE_DEVICES; None leaves it as it is. A run that was cut short starts anew.
 
         Raises:
-            UserError: a run's record is damaged or of another budget; nothing has been started then.
+            UserError: a run's record is damaged or of another budget, or it overrides one of FIXED_OPTIONS; nothing has
+                been started then.
         """
         runs = list(runs)
+        _check_overrides(runs)
         waiting = [run for run in runs if not is_finished(run, self.results)]
         logger.info("%d runs, %d of them finished before", len(runs), len(runs) - len(waiting))
         free, running, failed = list(gpus), [], []
@@ -71,11 +86,13 @@ class Runner:
                     run, gpu, process = entry
                     running.remove(entry)
                     free.append(gpu)
-                    if process.returncode:
+                    try:
+                        if process.returncode:
+                            raise UserError(self._last_line(run))
+                        self._finish(run, gpu)
+                    except UserError as error:
                         failed.append(run)
-                        logger.error("%s failed: %s", run.name, self._last_line(run))
-                    else:
-                        self._finish(run)
+                        logger.error("%s failed: %s", run.name, error)
                     minutes = (time.monotonic() - start) / 60
                     left = len(waiting) + len(running)
                     logger.info("%.1f min, about %.1f more", minutes, minutes * left / (todo - left))
@@ -88,10 +105,9 @@ class Runner:
     def _start(self, run: Run, gpu: str | None) -> subprocess.Popen:
         folder = self.output / run.name
         folder.mkdir(parents=True, exist_ok=True)
-        environment = os.environ if gpu is None else os.environ | {"CUDA_VISIBLE_DEVICES": gpu}
         logger.info("%s: %d iterations, console in %s", run.name, run.max_iter, self._console(run))
         with self._console(run).open("w") as console:
-            return subprocess.Popen(self._command(run), env=environment, stdout=console, stderr=subprocess.STDOUT)
+            return subprocess.Popen(self._command(run), env=_environment(gpu), stdout=console, stderr=subprocess.STDOUT)
 
     def _command(self, run: Run) -> list[str]:
         return [
@@ -106,17 +122,11 @@ class Runner:
             *run.overrides,
         ]
 
-    def _finish(self, run: Run) -> None:
+    def _finish(self, run: Run, gpu: str | None) -> None:
         folder = self.output / run.name
         evaluations = read_evaluations(folder / "metrics.json", run.max_iter)
-        device = device_of(LazyConfig.load(str(folder / "config.yaml")))
-        record = RunRecord(
-            **asdict(run),
-            versions=versions(),
-            device=device_name(device),
-            threads=torch.get_num_threads(),
-            evaluations=evaluations,
-        )
+        machine = _machine(LazyConfig.load(str(folder / "config.yaml")).train.device, gpu)
+        record = RunRecord(**asdict(run), versions=versions(), **machine, evaluations=evaluations)
         write_record(run_file(self.results, run), record)
         shown = {name: value for name, value in evaluations[-1].items() if name.endswith("/AP")}
         logger.info("%s: %s", run.name, ", ".join(f"{name} {value}" for name, value in shown.items()))
@@ -127,3 +137,31 @@ class Runner:
     def _last_line(self, run: Run) -> str:
         lines = self._console(run).read_text().splitlines()
         return lines[-1] if lines else "it printed nothing"
+
+
+def _check_overrides(runs: Iterable[Run]) -> None:
+    for override in {override for run in runs for override in run.overrides}:
+        if override.lstrip("+~").partition("=")[0] in FIXED_OPTIONS:
+            raise UserError(f"{override}: a comparison cannot change this option; leave it out")
+
+
+def _environment(gpu: str | None) -> Mapping[str, str]:
+    return os.environ if gpu is None else os.environ | {"CUDA_VISIBLE_DEVICES": gpu}
+
+
+@cache
+def _machine(device: str, gpu: str | None) -> dict[str, str | int]:
+    """Name of a `train.device` and number of threads as runs have them, from a process in their environment.
+
+    This one would put a context on a GPU that may be another run's.
+    """
+    code = "import sys; from la_det.comparison.run import _print_machine; _print_machine(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, device], env=_environment(gpu), capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"train.device={device}: not found ({(done.stderr.splitlines() or ['no message'])[-1]})")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _print_machine(device: str) -> None:
+    device = device_of(OmegaConf.create({"train": {"device": device}}))
+    print(json.dumps({"device": device_name(device), "threads": torch.get_num_threads()}))

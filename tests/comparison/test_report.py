@@ -1,7 +1,10 @@
 import csv
+import shlex
+from dataclasses import replace
 
 import cv2
 
+from la_det.comparison.records import RunRecord, read_record, write_record
 from la_det.comparison.report import commands, write_report
 from la_det.comparison.schemes import SCHEMES
 from la_det.comparison.summary import read_rows
@@ -69,11 +72,26 @@ def test_commands_that_made_it(results):
         results.add_run(scheme, [1.0])
     results.add_cost("poto", [1.0, 1.0], [0.0, 0.0])
     assert commands("shapes_tiny", read_rows(results.folder)["shapes_tiny"]) == [
-        "tools/compare_schemes.py run --data shapes_tiny --max-iter 30 --seeds 0",
         "tools/compare_schemes.py cost --data shapes_tiny --rounds 2 --steps 20 --schemes poto",
+        "tools/compare_schemes.py run --data shapes_tiny --max-iter 30 --seeds 0",
         "tools/compare_schemes.py report",
     ]
     results.add_run("atss", [1.0], seed=1)
-    first, second, *_ = commands("shapes_tiny", read_rows(results.folder)["shapes_tiny"])
+    _, first, second, _ = commands("shapes_tiny", read_rows(results.folder)["shapes_tiny"])
     assert first.endswith(f"--seeds 0 --schemes {' '.join(s for s in SCHEMES if s != 'atss')}")
     assert second == "tools/compare_schemes.py run --data shapes_tiny --max-iter 30 --seeds 0 1 --schemes atss"
+
+
+def test_a_budget_of_seconds(results):
+    """Each scheme has its own number of iterations, from its cost, which comes first."""
+    overrides = ["optimizer.lr=0.1", "dataloader.train.dataset.names=[a, b]"]
+    for scheme, max_iter in (("fcos", 900), ("poto", 1201)):
+        path = results.add_run(scheme, [1.0], max_iter=max_iter)
+        record = read_record(path, RunRecord)
+        write_record(path, replace(record, budget={"seconds": 60}, overrides=overrides))
+        results.add_cost(scheme, [1.0], [0.0])
+    assert "900 to 1201 iterations; " in write_report(results.folder).read_text()
+    cost, run, _ = commands("shapes_tiny", read_rows(results.folder)["shapes_tiny"])
+    assert cost.startswith("tools/compare_schemes.py cost --data shapes_tiny --rounds 1 ")
+    assert run.startswith("tools/compare_schemes.py run --data shapes_tiny --seconds 60 ")
+    assert shlex.split(run)[-2:] == overrides

@@ -2,10 +2,13 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
+import torch
 
+from la_det.comparison import run
 from la_det.comparison.records import Run, RunRecord, read_record
 from la_det.comparison.run import Runner
 from la_det.errors import UserError
@@ -17,6 +20,8 @@ opts = dict(a.split("=") for a in sys.argv if "=" in a)
 if opts["train.seed"] == opts.get("fails"):
     print("error: it cannot work")
     sys.exit(2)
+if opts["train.seed"] == opts.get("stops_early"):
+    opts["train.max_iter"] = 1
 out, n = Path(opts["train.output_dir"]), int(opts["train.max_iter"])
 out.joinpath("config.yaml").write_text("train: {device: cpu}")
 gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "")
@@ -42,7 +47,9 @@ def commands(runner: Runner) -> list[str]:
     return (runner.output / "log").read_text().splitlines()
 
 
-def test_runs_once_and_records(runner):
+def test_runs_once_and_records(runner, monkeypatch):
+    run._machine.cache_clear()
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads() + 1))  # of the runs' processes, not of this one
     runs = [run_of(0), run_of(1)]
     assert runner.do(runs) == []
     first, second = commands(runner)
@@ -50,17 +57,20 @@ def test_runs_once_and_records(runner):
     assert "train.seed=1" in second
     record = read_record(runner.results / "poto_r18_fpn_shapes_tiny_seed1.json", RunRecord)
     assert (record.seed, record.max_iter, record.device) == (1, 10, "cpu")
+    assert record.threads == torch.get_num_threads() + 1
     assert record.evaluations[0]["bbox/AP"] == 7.0 and {"torch", "detectron2"} <= record.versions.keys()
     assert runner.do([*runs, run_of(2)]) == []
     assert len(commands(runner)) == 3
 
 
-def test_one_run_per_gpu(runner):
+def test_one_run_per_gpu(runner, monkeypatch):
+    monkeypatch.setattr(run, "_machine", lambda device, gpu: {"device": f"GPU {gpu}", "threads": 1})
     runs = [run_of(seed) for seed in range(3)]
     runner.do(runs, gpus=["4", "6"])
     records = [read_record(path, RunRecord) for path in sorted(runner.results.iterdir())]
     gpus = [record.evaluations[0]["gpu/number"] for record in records]
     assert gpus[:2] == [4, 6] and gpus[2] in (4, 6)
+    assert [record.device for record in records] == [f"GPU {gpu}" for gpu in gpus]
 
 
 def test_a_failed_run_keeps_no_other_from_running_and_is_tried_again(runner, caplog):
@@ -70,6 +80,20 @@ def test_a_failed_run_keeps_no_other_from_running_and_is_tried_again(runner, cap
     assert "seed1 failed: error: it cannot work" in caplog.text
     assert sorted(path.name[-6:] for path in runner.results.iterdir()) == ["0.json", "2.json"]
     assert runner.do(runs) == [runs[1]]
+
+
+def test_a_run_without_its_last_evaluation_has_failed_alone(runner, caplog):
+    runs = [run_of(seed, "stops_early=0") for seed in range(2)]
+    assert runner.do(runs) == [runs[0]]
+    assert "seed0 failed: " in caplog.text and "it has no evaluation after 10 iterations" in caplog.text
+    assert [path.name[-6:] for path in runner.results.iterdir()] == ["1.json"]
+
+
+@pytest.mark.parametrize("override", ["train.seed=3", "train.ema.enabled=True", "++train.max_iter=7"])
+def test_options_of_the_comparison_itself_cannot_be_changed(runner, override):
+    with pytest.raises(UserError, match=f"^{re.escape(override)}: a comparison cannot change this option"):
+        runner.do([run_of(0), run_of(1, override)])
+    assert not (runner.output / "log").exists()
 
 
 def test_nothing_starts_where_a_record_is_damaged(runner):
