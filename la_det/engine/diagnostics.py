@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ class AssignmentDiagnostics(HookBase):
         """
         self.batch = batch
         self.period = period
+        self._batch_id = _fingerprint(batch)
         self._last: dict[str, Tensor] = {}
 
     def after_step(self) -> None:
@@ -64,10 +66,21 @@ class AssignmentDiagnostics(HookBase):
 
     def state_dict(self) -> dict[str, Any]:
         """So that a resumed run knows the last look."""
-        return self._last
+        return {"batch": self._batch_id, "pairs": self._last}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._last = state_dict
+        """Forgets a look at another batch, for instance of a run with more processes: its pairs mean nothing here."""
+        self._last = state_dict["pairs"] if state_dict.get("batch") == self._batch_id else {}
+
+
+def _fingerprint(batch: list[dict]) -> str:
+    """Equal for batches with the same images and ground truths."""
+    digest = hashlib.sha256()
+    for example in batch:
+        truths = example["instances"]
+        for x in (example["image"], truths.gt_boxes.tensor, truths.gt_classes):
+            digest.update(str(tuple(x.shape)).encode() + x.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def diagnose(

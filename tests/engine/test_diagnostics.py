@@ -128,11 +128,11 @@ def test_an_object_wants_what_it_gets_alone():
         assert found == sorted(expected)
 
 
-def make_trainer(model, period=None, amp_dtype=None, size=64):
+def make_trainer(model, period=None, amp_dtype=None, size=64, looked_at=(20, 3, 0)):
     batch = make_batch((2, 1), size)
     trainer = Trainer(model, [batch] * 9, torch.optim.SGD(model.parameters(), 1e-3), amp_dtype=amp_dtype)
     if period:
-        trainer.register_hooks([AssignmentDiagnostics(make_batch(), period)])
+        trainer.register_hooks([AssignmentDiagnostics(make_batch(looked_at), period)])
     return trainer
 
 
@@ -181,6 +181,18 @@ def test_a_checkpoint_keeps_the_last_look():
     second.train(0, 1)
     assert "assignment/main/POTO/switched" not in first.storage.latest()
     assert second.storage.latest()["assignment/main/POTO/switched"] == (0, 0), "same weights, same assignment"
+
+
+@pytest.mark.parametrize("looked_at", [(20, 3), (3, 20, 0)])
+def test_a_look_at_another_batch_is_forgotten(looked_at):
+    """As after a resume with another number of processes."""
+    first = make_trainer(make_model(), 1)
+    first.train(0, 1)
+    second = make_trainer(make_model(), 1, looked_at=looked_at)
+    second.load_state_dict(first.state_dict())
+    second.train(0, 1)
+    assert "assignment/main/POTO/positives" in second.storage.latest()
+    assert "assignment/main/POTO/switched" not in second.storage.latest()
 
 
 def test_predictions_that_are_not_finite_end_the_look_only(caplog):
