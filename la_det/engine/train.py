@@ -34,6 +34,7 @@ from la_det.engine.setup import device_of, load_config, setup
 from la_det.engine.trainer import Trainer
 from la_det.engine.visualize import save_predictions
 from la_det.errors import UserError
+from la_det.evaluation.duplicates import objects_of
 from la_det.evaluation.nms_gap import NMSGapEvaluator, variant_inference
 from la_det.modeling import AssignmentDetector
 
@@ -139,14 +140,14 @@ def evaluate_checkpoint(cfg: DictConfig, last: bool = False) -> Results:
 def evaluate_model(cfg: DictConfig, model: nn.Module, ema: AveragedModel | None = None) -> Results:
     """Run `cfg.dataloader.evaluator` and log its table; results of the EMA weights are those of tasks `<task>_ema`."""
     models = {"": model} if ema is None else {"": model, "_ema": ema.module}
-    results = {}
+    records = instantiate(cfg.dataloader.test.dataset)
+    check_num_classes(cfg.dataloader.test.dataset.names, class_node(cfg.model).num_classes)
+    loader = instantiate({**cfg.dataloader.test, "dataset": records})
+    of_data_set, objects, results = instantiate(cfg.dataloader.evaluator), objects_of(records), {}
     for suffix, evaluated in models.items():
-        records = instantiate(cfg.dataloader.test.dataset)
-        check_num_classes(cfg.dataloader.test.dataset.names, class_node(cfg.model).num_classes)
-        loader = instantiate({**cfg.dataloader.test, "dataset": records})
         _broadcast_buffers(evaluated)
         with variant_inference(evaluated) as inference:
-            evaluator = NMSGapEvaluator(lambda: instantiate(cfg.dataloader.evaluator), records, inference)
+            evaluator = NMSGapEvaluator(of_data_set, objects, inference)
             metrics = inference_on_dataset(evaluated, loader, evaluator)
         results |= {f"{task}{suffix}": values for task, values in metrics.items()}
     if results:  # only the main process has them

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +50,11 @@ class Objects:
         return cls(boxes.tensor, classes, _group(boxes, classes))
 
 
+def objects_of(records: Iterable[Mapping]) -> dict[str, Objects]:
+    """Of each image of a data set's Detectron2 dicts, by its `file_name`."""
+    return {record["file_name"]: Objects.from_record(record) for record in records}
+
+
 def _group(boxes: Boxes, classes: Tensor) -> Tensor:
     size = torch.bucketize(boxes.area(), torch.tensor(SIZE_BOUNDS))
     overlap = box_iou(boxes.tensor, boxes.tensor).fill_diagonal_(0) * (classes == classes.unsqueeze(1))
@@ -68,7 +73,7 @@ class DuplicatesEvaluator(DatasetEvaluator):
     def __init__(self, objects: Mapping[str, Objects]) -> None:
         """
         Args:
-            objects: of each image of the data set, by its `file_name`.
+            objects: of each image of the data set, from `objects_of`.
         """
         self._objects = objects
         self.reset()

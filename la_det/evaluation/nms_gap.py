@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -75,20 +76,20 @@ class NMSGapEvaluator(DatasetEvaluator):
 
     def __init__(
         self,
-        build_evaluator: Callable[[], DatasetEvaluator],
-        records: Iterable[Mapping],
+        evaluator: DatasetEvaluator,
+        objects: Mapping[str, Objects],
         inference: VariantInference | None,
     ) -> None:
         """
         Args:
-            build_evaluator: makes one evaluator of the data set for each variant.
-            records: Detectron2's dataset dicts of the data set.
+            evaluator: of the data set. Each variant has a shallow copy, with the same ground truths, so `reset` must
+                replace what `process` adds to, as in Detectron2's evaluators.
+            objects: of each image of the data set, from `objects_of`.
             inference: of the model, where it has one; `process` follows each of its calls.
         """
         self._inference = inference
-        objects = {record["file_name"]: Objects.from_record(record) for record in records}
         self._evaluators = {
-            name: DatasetEvaluators([build_evaluator(), DuplicatesEvaluator(objects)])
+            name: DatasetEvaluators([_copy(evaluator), DuplicatesEvaluator(objects)])
             for name in ("own", *(inference.names if inference else ()))
         }
 
@@ -121,6 +122,13 @@ class NMSGapEvaluator(DatasetEvaluator):
             nms_gap["duplicates_without_nms"] = duplicates.get("without_nms", duplicates["own"])["all"]
         nms_gap |= {"duplicates" if k == "all" else f"duplicates_{k}": v for k, v in duplicates["own"].items()}
         return own | {"nms_gap": nms_gap}
+
+
+def _copy(evaluator: DatasetEvaluator) -> DatasetEvaluator:
+    """One that shares what it has loaded, but no results."""
+    if isinstance(evaluator, DatasetEvaluators):
+        return DatasetEvaluators([_copy(part) for part in evaluator._evaluators])
+    return copy.copy(evaluator)
 
 
 def _box_ap(results: Results) -> float | None:

@@ -7,11 +7,12 @@ import torch
 import torch.multiprocessing as mp
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
-from detectron2.evaluation import inference_on_dataset
+from detectron2.evaluation import DatasetEvaluators, inference_on_dataset
 from torch import nn
 
 from la_det.data.crowdhuman import register_crowdhuman
 from la_det.evaluation import COCOEvaluator, CrowdHumanEvaluator
+from la_det.evaluation.duplicates import objects_of
 from la_det.evaluation.nms_gap import NMSGapEvaluator, variant_inference
 from la_det.modeling.inference import Candidates, DenseInference, to_instances
 
@@ -95,7 +96,8 @@ def evaluate(model, build=lambda: COCOEvaluator("handmade"), share=slice(None)):
     """As a training does, on this process's share of the images."""
     records = DatasetCatalog.get("handmade")
     with variant_inference(model) as inference:
-        return inference_on_dataset(model, [[r] for r in records[share]], NMSGapEvaluator(build, records, inference))
+        evaluator = NMSGapEvaluator(build(), objects_of(records), inference)
+        return inference_on_dataset(model, [[r] for r in records[share]], evaluator)
 
 
 EXPECTED = {
@@ -127,6 +129,20 @@ def test_coco(tmp_path, own_threshold, own_ap, duplicates):
     assert list(results) == ["bbox", "nms_gap"]
     assert model.calls == 2, "one pass"
     assert model.inference is rule, "the model is as before"
+
+
+def test_several_evaluators(tmp_path):
+    write_coco(tmp_path)
+    results = evaluate(Detector(), lambda: DatasetEvaluators([COCOEvaluator("handmade")]))
+    assert results["nms_gap"] == pytest.approx(EXPECTED)
+
+
+def test_an_evaluator_serves_several_models(tmp_path):
+    write_coco(tmp_path)
+    evaluator = COCOEvaluator("handmade")
+    first, second = (evaluate(Detector(nms_threshold=t), lambda: evaluator) for t in (0.6, None))
+    assert first["bbox"]["AP"] == pytest.approx(100) and second["bbox"]["AP"] == pytest.approx(AP_WITHOUT_NMS)
+    assert second["nms_gap"] == pytest.approx(EXPECTED)
 
 
 def test_crowdhuman(tmp_path):
