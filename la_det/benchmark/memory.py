@@ -13,11 +13,11 @@ def peak_extra_mib(run: Callable[[], object], device: str) -> float:
     The CPU figure needs Linux with glibc.
     """
     if device != "cpu":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
         run()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
     ctypes.CDLL(None).malloc_trim(0)  # freed memory that the heap keeps would hide what the run takes
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = _status_kib("VmRSS")

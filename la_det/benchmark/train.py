@@ -23,13 +23,16 @@ PARTS = ("data", "network", "matching", "losses", "backward", "optimizer")
 
 @dataclass
 class StepTimes:
-    """Milliseconds of each part, one entry per step; "losses" is without matching."""
+    """Milliseconds of each part, one entry per call."""
 
     device: torch.device
+    enabled: bool = True  # otherwise calls are only passed on
     milliseconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def time(self, part: str, run: Callable, *args, **kwargs):
         """Runs and records a call."""
+        if not self.enabled:
+            return run(*args, **kwargs)
         start = self._now()
         result = run(*args, **kwargs)
         self.milliseconds[part].append(1000 * (self._now() - start))
@@ -41,7 +44,7 @@ class StepTimes:
 
     def _now(self) -> float:
         if self.device.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
 
@@ -93,33 +96,36 @@ def step_times(
 ) -> dict[str, float]:
     """Median milliseconds per part over `steps` training steps, under autocast to `amp_dtype` if one is given.
 
-    A model that is not ours has no "matching" and "losses" of its own: its "network" is the whole forward pass.
+    "losses" is without "matching". A model that is not ours has neither of its own: its "network" is the whole forward
+    pass. A GPU would wait for the end of each part, so there "step" is from as many steps before, timed as a whole.
     """
     model = model.to(device).train()
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
-    times = StepTimes(device)
+    times, whole = StepTimes(device), StepTimes(device)
     if hasattr(model, "criteria"):
         model.predict = times.timed("network", model.predict)
         model.losses = times.timed("losses", model.losses)
         for criterion in model.criteria:
             criterion.assign = times.timed("matching", criterion.assign)
     forward = model if hasattr(model, "criteria") else times.timed("network", model)
-    steps_total = []
+
+    def step() -> None:
+        batch = times.time("data", next, batches)
+        with torch.autocast(device.type, amp_dtype, enabled=amp_dtype is not None):
+            loss = sum(forward(batch).values())
+        times.time("backward", scaler.scale(loss).backward)
+        times.time("optimizer", _update, scaler, optimizer)
+
     with EventStorage():
-        for _ in range(warmup + steps):
-            start = time.perf_counter()
-            batch = times.time("data", next, batches)
-            with torch.autocast(device.type, amp_dtype, enabled=amp_dtype is not None):
-                loss = sum(forward(batch).values())
-            times.time("backward", scaler.scale(loss).backward)
-            times.time("optimizer", _update, scaler, optimizer)
-            steps_total.append(1000 * (time.perf_counter() - start))
+        for times.enabled in (False, True) if device.type == "cuda" else (True,):
+            for _ in range(warmup + steps):
+                whole.time("step", step)
     criteria = max(len(times.milliseconds["matching"]) // (warmup + steps), 1)
     medians = {
         part: _median_step(times.milliseconds[part], criteria if part == "matching" else 1, warmup) for part in PARTS
     }
     medians["losses"] = max(medians["losses"] - medians["matching"], 0.0)
-    medians["step"] = statistics.median(steps_total[warmup:])
+    medians["step"] = statistics.median(whole.milliseconds["step"][warmup : warmup + steps])
     return medians
 
 

@@ -1,8 +1,12 @@
+import time
+
 import pytest
+import torch
 from detectron2.config import instantiate
 
 from la_det import model_zoo
-from la_det.benchmark.train import giga_flops
+from la_det.benchmark.memory import peak_extra_mib
+from la_det.benchmark.train import StepTimes, giga_flops, step_times
 
 
 def test_operations_for_maps_of_images_are_counted():
@@ -14,3 +18,63 @@ def test_operations_for_maps_of_images_are_counted():
         flops.append(1e9 * giga_flops(instantiate(config).inference_only(), 64, 64)[1])
     # The norm after it has a few operations as well.
     assert flops[1] - flops[0] == pytest.approx(128 * 128 * 9 * 8 * 8, rel=0.01)
+
+
+class Detector(torch.nn.Module):
+    """A model of another project."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, batch):
+        return {"loss": self.weight * batch}
+
+
+def test_parts_add_up_to_the_step():
+    def batches():
+        while True:
+            time.sleep(0.02)
+            yield 2.0
+
+    model = Detector()
+    times = step_times(model, torch.optim.SGD(model.parameters(), 0.1), batches(), torch.device("cpu"), steps=3)
+    assert model.weight.item() == pytest.approx(1 - 5 * 0.1 * 2, abs=1e-6)
+    assert times["step"] > times["data"] > 19 and times["matching"] == times["losses"] == 0
+    assert min(times["network"], times["backward"], times["optimizer"]) > 0
+
+
+@pytest.fixture
+def asked_devices(monkeypatch) -> list[str]:
+    """The GPUs that stand-ins for functions of torch.cuda were called for, in order."""
+    asked = []
+
+    def stand_in(device=None):
+        asked.append(str(device))
+        return 0
+
+    for name in ("synchronize", "reset_peak_memory_stats", "memory_allocated", "max_memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    return asked
+
+
+def test_the_given_gpu_is_measured(asked_devices):
+    assert StepTimes(torch.device("cuda", 1)).time("data", lambda: 7) == 7
+    assert peak_extra_mib(lambda: None, "cuda:1") == 0
+    assert set(asked_devices) == {"cuda:1"}
+
+
+def test_on_a_gpu_the_whole_step_is_timed_without_waiting_inside(asked_devices, monkeypatch):
+    waits = []
+
+    def batches():
+        while True:
+            waits.append(len(asked_devices))
+            yield 2.0
+
+    model = Detector()
+    monkeypatch.setattr(model, "to", lambda device: model)
+    step_times(model, torch.optim.SGD(model.parameters(), 0.1), batches(), torch.device("cuda", 1), steps=3)
+    waits_of_steps = [b - a for a, b in zip(waits, waits[1:], strict=False)]
+    assert waits_of_steps[:4] == [2] * 4, "at the start and the end"
+    assert len(waits) == 10 and min(waits_of_steps[5:]) > 2
