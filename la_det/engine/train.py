@@ -120,8 +120,6 @@ def trained_model(cfg: DictConfig, weights: str) -> nn.Module:
 
 def evaluate_checkpoint(cfg: DictConfig, last: bool = False) -> Results:
     """Evaluate `cfg.train.init_checkpoint`, or the `last` one in the output folder, and its EMA weights if enabled."""
-    if not last:
-        apply_recipe(cfg, cfg.train.init_checkpoint)
     model = build_model(cfg).eval()
     ema = build_ema(cfg, model)
     checkpointer = build_checkpointer(cfg, model, ema, strict=True)
