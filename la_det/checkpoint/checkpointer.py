@@ -11,10 +11,9 @@ from typing import IO, Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
-from safetensors.torch import load_file
 
 from la_det.checkpoint.initial_weights import initial_weights
-from la_det.checkpoint.safe_pickle import check_pickle, load_torch_file
+from la_det.checkpoint.safe_pickle import check_pickle, load_safetensors, load_torch_file, unpickling
 from la_det.errors import UserError
 
 
@@ -83,9 +82,10 @@ class Checkpointer(DetectionCheckpointer):
         if suffix == ".pkl":
             if not self.allow_pickle:
                 check_pickle(filename)
-            return super()._load_file(filename)
+            with unpickling(filename):
+                return super()._load_file(filename)
         if suffix == ".safetensors":
-            return {"model": load_file(filename)}
+            return {"model": load_safetensors(filename)}
         loaded = load_torch_file(filename, self.allow_pickle)
         return loaded if "model" in loaded else {"model": loaded}
 
