@@ -123,7 +123,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except RuntimeError as error:  # how torch.save reports a full disk
-        raise UserError(f"{path}: cannot write ({error}); free some space and resume the run") from error
+    except RuntimeError as error:  # how torch reports a full disk
+        raise UserError(f"{path}: cannot write ({error}); free some space and repeat or resume the run") from error
     finally:
         temporary.unlink(missing_ok=True)

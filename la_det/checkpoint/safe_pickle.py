@@ -70,7 +70,9 @@ def unpickling(path: str) -> Iterator[None]:
     try:
         yield
     except (pickle.UnpicklingError, ImportError, OSError, *DAMAGES) as error:
-        raise UserError(f"{path}: cannot be unpickled ({error}); get the file again or install what it needs") from error
+        raise UserError(
+            f"{path}: cannot be unpickled ({error}); get the file again or install what it needs"
+        ) from error
 
 
 def check_pickle(path: str, flag: str = FLAG) -> None:
