@@ -140,6 +140,8 @@ class TestConfigAndWeights:
             Predictor("POTO/poto_r18_fpn_shapes_tiny", weights)
 
     def test_missing_weights(self):
+        with pytest.raises(UserError, match="no trained weights: name a checkpoint"):
+            Predictor("POTO/poto_r18_fpn_shapes_tiny", "")
         with pytest.raises(UserError, match="nowhere.pth: cannot get this checkpoint"):
             Predictor("POTO/poto_r18_fpn_shapes_tiny", "nowhere.pth")
 

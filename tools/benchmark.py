@@ -17,6 +17,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,9 +25,11 @@ import torch
 from detectron2.config import instantiate
 from tabulate import tabulate
 
+from la_det.benchmark.inference import COLUMNS, cases, images, load, measure
 from la_det.benchmark.matching import HEADER, SCHEMES, measure_in_fresh_process, table_row
 from la_det.benchmark.train import PARTS, detectron2_model, giga_flops, harmless_optimizer, load_config, step_times
 from la_det.data.shapes import SHAPES
+from la_det.errors import UserError, one_line_errors
 
 RUNTIMES = ("eager", "compile", "onnx")
 
@@ -60,9 +63,7 @@ def main() -> None:
     inference.add_argument("--images", choices=sorted(SHAPES), default="shapes", help="of which data set")
     inference.add_argument("--image-size", type=int, nargs=2, default=(256, 256), metavar=("H", "W"))
     inference.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
-    inference.add_argument(
-        "--runtimes", nargs="+", choices=("eager", "compile", "onnx"), default=["eager", "compile", "onnx"]
-    )
+    inference.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=RUNTIMES)
     inference.add_argument("--repeats", type=int, default=15, help="rounds whose median counts")
     inference.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     inference.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
@@ -112,12 +113,9 @@ def run_train(args: argparse.Namespace) -> None:
 
 
 def run_inference(args: argparse.Namespace) -> None:
-    # Here: the other commands need no onnxruntime.
-    from la_det.benchmark.inference import COLUMNS, cases, images, load, measure
-
     torch.set_num_threads(args.threads)
     print(f"torch {torch.__version__}, {args.threads} threads, CPU", file=sys.stderr)
-    size, weights = tuple(args.image_size), dict(pair.split("=", 1) for pair in args.weights)
+    size, weights = tuple(args.image_size), weights_by_config(args.weights, args.configs)
     inputs = images(SHAPES[args.images], max(args.batch_sizes), size)
     models = {name: load(name, weights.get(name), inputs, args.candidates) for name in args.configs}
     with tempfile.TemporaryDirectory() as folder:
@@ -136,5 +134,16 @@ def run_inference(args: argparse.Namespace) -> None:
     print(tabulate(rows, header, tablefmt="github", disable_numparse=True))
 
 
+def weights_by_config(pairs: Sequence[str], configs: Sequence[str]) -> dict[str, str]:
+    """The files in `--weights CONFIG=FILE ...`."""
+    weights = {}
+    for pair in pairs:
+        name, separator, weights[name] = pair.partition("=")
+        if not separator or name not in configs:
+            raise UserError(f"--weights {pair}: it has the form CONFIG=FILE, with one of {', '.join(configs)}")
+    return weights
+
+
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

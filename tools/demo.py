@@ -19,6 +19,7 @@ from la_det.demo.inputs import Frame, batches, find_files, read_frames
 from la_det.demo.outputs import Detections, Pictures
 from la_det.engine.setup import load_config
 from la_det.errors import UserError, one_line_errors
+from la_det.export.onnx_detector import OnnxPredictor
 
 DESCRIPTION = """
 Detect objects in images, folders and videos.
@@ -33,7 +34,7 @@ examples:
   a folder:   %(prog)s --config-file POTO/poto_r18_fpn_shapes_tiny --weights output/demo/model_final.pth pictures/
   a video:    %(prog)s --config-file output/demo/config.yaml --weights output/demo/model_final.pth clip.mp4
   with NMS:   %(prog)s --config-file CONFIG --weights FILE a.jpg b.png --opts model.inference.nms_threshold=0.6
-  on the CPU: %(prog)s --config-file CONFIG --weights FILE pictures/ --opts train.device=cpu
+  on the CPU: %(prog)s --config-file CONFIG --weights FILE pictures/ --device cpu
   exported:   %(prog)s --onnx poto.onnx pictures/
 """
 
@@ -47,7 +48,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config-file", metavar="CONFIG", help="LazyConfig: file or name")
     parser.add_argument("--weights", metavar="FILE", help="trained weights, file or address")
     parser.add_argument("--onnx", metavar="FILE", help="instead of both, a file of tools/export_model.py")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where ONNX Runtime runs that file")
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], help="default: train.device of the config, the CPU for an ONNX file"
+    )
     parser.add_argument("--output", type=Path, default=Path("output/pictures"), metavar="FOLDER")
     parser.add_argument("--min-score", type=float, default=0.3, help="detections below it are left out")
     parser.add_argument("--batch-size", type=int, default=4, help="images or pictures of a video at a time")
@@ -57,6 +60,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> int:
     """Run; return the exit status."""
+    if args.batch_size < 1:
+        raise UserError(f"--batch-size {args.batch_size}: at least one image")
     files = find_files(args.inputs)
     predictor = build_predictor(args)
     args.output.mkdir(parents=True, exist_ok=True)
@@ -83,12 +88,11 @@ def main(args: argparse.Namespace) -> int:
 def build_predictor(args: argparse.Namespace) -> Predictor:
     """A config with its weights, or an exported file, whichever the arguments name."""
     if args.config_file and args.weights and not args.onnx:
-        return Predictor(load_config(args.config_file, args.opts), args.weights)
+        device = [f"train.device={args.device}"] if args.device else []
+        return Predictor(load_config(args.config_file, args.opts + device), args.weights)
     if not args.onnx or args.config_file or args.weights or args.opts:
         raise UserError("give either --config-file and --weights, or --onnx FILE")
-    from la_det.export.onnx_detector import OnnxPredictor
-
-    return OnnxPredictor(args.onnx, args.device)
+    return OnnxPredictor(args.onnx, args.device or "cpu")
 
 
 def readable_frames(files: Sequence[Path], skipped: dict[Path, str]) -> Iterator[Frame]:

@@ -1,5 +1,6 @@
 """Where the time of a training step goes, beside Detectron2's RetinaNet on the same backbone and images."""
 
+import math
 import statistics
 import time
 from collections import defaultdict
@@ -13,6 +14,7 @@ from detectron2.data import transforms as T
 from detectron2.layers import ShapeSpec
 from detectron2.utils.events import EventStorage
 from fvcore.nn import FlopCountAnalysis
+from fvcore.nn.jit_handles import conv_flop_count, get_shape
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
@@ -157,9 +159,25 @@ class _Network(nn.Module):
         return predictions if isinstance(predictions, tuple) else [p.maps | p.image_maps for p in predictions.values()]
 
 
+def _deform_conv_flops(inputs: list, outputs: list) -> int:
+    """Those of a convolution: where it reads the image needs no more of them, how it interpolates is left out."""
+    return conv_flop_count(*map(get_shape, (*inputs[:2], outputs[0])))
+
+
+def _attention_flops(inputs: list, outputs: list) -> int:
+    """The products of queries with keys, and of weights with values."""
+    (*batch, queries, channels), (*_, keys, value_channels) = get_shape(inputs[0]), get_shape(inputs[2])
+    return math.prod(batch) * queries * keys * (channels + value_channels)
+
+
 def giga_flops(model: nn.Module, height: int, width: int) -> tuple[float, float]:
-    """Multiply-adds of backbone and head for one image, in units of 10^9 (fvcore)."""
+    """Multiply-adds of backbone and head for one image, in units of 10^9 (fvcore).
+
+    Element-wise operations, pooling and softmax are not counted.
+    """
     analysis = FlopCountAnalysis(_Network(model).cpu(), torch.zeros(1, 3, height, width))
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    analysis.set_op_handle("torchvision::deform_conv2d", _deform_conv_flops)
+    analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_flops)
     by_module = analysis.by_module()
     return by_module["backbone"] / 1e9, by_module["head"] / 1e9

@@ -11,10 +11,9 @@ from typing import IO, Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
-from safetensors.torch import load_file
 
 from la_det.checkpoint.initial_weights import initial_weights
-from la_det.checkpoint.safe_pickle import check_pickle, load_torch_file
+from la_det.checkpoint.safe_pickle import check_pickle, load_safetensors, load_torch_file, unpickling
 from la_det.errors import UserError
 
 
@@ -83,9 +82,10 @@ class Checkpointer(DetectionCheckpointer):
         if suffix == ".pkl":
             if not self.allow_pickle:
                 check_pickle(filename)
-            return super()._load_file(filename)
+            with unpickling(filename):
+                return super()._load_file(filename)
         if suffix == ".safetensors":
-            return {"model": load_file(filename)}
+            return {"model": load_safetensors(filename)}
         loaded = load_torch_file(filename, self.allow_pickle)
         return loaded if "model" in loaded else {"model": loaded}
 
@@ -123,7 +123,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except RuntimeError as error:  # how torch.save reports a full disk
-        raise UserError(f"{path}: cannot write ({error}); free some space and resume the run") from error
+    except RuntimeError as error:  # how torch reports a full disk
+        raise UserError(f"{path}: cannot write ({error}); free some space and repeat or resume the run") from error
     finally:
         temporary.unlink(missing_ok=True)

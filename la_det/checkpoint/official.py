@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from la_det.checkpoint.safe_pickle import check_pickle, load_torch_file
+from la_det.checkpoint.safe_pickle import check_pickle, load_safetensors, load_torch_file, unpickling
 from la_det.errors import UserError
 
 FLAG = "--allow-pickle"
@@ -50,14 +48,11 @@ def read_official(path: str, allow_pickle: bool = False) -> dict[str, Tensor]:
 def _load(path: str, allow_pickle: bool) -> Any:
     suffix = Path(path).suffix
     if suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise UserError(f"{path}: damaged, or no safetensors file; get the file again") from error
+        return load_safetensors(path)
     if suffix == ".pkl":
         if not allow_pickle:
             check_pickle(path, FLAG)
-        with open(path, "rb") as file:
+        with open(path, "rb") as file, unpickling(path):
             return pickle.load(file, encoding="latin1")
     return load_torch_file(path, allow_pickle, FLAG)
 

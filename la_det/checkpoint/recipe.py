@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -24,13 +25,14 @@ _KEY = "recipe"  # in the metadata of .safetensors, at the top level of .pth
 
 
 def network_facts(model: DictConfig) -> dict[str, Any]:
-    """What weights need from a model's config beyond its layers: how it sees images and counts boxes, P6's input."""
+    """What weights need from a model's config beyond its layers: how it sees images and boxes, P6's input."""
     priors = model.head.predictors[model.get("inference_branch", "main")].priors
     return {
         "input_format": model.input_format,
         "pixel_mean": list(model.pixel_mean),
         "pixel_std": list(model.pixel_std),
         "box_offset": priors.get("box_offset", 0),
+        "location_offset": priors.get("offset", 0.5),
         "p6_from": model.backbone.top_block.in_feature,
     }
 
@@ -51,10 +53,11 @@ def write_weights(path: Path, weights: dict[str, Tensor], recipe: dict[str, Any]
 
 
 def read_recipe(path: str) -> dict[str, Any]:
-    """The recipe in a converted file; empty for whatever else the path may be."""
-    if not Path(path).is_file():
+    """The recipe in a converted file, or in one at an address; empty for whatever else the path may be."""
+    if not path.endswith(SUFFIXES):
         return {}
     try:
+        path = PathManager.get_local_path(path)
         if path.endswith(".safetensors"):
             with safe_open(path, "pt") as file:
                 return json.loads((file.metadata() or {}).get(_KEY, "{}"))

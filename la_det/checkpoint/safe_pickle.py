@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pickle
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 
 from la_det.errors import UserError
 
@@ -32,8 +37,11 @@ def load_torch_file(path: str, allow_pickle: bool, flag: str = FLAG) -> Any:
         UserError: it holds other objects that `allow_pickle` does not allow, or is damaged.
     """
     with open(path, "rb") as file:
+        if allow_pickle:
+            with unpickling(path):
+                return torch.load(file, map_location="cpu", weights_only=False)
         try:
-            return torch.load(file, map_location="cpu", weights_only=not allow_pickle)
+            return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise UserError(
                 f"{path}: it holds more than tensors or is damaged; "
@@ -41,6 +49,30 @@ def load_torch_file(path: str, allow_pickle: bool, flag: str = FLAG) -> Any:
             ) from error
         except (OSError, *DAMAGES) as error:  # an OSError where a cut file is read beyond its end
             raise UserError(f"{path}: damaged, or no PyTorch checkpoint; get the file again") from error
+
+
+def load_safetensors(path: str) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file.
+
+    Raises:
+        OSError: the file cannot be opened.
+        UserError: it is damaged.
+    """
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path}: damaged, or no safetensors file; get the file again") from error
+
+
+@contextmanager
+def unpickling(path: str) -> Iterator[None]:
+    """Turn what goes wrong while a trusted file is unpickled into a `UserError`: damage, and packages it wants."""
+    try:
+        yield
+    except (pickle.UnpicklingError, ImportError, OSError, *DAMAGES) as error:
+        raise UserError(
+            f"{path}: cannot be unpickled ({error}); get the file again or install what it needs"
+        ) from error
 
 
 def check_pickle(path: str, flag: str = FLAG) -> None:

@@ -16,6 +16,7 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from la_det import model_zoo
+from la_det.checkpoint.recipe import apply_recipe
 from la_det.engine.own_dataset import use_own_dataset
 from la_det.errors import UserError
 
@@ -59,6 +60,8 @@ def _check_override(cfg: DictConfig, override: str) -> None:
 def setup(cfg: DictConfig, dataset: str | None = None) -> None:
     """Make the output folder, log and save the config there, and seed this process's random generators.
 
+    The config gets what converted weights at `train.init_checkpoint` need, so that the saved one has it, too.
+
     Args:
         dataset: one's own data in the form of `la_det.engine.own_dataset.FORMAT`.
     """
@@ -71,6 +74,7 @@ def setup(cfg: DictConfig, dataset: str | None = None) -> None:
         torch.backends.cudnn.deterministic = True
     if dataset:
         use_own_dataset(cfg, dataset)
+    apply_recipe(cfg, cfg.train.init_checkpoint)
     auto_scale_lr(cfg)
     if comm.is_main_process():
         LazyConfig.save(cfg, os.path.join(cfg.train.output_dir, "config.yaml"))

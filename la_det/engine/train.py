@@ -111,8 +111,10 @@ def trained_model(cfg: DictConfig, weights: str) -> nn.Module:
     """The model in evaluation mode with trained weights; `cfg` gets what converted weights need.
 
     Raises:
-        UserError: the weights cannot be read or are of another model.
+        UserError: no weights are named, or they cannot be read or are of another model.
     """
+    if not weights:
+        raise UserError("no trained weights: name a checkpoint, a file or an address")
     apply_recipe(cfg, weights)
     model = build_model(cfg).eval()
     build_checkpointer(cfg, model, None, strict=True).load(weights)
@@ -121,8 +123,6 @@ def trained_model(cfg: DictConfig, weights: str) -> nn.Module:
 
 def evaluate_checkpoint(cfg: DictConfig, last: bool = False) -> Results:
     """Evaluate `cfg.train.init_checkpoint`, or the `last` one in the output folder, and its EMA weights if enabled."""
-    if not last:
-        apply_recipe(cfg, cfg.train.init_checkpoint)
     model = build_model(cfg).eval()
     ema = build_ema(cfg, model)
     checkpointer = build_checkpointer(cfg, model, ema, strict=True)

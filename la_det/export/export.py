@@ -11,6 +11,7 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 
 from la_det.data.records import check_num_classes
+from la_det.engine.own_dataset import class_metadata
 from la_det.engine.train import trained_model
 from la_det.errors import UserError
 from la_det.export.formats import WRITERS
@@ -50,6 +51,7 @@ def export(cfg: DictConfig, name: str, weights: str | Path, path: Path, options:
     kind = locate(target) if isinstance(target, str) else target
     if kind is not AssignmentDetector:
         raise UserError(f"{name}: its model is a {kind.__name__}; only AssignmentDetector can be exported")
+    class_metadata(cfg.dataloader.test.dataset.names)  # reads the classes of one's own data
     check_num_classes(cfg.dataloader.test.dataset.names, cfg.model.num_classes)
     cfg = copy.deepcopy(cfg)
     cfg.train.update(device="cpu", channels_last=False)

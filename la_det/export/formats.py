@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch.export import Dim, ExportedProgram
 
+from la_det.checkpoint.checkpointer import replacing
 from la_det.errors import UserError
 from la_det.export.graph import ExportGraph
 from la_det.export.metadata import ExportMetadata
@@ -41,7 +42,8 @@ def write_torch_export(
 ) -> None:
     """A .pt2 archive for torch.export.load."""
     program = record(graph, batch_size, image_size)
-    torch.export.save(program, path, extra_files={METADATA_FILE: metadata.to_json()})
+    with replacing(path) as file:
+        torch.export.save(program, file, extra_files={METADATA_FILE: metadata.to_json()})
 
 
 def write_torchscript(
@@ -55,7 +57,8 @@ def write_torchscript(
     example = graph.example(batch_size or EXAMPLE[0], *(image_size or EXAMPLE[1:]))
     with torch.no_grad():
         traced = torch.jit.trace(graph, example, check_trace=False)
-    torch.jit.save(traced, path, _extra_files={METADATA_FILE: metadata.to_json()})
+    with replacing(path) as file:
+        torch.jit.save(traced, file, _extra_files={METADATA_FILE: metadata.to_json()})
 
 
 def write_onnx(
@@ -90,7 +93,9 @@ def write_onnx(
     model = onnx_program.model
     check_nms(model, metadata.nms)
     model.metadata_props.update(metadata.to_strings())
-    onnx_program.save(path, external_data=False)
+    content = onnx_program.model_proto.SerializeToString()
+    with replacing(path) as file:
+        file.write(content)
 
 
 def check_nms(model, nms: str) -> None:

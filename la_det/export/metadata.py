@@ -27,6 +27,7 @@ class ExportMetadata:
         la_det: version that wrote the file.
         config: name or file of the config.
         classes: names of the K classes.
+        category_ids: of the K classes in the data set, as its COCO-format results have them.
         pixel_mean, pixel_std: the network's input is (pixels - mean) / std, per channel of `input_format`.
         input_format: order of the channels, "BGR" or "RGB".
         size_divisibility: images are padded with zeros, right and below, to multiples of this.
@@ -42,6 +43,7 @@ class ExportMetadata:
     la_det: str
     config: str
     classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
     pixel_mean: tuple[float, ...]
     pixel_std: tuple[float, ...]
     input_format: str
@@ -83,13 +85,15 @@ def metadata_of(cfg: DictConfig, name: str, size_divisibility: int, nms: NMS) ->
         size_divisibility: of the built model's backbone.
     """
     model, test = class_node(cfg.model), cfg.dataloader.test
-    classes = class_metadata(test.dataset.names).get("thing_classes")
+    data = class_metadata(test.dataset.names)
+    indices = data.get("thing_dataset_id_to_contiguous_id") or {i: i for i in range(model.num_classes)}
     resize = _resize(instantiate(test.mapper.augmentations), name)
     rule = instantiate(model.inference)
     return ExportMetadata(
         la_det=la_det.__version__,
         config=name,
-        classes=tuple(classes or map(str, range(model.num_classes))),
+        classes=tuple(data.get("thing_classes") or map(str, range(model.num_classes))),
+        category_ids=tuple(sorted(indices, key=indices.get)),
         pixel_mean=tuple(model.pixel_mean),
         pixel_std=tuple(model.pixel_std),
         input_format=test.mapper.image_format,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -15,11 +16,6 @@ from la_det.export.metadata import ExportMetadata
 from la_det.modeling.inference import Candidates, to_instances
 from la_det.modeling.mask_inference import paste_masks
 from la_det.predictor import Predictor
-
-try:
-    import onnxruntime
-except ModuleNotFoundError as error:
-    raise UserError("onnxruntime is missing: pip install 'la_det[export]', or onnxruntime-gpu for GPUs") from error
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -36,11 +32,13 @@ class OnnxDetector(nn.Module):
         batch_size, image_size: the input's fixed sizes; None where any are taken.
 
     Raises:
-        UserError: the file is missing, no such file, or its NMS is left to others; or the device cannot be used.
+        UserError: the file is missing, no such file, or its NMS is left to others; onnxruntime is missing or cannot use
+            the device.
     """
 
     def __init__(self, path: str | Path, device: str = "cpu"):
         super().__init__()
+        onnxruntime = import_onnxruntime()
         if not Path(path).is_file():
             raise UserError(f"{path}: no such file; tools/export_model.py writes ONNX files")
         if PROVIDERS[device] not in onnxruntime.get_available_providers():
@@ -111,6 +109,15 @@ class OnnxDetector(nn.Module):
         return Candidates(**tensors, valid=valid), masks
 
 
+def import_onnxruntime() -> ModuleType:
+    """The package, which is optional; a `UserError` says how to install it."""
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise UserError("onnxruntime is missing: pip install 'la_det[export]', or onnxruntime-gpu for GPUs") from error
+    return onnxruntime
+
+
 class OnnxPredictor(Predictor):
     """`la_det.Predictor` for an exported ONNX file, which needs neither config nor weights.
 
@@ -121,7 +128,11 @@ class OnnxPredictor(Predictor):
     def __init__(self, path: str | Path, device: str = "cpu"):
         self.model = OnnxDetector(path, device).eval()
         details = self.model.details
-        self.metadata = Metadata(name=str(path), thing_classes=list(details.classes))
+        self.metadata = Metadata(
+            name=str(path),
+            thing_classes=list(details.classes),
+            thing_dataset_id_to_contiguous_id={number: i for i, number in enumerate(details.category_ids)},
+        )
         self._augmentations = T.AugmentationList(_resizing(details, self.model.image_size))
         self._image_format = details.input_format
 

@@ -281,7 +281,8 @@ def check_masks(golden: GoldenFile, run: Run, i: int, index: Tensor, found: Inst
     stored = golden.tensor(f"mask_index_{i}")
     here = torch.isin(stored, index)
     found = found[torch.searchsorted(index, stored[here])]
-    logits = run.model.mask_inference.logits(run.inferred, i, found.priors)
+    predictions = run.inferred.of_images(torch.tensor([i]))
+    logits = run.model.mask_inference.logits(predictions, found.priors.unsqueeze(0))[0]
     _record(golden, f"mask_logits_{i}", logits - golden.tensor(f"mask_logits_{i}")[here], 10 * LOGITS)
     differ = found.pred_masks != golden.tensor(f"masks_{i}")[here].bool()
     golden.record(f"masks_{i}", differ.float().mean(), MASKS)

@@ -13,7 +13,7 @@ from la_det.modeling.inference import to_instances
 from la_det.structures import AnchorGenerator, DensePredictions, Targets
 from la_det.testing.golden import GoldenFile, compare_detections, read_targets
 
-# Which config trains and tests the variants of the card's section 1.
+# Which config trains and tests each variant of the official code.
 CONFIGS = {
     "fcosctr": "FCOS/fcos_r50_fpn_3x_ms_coco",
     "fcos": "FCOS/fcos_wo_ctrness_r50_fpn_3x_ms_coco",

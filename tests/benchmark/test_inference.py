@@ -4,10 +4,11 @@ import pytest
 import torch
 
 import benchmark
+from la_det.benchmark import inference
 from la_det.data.shapes import SHAPES
+from la_det.errors import UserError
 
 FCOS, POTO = "FCOS/fcos_r18_fpn_shapes_tiny", "POTO/poto_r18_fpn_shapes_tiny"
-inference = pytest.importorskip("la_det.benchmark.inference")
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +70,10 @@ def test_command(capsys, monkeypatch, tmp_path):
     assert "postprocess ms" in header and "total ms" in header
     assert " none " in plain and " 0.6 " in with_nms
     assert (tmp_path / "figures.json").exists()
+
+
+@pytest.mark.parametrize("pair", ["POTO/other=weights.pth", POTO])
+def test_weights_of_no_config_that_is_measured(monkeypatch, pair):
+    monkeypatch.setattr("sys.argv", ["benchmark.py", "inference", POTO, "--weights", pair])
+    with pytest.raises(UserError, match=f"--weights {pair}: it has the form CONFIG=FILE, with one of {POTO}"):
+        benchmark.main()

@@ -2,7 +2,9 @@ import time
 
 import pytest
 import torch
+import torch.nn.functional as F
 from detectron2.config import instantiate
+from torch import nn
 
 from la_det import model_zoo
 from la_det.benchmark.memory import peak_extra_mib
@@ -78,3 +80,33 @@ def test_on_a_gpu_the_whole_step_is_timed_without_waiting_inside(asked_devices, 
     waits_of_steps = [b - a for a, b in zip(waits, waits[1:], strict=False)]
     assert waits_of_steps[:4] == [2] * 4, "at the start and the end"
     assert len(waits) == 10 and min(waits_of_steps[5:]) > 2
+
+
+def test_deformable_convolutions_count_as_convolutions():
+    """One has, beside the plain one, the convolution that predicts 27 numbers: per location of all five levels."""
+    config = model_zoo.get_config("DW/dw_r18_fpn_shapes_tiny").model
+    flops = []
+    for last_dcn in (None, "zeros"):
+        config.head.cls_tower.last_dcn = last_dcn
+        flops.append(1e9 * giga_flops(instantiate(config), 128, 128)[1])
+    locations = sum((128 // stride) ** 2 for stride in (8, 16, 32, 64, 128))
+    assert flops[1] - flops[0] == pytest.approx(27 * config.backbone.out_channels * 9 * locations, rel=1e-6)
+
+
+class Attend(nn.Module):
+    """Every pixel to all others."""
+
+    def forward(self, images):
+        x = images.flatten(2).transpose(1, 2)
+        return {"p3": F.scaled_dot_product_attention(x, x, x)}
+
+
+class AsTuple(nn.Module):
+    def forward(self, features):
+        return tuple(features)
+
+
+def test_fused_attention_is_counted():
+    model = nn.Module()
+    model.backbone, model.head, model.in_features = Attend(), AsTuple(), ("p3",)
+    assert 1e9 * giga_flops(model, 4, 5)[0] == pytest.approx(2 * 20 * 20 * 3)

@@ -82,11 +82,13 @@ def test_plain_state_dict_is_read():
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 broken"])
-@pytest.mark.parametrize("suffix", [".pth", ".pkl"])
-def test_damaged_file(content, suffix):
+@pytest.mark.parametrize("suffix", [".pth", ".pkl", ".safetensors"])
+@pytest.mark.parametrize("allow_pickle", [False, True])
+def test_damaged_file(content, suffix, allow_pickle):
     Path(f"bad{suffix}").write_bytes(content)
-    with pytest.raises(UserError, match=f"bad{suffix}: "):
-        Checkpointer(model()).load(f"bad{suffix}")
+    with pytest.raises(UserError, match=f"bad{suffix}: ") as error:
+        Checkpointer(model(), allow_pickle=allow_pickle).load(f"bad{suffix}")
+    assert "if you trust its author" not in str(error.value) or not allow_pickle
 
 
 def test_missing_file():

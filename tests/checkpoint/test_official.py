@@ -2,7 +2,9 @@
 
 import io
 import pickle
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -74,9 +76,23 @@ def test_a_file_cut_anywhere_is_an_error(new):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pkl", ".safetensors"])
-def test_no_file(suffix):
+@pytest.mark.parametrize("allow_pickle", [False, True])
+def test_no_file(suffix, allow_pickle):
     with pytest.raises(UserError, match=f"none{suffix}: "):
-        read_official(f"none{suffix}")
+        read_official(f"none{suffix}", allow_pickle)
     Path(f"text{suffix}").write_text("no checkpoint")
     with pytest.raises(UserError, match=f"text{suffix}: "):
-        read_official(f"text{suffix}")
+        read_official(f"text{suffix}", allow_pickle)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pkl"])
+def test_objects_of_packages_that_are_missing(suffix, monkeypatch):
+    module = ModuleType("not_installed")
+    module.Config = type("Config", (), {"__module__": "not_installed"})
+    monkeypatch.setitem(sys.modules, "not_installed", module)
+    content = {"model": STATE, "meta": module.Config()}
+    torch.save(content, "a.pth")
+    Path("a.pkl").write_bytes(pickle.dumps(content))
+    monkeypatch.delitem(sys.modules, "not_installed")
+    with pytest.raises(UserError, match=f"a{suffix}: .*No module named 'not_installed'.* install what it needs"):
+        read_official(f"a{suffix}", allow_pickle=True)

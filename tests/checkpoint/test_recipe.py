@@ -1,4 +1,7 @@
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -45,6 +48,25 @@ def test_another_input_is_an_error(path):
     write_weights(path, WEIGHTS, recipe(input_format="BGR", p6_from="res5"))
     with pytest.raises(UserError, match=f"it is for {ATSS}; .* input_format RGB instead of BGR, p6_from p5 instead of"):
         apply_recipe(model_zoo.get_config(ATSS), str(path))
+
+
+def test_another_place_of_the_locations_is_an_error(path):
+    """LLA's FCOS and DeFCN's have the same parameters, but LLA's locations are the cells' corners."""
+    of, other = "LLA/lla_fcos_r50_fpn_30k_crowdhuman", "FCOS/fcos_r50_fpn_30k_crowdhuman"
+    network = network_facts(model_zoo.get_config(of).model)
+    write_weights(path, WEIGHTS, {"config": of, "repository": "x/y", "overrides": {}, "network": network})
+    with pytest.raises(UserError, match=f"it is for {of}; .* location_offset 0.5 instead of 0.0"):
+        apply_recipe(model_zoo.get_config(other), str(path))
+
+
+def test_weights_at_an_address(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    write_weights(path, WEIGHTS, recipe())
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        assert read_recipe(f"http://127.0.0.1:{server.server_port}/{path.name}") == recipe()
+        server.shutdown()
 
 
 def test_other_files_change_nothing(tmp_path):

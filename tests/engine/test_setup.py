@@ -1,9 +1,12 @@
 import logging
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
-from la_det.engine.setup import auto_scale_lr, load_config
+from la_det import model_zoo
+from la_det.checkpoint.recipe import network_facts, write_weights
+from la_det.engine.setup import auto_scale_lr, load_config, setup
 from la_det.errors import UserError
 
 CONFIG = """
@@ -66,3 +69,17 @@ def test_auto_scale_lr_logs_old_and_new(caplog):
 @pytest.mark.parametrize("cfg", [scaled(16), scaled(4, enabled=False)], ids=["reference", "off"])
 def test_auto_scale_lr_does_nothing(cfg):
     assert (cfg.optimizer.lr, cfg.train.max_iter) == (0.01, 90000)
+
+
+def test_converted_weights_change_the_saved_config(tmp_path, monkeypatch):
+    """Whether they are trained on or evaluated: the run's config is then enough for its own checkpoints."""
+    monkeypatch.setattr("la_det.engine.setup.setup_logger", lambda *args, **kwargs: None)  # it would stay set up
+    name, key = "ATSS/atss_r18_fpn_shapes_tiny", "model.head.predictors.main.priors.box_offset"
+    cfg = model_zoo.get_config(name)
+    network = network_facts(cfg.model) | {"box_offset": 1}
+    weights = tmp_path / "weights.safetensors"
+    write_weights(weights, {"a": torch.ones(1)}, {"config": name, "overrides": {key: 1}, "network": network})
+    cfg.train.update(output_dir=str(tmp_path / "output"), init_checkpoint=str(weights))
+    setup(cfg)
+    for changed in (cfg, load_config(str(tmp_path / "output" / "config.yaml"))):
+        assert OmegaConf.select(changed, key) == 1

@@ -7,6 +7,7 @@ import torch
 from detectron2.config import instantiate
 
 from la_det import model_zoo
+from la_det.errors import UserError
 from la_det.export.formats import METADATA_FILE, write_torchscript
 from la_det.export.graph import ExportGraph
 from la_det.export.metadata import metadata_of
@@ -48,6 +49,21 @@ def test_one_recording_serves_all_sizes(name, tmp_path):
         assert boxes.shape == (size[0], scores.shape[1], 4)
         assert (counts > 0).all()
         assert all(x.shape == (*scores.shape, size[1] // 4, size[2] // 4) for x in masks)
+
+
+def test_a_failed_export_leaves_the_file_that_was_there(tmp_path, monkeypatch):
+    def fail(graph, file, _extra_files):
+        file.write(b"half")
+        raise RuntimeError("no space")
+
+    name, path = "POTO/poto_r18_fpn_shapes_tiny", tmp_path / "model.pt"
+    path.write_text("old")
+    monkeypatch.setattr("torch.jit.save", fail)
+    with pytest.raises(UserError, match=r"model.pt: cannot write \(no space\)"):
+        write_torchscript(
+            graph_of(name, tmp_path), metadata_of(model_zoo.get_config(name), name, 32, "none"), path, 1, None
+        )
+    assert path.read_text() == "old"
 
 
 def test_image_sizes_are_an_input_only_where_boxes_are_clipped(tmp_path):

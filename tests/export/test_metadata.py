@@ -12,6 +12,7 @@ def test_says_how_images_are_prepared():
     assert (metadata.short_edge, metadata.max_size) == (800, 1333)
     assert metadata.input_format == "BGR" and metadata.pixel_mean == (103.53, 116.28, 123.675)
     assert len(metadata.classes) == 80 and metadata.classes[0] == "person"
+    assert len(metadata.category_ids) == 80 and metadata.category_ids[10:13] == (11, 13, 14)  # COCO has no 12
     assert (metadata.score_threshold, metadata.nms_threshold, metadata.max_detections) == (0.05, None, 100)
     assert ExportMetadata.from_strings(metadata.to_strings(), "file") == metadata
 
@@ -27,7 +28,8 @@ def test_classes_without_names_are_numbered():
     config = model_zoo.get_config(NAME)
     config.dataloader.test.dataset.names = "unheard_of"
     config.model.num_classes = 3
-    assert metadata_of(config, NAME, 32, "none").classes == ("0", "1", "2")
+    metadata = metadata_of(config, NAME, 32, "none")
+    assert metadata.classes == ("0", "1", "2") and metadata.category_ids == (0, 1, 2)
 
 
 @pytest.mark.parametrize("strings", [{}, {"config": "POTO"}])

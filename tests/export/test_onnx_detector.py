@@ -1,14 +1,18 @@
 """What surrounds the graph, with hand-made graphs that always find the same."""
 
+import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+import demo
 from la_det.errors import UserError
 from la_det.export.metadata import ExportMetadata
 from la_det.export.onnx_detector import OnnxDetector, OnnxPredictor
@@ -17,6 +21,7 @@ METADATA = ExportMetadata(
     la_det="0",
     config="made/up",
     classes=("left", "right"),
+    category_ids=(3, 7),
     pixel_mean=(10.0, 20.0, 30.0),
     pixel_std=(1.0, 2.0, 4.0),
     input_format="RGB",
@@ -115,8 +120,22 @@ def test_predictor_knows_classes_and_resizing(tmp_path):
     torch.testing.assert_close(found.pred_boxes.tensor[0], torch.tensor([4 * 1.28, 8 * 1.28, 20 * 1.28, 24 * 1.28]))
 
 
-def test_files_that_cannot_be_used(tmp_path):
+def test_demo_writes_the_ids_of_the_data_set(tmp_path):
+    """The second class is its category 7."""
+    cv2.imwrite(str(tmp_path / "picture.png"), np.zeros((64, 64, 3), np.uint8))
+    onnx_file, output = write(tmp_path / "model.onnx", METADATA), tmp_path / "pictures"
+    argv = ["--onnx", str(onnx_file), str(tmp_path / "picture.png"), "--output", str(output)]
+    assert demo.main(demo.build_parser().parse_args(argv)) == 0
+    assert [d["category_id"] for d in json.loads((output / "detections.json").read_text())] == [7, 3]
+    categories = json.loads((output / "images.json").read_text())["categories"]
+    assert categories == [{"id": 3, "name": "left"}, {"id": 7, "name": "right"}]
+
+
+def test_files_that_cannot_be_used(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="absent.onnx: no such file"):
+        OnnxDetector(tmp_path / "absent.onnx")
+    with monkeypatch.context() as without, pytest.raises(UserError, match="onnxruntime is missing: pip install"):
+        without.setitem(sys.modules, "onnxruntime", None)
         OnnxDetector(tmp_path / "absent.onnx")
     (tmp_path / "text.onnx").write_text("no graph")
     with pytest.raises(UserError, match="text.onnx: no ONNX file"):

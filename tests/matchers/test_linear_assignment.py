@@ -93,7 +93,7 @@ def test_lone_ground_truth_without_candidates_gets_the_first_free_location():
 
 
 def test_two_ground_truths_with_one_candidate():
-    """The card's example: both have only location 7, and the loser gets 1, not 0."""
+    """Both have only location 7, and the loser gets 1, not 0."""
     candidates = (torch.arange(20) == 7).repeat(2, 1)
     value = torch.where(candidates, torch.tensor([[0.5], [0.4]]), -1.0)
     assert solve_all([(value, candidates)], -1.0) == [[(0, 7), (1, 1)]]

@@ -2,6 +2,7 @@ import pytest
 import yaml
 
 from la_det import model_zoo
+from la_det.engine.setup import load_config
 from la_det.model_zoo import records
 from la_det.model_zoo.configs import project_folders
 from la_det.model_zoo.records import get_records, get_tables
@@ -75,6 +76,17 @@ def test_misspelt_key_is_named(tmp_path, monkeypatch):
         records.get_records()
 
 
+# All metrics that a table has a column for, of all configs in the table.
+MEASURED = {
+    (record.name, column.removeprefix("measured "))
+    for folder in project_folders()
+    for table in get_tables(folder.name).values()
+    for record in table.records
+    for column in table.columns
+    if column.startswith("measured ")
+}
+
+
 class TestCommand:
     RECORD = RECORDS["POTO/poto_r18_fpn_shapes_tiny"]
 
@@ -91,6 +103,12 @@ class TestCommand:
         command = self.RECORD.command(metric)
         assert command.startswith("tools/train_net.py --config-file POTO/poto_r18_fpn_shapes_tiny ")
         assert command.endswith(options)
+
+    @pytest.mark.parametrize(("name", "metric"), sorted(pair for pair in MEASURED if pair[1].endswith(" NMS")))
+    def test_the_config_has_what_the_command_changes(self, name, metric):
+        *_, override = RECORDS[name].command(metric).split()
+        config = load_config(name, [override])
+        assert config.model.inference.nms_threshold == (None if metric.endswith(" without NMS") else 0.6)
 
     def test_what_is_evaluated_is_what_is_trained(self):
         (output,) = [part for part in self.RECORD.command("AP").split() if part.startswith("train.output_dir=")]

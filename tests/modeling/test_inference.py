@@ -27,7 +27,7 @@ def make_predictions(num_classes: int, seed: int) -> DensePredictions:
 
 
 def expected_detections(predictions, image, gate, use_quality, nms_threshold, threshold, topk, limit):
-    """Card, section 5, pair by pair: rows (score, class, prior, box)."""
+    """The official code's steps, pair by pair: rows (score, class, prior, box)."""
     rows = []
     priors, boxes = predictions.priors, predictions.boxes()[image]
     for level, (h, w) in enumerate(SIZES):

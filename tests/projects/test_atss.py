@@ -1,4 +1,4 @@
-"""The recipes of ATSS and Dynamic ATSS as their card states them (sections 2 and 6)."""
+"""The recipes of ATSS and Dynamic ATSS as the official configs have them."""
 
 import pytest
 import torch

@@ -119,7 +119,7 @@ def test_logarithms_for_all_logits(gate):
     exact_c, exact_f = c.detach().double().requires_grad_(), f.detach().double().requires_grad_()
     log_p = -torch.nn.functional.softplus(-exact_c)
     log_complement = -torch.nn.functional.softplus(exact_c)
-    if gate:  # ln(1 - p) = ln p + ln(e^-c + e^-f + e^(-c-f)), as the card has it
+    if gate:  # ln(1 - p) = ln p + ln(e^-c + e^-f + e^(-c-f))
         log_p = log_p - torch.nn.functional.softplus(-exact_f)
         log_complement = log_p + torch.logsumexp(torch.stack([-exact_c, -exact_f, -exact_c - exact_f]), 0)
     score = Score(gate)

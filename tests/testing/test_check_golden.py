@@ -156,7 +156,7 @@ def test_one_bad_file_fails_a_folder(check_golden, tmp_path):
 
 
 def test_images_without_ground_truth_are_checked_as_background(tmp_path):
-    """The card allows gt_boxes of shape [0, 4]."""
+    """Their gt_boxes have the shape [0, 4]."""
 
     def change(arrays):
         arrays["gt_boxes_0"], arrays["gt_classes_0"] = arrays["gt_boxes_0"][:0], arrays["gt_classes_0"][:0]

@@ -69,6 +69,7 @@ def test_converted_files_load_strictly_and_say_what_they_are(state, target, caps
             "pixel_mean": [103.53, 116.28, 123.675],
             "pixel_std": [1.0, 1.0, 1.0],
             "box_offset": 0,
+            "location_offset": 0.5,
             "p6_from": "p5",
         },
     }

@@ -10,7 +10,7 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from faster_coco_eval import COCO
 
-from demo import build_parser, main
+from demo import build_parser, build_predictor, main
 from la_det.errors import UserError
 
 CONFIG = Path(__file__).parent / "configs" / "tiny_poto.py"
@@ -100,6 +100,17 @@ def test_nothing_readable(folder, tmp_path, capsys):
     argv = arguments(folder, str(folder / "broken"), "--output", str(tmp_path))
     assert main(build_parser().parse_args(argv)) == 1
     assert "0 of 3 files done" in capsys.readouterr().out
+
+
+def test_no_images_at_a_time(folder):
+    with pytest.raises(UserError, match="--batch-size 0: at least one image"):
+        main(build_parser().parse_args(arguments(folder, str(folder / "pictures"), "--batch-size", "0")))
+
+
+def test_device_of_a_config(folder):
+    argv = arguments(folder, "picture.png", "--device", "cpu")
+    predictor = build_predictor(build_parser().parse_args([*argv, "train.device=nowhere"]))
+    assert next(predictor.model.parameters()).device.type == "cpu"
 
 
 @pytest.mark.parametrize("inputs", ["nowhere", "empty"])

@@ -54,7 +54,8 @@ def test_torch_export_with_free_sizes(arguments, tmp_path):
     run(arguments, "--output", str(file), "--format", "torch-export")
     files = {"la_det.json": ""}
     program = torch.export.load(file, extra_files=files)
-    assert json.loads(json.loads(files["la_det.json"])["classes"]) == ["left", "right"]
+    details = json.loads(files["la_det.json"])
+    assert json.loads(details["classes"]) == ["left", "right"] and json.loads(details["category_ids"]) == [3, 7]
     for size, guards in (((1, 160, 192), True), ((3, 64, 96), False)):  # see docs/export.md
         boxes, *_ = program.module(check_guards=guards)(torch.zeros(size[0], 3, *size[1:]))
         assert boxes.shape == (size[0], boxes.shape[1], 4)
@@ -63,7 +64,10 @@ def test_torch_export_with_free_sizes(arguments, tmp_path):
 def test_torchscript(arguments, tmp_path, capsys):
     run(arguments, "--output", str(tmp_path / "poto.pt"), "--format", "torchscript")
     assert "poto.pt: 2 classes, no NMS" in capsys.readouterr().out
-    assert torch.jit.load(tmp_path / "poto.pt")(torch.zeros(1, 3, 64, 96))[0].shape[0] == 1
+    files = {"la_det.json": ""}
+    graph = torch.jit.load(tmp_path / "poto.pt", _extra_files=files)
+    assert graph(torch.zeros(1, 3, 64, 96))[0].shape[0] == 1
+    assert json.loads(json.loads(files["la_det.json"])["category_ids"]) == [3, 7]
 
 
 @pytest.mark.parametrize(
@@ -78,6 +82,11 @@ def test_options_that_do_not_fit(arguments, more, message, tmp_path):
     with pytest.raises(UserError, match=message):
         run(arguments, "--output", str(tmp_path / "poto.onnx"), *more)
     assert not (tmp_path / "poto.onnx").exists()
+
+
+def test_own_data_with_other_classes(arguments, tmp_path):
+    with pytest.raises(UserError, match="val.json: the data set has 2 classes, the config 3"):
+        run([*arguments, "model.num_classes=3"], "--output", str(tmp_path / "poto.onnx"))
 
 
 def test_models_of_others(tmp_path):

@@ -53,5 +53,5 @@ model.criteria = [
         ),
     ),
 ]
-model.inference = L(DenseInference)(score_threshold=0.01, topk=100, cap_topk=False, clip=True)
+model.inference = L(DenseInference)(score_threshold=0.01, topk=100, cap_topk=False, clip=True, nms_threshold=None)
 model.inference_branch = "one_to_one"

@@ -26,4 +26,4 @@ model.criteria = [
         ),
     )
 ]
-model.inference = L(DenseInference)(score=L(Score)(gate="quality"), topk=1000, cap_topk=False)
+model.inference = L(DenseInference)(score=L(Score)(gate="quality"), topk=1000, cap_topk=False, nms_threshold=None)

@@ -25,6 +25,12 @@ model.criteria[0].losses.loss_bbox.weight = 1.0
 model.criteria[0].losses.update(loss_mask=L(MaskLoss)(weight=2.0), loss_sem=L(SemanticLoss)())
 # The threshold is one of the class probability alone, unlike o2f's.
 model.inference = L(DenseInference)(
-    rank_by_quality=True, use_quality=True, quality_exponent=1.0, topk=1000, topk_locations=True, cap_topk=False
+    rank_by_quality=True,
+    use_quality=True,
+    quality_exponent=1.0,
+    topk=1000,
+    topk_locations=True,
+    cap_topk=False,
+    nms_threshold=None,
 )
 model.mask_inference = L(MaskInference)()

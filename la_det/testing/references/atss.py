@@ -1,4 +1,4 @@
-"""ATSS, Dynamic ATSS and the other positive types of ATSS's code on dense [R, G] matrices, as the card states them.
+"""ATSS, Dynamic ATSS and the other positive types of ATSS's code on dense [R, G] matrices, as that code does them.
 
 Written in the coordinates of the official code: with `offset` 1, boxes are pixel-inclusive, their widths x2 - x1 + 1.
 Float64 throughout, one image at a time.

@@ -1,4 +1,4 @@
-"""DATE's POTO on the dense matrix, one image at a time, as the method card states it (section 3a)."""
+"""DATE's POTO on the dense matrix, one image at a time, as the official code does it."""
 
 import torch
 from scipy.optimize import linear_sum_assignment

@@ -1,4 +1,4 @@
-"""DW on dense [R, G] and [R, K] tensors, ground truth by ground truth, as the method card states it (sections 3, 4)."""
+"""DW on dense [R, G] and [R, K] tensors, ground truth by ground truth, as the official code does it."""
 
 import torch
 from torch import Tensor

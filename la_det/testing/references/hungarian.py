@@ -1,4 +1,4 @@
-"""DATE's Hungarian cost on the dense matrix, as the method card states it (sections 3a, 3b and 4)."""
+"""DATE's Hungarian cost on the dense matrix, as the official code computes it."""
 
 import torch
 from scipy.optimize import linear_sum_assignment

@@ -1,4 +1,4 @@
-"""LLA on dense [G, R] tensors, ground truth by ground truth, as the method card states it (section 3a)."""
+"""LLA on dense [G, R] tensors, ground truth by ground truth, as the official code does it."""
 
 import torch
 from torch import Tensor

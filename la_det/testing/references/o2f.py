@@ -1,4 +1,4 @@
-"""o2f on dense tensors [R, G] and [R, K], ground truth by ground truth, as the card of the method states it."""
+"""o2f on dense tensors [R, G] and [R, K], ground truth by ground truth, as the official code does it."""
 
 import math
 

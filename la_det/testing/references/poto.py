@@ -1,4 +1,4 @@
-"""The label assignments of the DeFCN family on dense [G, R] matrices, one image at a time, as the card states them.
+"""DeFCN's label assignments on dense [G, R] matrices, one image at a time, as the official code does them.
 
 Functions take ground truths [G, 4] and [G] of one image and return the matched ground truth of each location [R], -1
 for background.
@@ -48,7 +48,7 @@ def distances(points: Tensor, gts: Tensor) -> Tensor:
 
 
 def omega(points: Tensor, strides: Tensor, gts: Tensor, radius: float) -> Tensor:
-    """[G, R] the candidate region: strictly inside the box and the square around its centre (section 3.1)."""
+    """[G, R] the candidate region: strictly inside the box and the square around its centre."""
     region = gts[:, None].expand(-1, len(points), -1)
     if radius > 0:
         half = (radius * strides)[None, :, None]
@@ -59,7 +59,7 @@ def omega(points: Tensor, strides: Tensor, gts: Tensor, radius: float) -> Tensor
 
 
 def in_range(points: Tensor, levels: Tensor, gts: Tensor, size_ranges=SIZE_RANGES) -> Tensor:
-    """[G, R] whether max(l, t, r, b) lies in the size range of the location's level (section 3.2)."""
+    """[G, R] whether max(l, t, r, b) lies in the size range of the location's level."""
     reach = distances(points, gts).amax(-1)
     low, high = torch.tensor(size_ranges)[levels].unbind(-1)
     return (low <= reach) & (reach <= high)
@@ -85,18 +85,18 @@ def only_first_best(value: Tensor) -> Tensor:
 
 
 def fcos(points, strides, levels, gts, radius=1.5, size_ranges=SIZE_RANGES) -> Tensor:
-    """Section 3.2."""
+    """FCOS: of the ground truths whose region and size range a location is in, the smallest."""
     eligible = omega(points, strides, gts, radius) & in_range(points, levels, gts, size_ranges)
     return largest_wins((-area(gts)[:, None]).masked_fill(~eligible, -torch.inf))
 
 
 def anchor(anchors, gts) -> Tensor:
-    """Section 3.3."""
+    """Each ground truth's anchor of largest IoU."""
     return largest_wins(only_first_best(iou_matrix(gts, anchors)))
 
 
 def center(points, levels, gts, size_ranges=SIZE_RANGES) -> Tensor:
-    """Section 3.4."""
+    """Each ground truth's nearest location of every level, in the size range."""
     to_center = (points[None].double() - ((gts[:, :2].double() + gts[:, 2:].double()) / 2)[:, None]).square().sum(-1)
     nearest = torch.zeros_like(to_center, dtype=torch.bool)
     for level in levels.unique():
@@ -108,7 +108,7 @@ def center(points, levels, gts, size_ranges=SIZE_RANGES) -> Tensor:
 
 
 def foreground_cost(logits, boxes, gts, classes, alpha=0.25, box_weight=2.0) -> Tensor:
-    """[G, R] the training loss of each pair (section 3.5), from class logits [R, K] and predicted boxes [R, 4]."""
+    """[G, R] the training loss of each pair, from class logits [R, K] and predicted boxes [R, 4]."""
     one_hot = torch.nn.functional.one_hot(classes, logits.shape[1]).to(logits.dtype)[:, None]  # [G, 1, K]
     p = logits.sigmoid()[None]
     bce = torch.nn.functional.binary_cross_entropy_with_logits(
@@ -120,7 +120,7 @@ def foreground_cost(logits, boxes, gts, classes, alpha=0.25, box_weight=2.0) -> 
 
 
 def quality(p, boxes, gts, classes, alpha=0.8) -> Tensor:
-    """[G, R] POTO's q (section 3.6), from probabilities [R, K] and predicted boxes [R, 4]."""
+    """[G, R] POTO's q, from probabilities [R, K] and predicted boxes [R, 4]."""
     return p.T[classes] ** (1 - alpha) * iou_matrix(gts, boxes) ** alpha
 
 
@@ -133,7 +133,7 @@ def hungarian(value: Tensor) -> Tensor:
 
 
 def argmax(q: Tensor, region: Tensor) -> Tensor:
-    """Section 3.7."""
+    """Each ground truth's best location in its region, without a global assignment."""
     if len(q) == 0:
         return largest_wins(q)
     kept = only_first_best(q.masked_fill(~region, -1))
@@ -141,7 +141,7 @@ def argmax(q: Tensor, region: Tensor) -> Tensor:
 
 
 def aux(q: Tensor, points: Tensor, levels: Tensor, gts: Tensor, topk: int = 9) -> tuple[Tensor, float]:
-    """Section 3.8, of equal q the first locations; and how close a comparison with a threshold was to turning."""
+    """ATSS's rule on q, of equal q the first locations; and how close a comparison with a threshold was to turning."""
     kept, margin = torch.full_like(q, -torch.inf), torch.inf
     inside = (distances(points, gts) > 0).all(-1)
     for row, kept_row, inside_row in zip(q, kept, inside, strict=True):

@@ -23,7 +23,7 @@ def make_features(sizes=SIZES, channels: int = 8, num_images: int = 2) -> list[t
 @pytest.mark.parametrize("groups", [4, None])
 @pytest.mark.parametrize("num_levels", [1, 2, 5])
 def test_same_as_a_3d_max_pool(groups, num_levels):
-    """Stack the adjacent levels, resized, and pool with a 3 x 3 x 3 window, as the card states it."""
+    """Stack the adjacent levels, resized, and pool with a 3 x 3 x 3 window, as the paper states it."""
     layer, features = make_layer(groups), make_features(SIZES[:num_levels])
     filtered = [layer.conv(x) for x in features]
     for level, (x, actual) in enumerate(zip(features, layer(features), strict=True)):
