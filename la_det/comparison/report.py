@@ -42,6 +42,8 @@ def write_report(results: Path) -> Path:
         UserError: see `read_rows`.
     """
     data_rows, notes = read_rows(results), results / "notes.md"
+    # The document's links, too, are those of a folder in docs/.
+    folder = "" if results.name == "comparison" else f" --results docs/{results.name}"
     baselines = any(row.scheme in BASELINES for rows in data_rows.values() for row in rows)
     sections = [INTRODUCTION.format(folder=results.name) + (BASELINE_NOTE if baselines else "")]
     if notes.exists():
@@ -54,7 +56,7 @@ def write_report(results: Path) -> Path:
             _conditions(rows),
             _markdown(header, lines),
             *(f"![{path.stem}]({results.name}/{path.name})\n" for path in draw(rows, results, data)),
-            "```\n" + "\n".join(commands(data, rows)) + "\n```\n",
+            "```\n" + "\n".join(line + folder for line in commands(data, rows)) + "\n```\n",
         ]
     document = results.with_name(f"{results.name}.md")
     document.write_text("\n".join(sections))

@@ -95,3 +95,10 @@ def test_a_budget_of_seconds(results):
     assert cost.startswith("tools/compare_schemes.py cost --data shapes_tiny --rounds 1 ")
     assert run.startswith("tools/compare_schemes.py run --data shapes_tiny --seconds 60 ")
     assert shlex.split(run)[-2:] == overrides
+
+
+def test_commands_name_another_folder_than_the_default(results):
+    results.add_run("fcos", [10.0, 25.0])
+    assert "tools/compare_schemes.py report --results docs/results\n" in write_report(results.folder).read_text()
+    default = results.folder.rename(results.folder.with_name("comparison"))
+    assert "tools/compare_schemes.py report\n" in write_report(default).read_text()
