@@ -31,6 +31,7 @@ class Record:
         source: address of the repository that published the figures.
         convertible: whether tools/convert_checkpoint.py reads the weights published there.
         note: a few words beside the name.
+        options: of the config, `key=value`, with which it was measured here.
         attributes: what the config is, by the names in `ATTRIBUTES`.
     """
 
@@ -40,11 +41,14 @@ class Record:
     source: str | None = None
     convertible: bool = True
     note: str | None = None
+    options: str | None = None
     attributes: Mapping[str, str | float | bool] = field(default_factory=dict)
 
     def command(self, metric: str) -> str:
         """The command that measures a metric: a training, or an evaluation of what it trained."""
         run, output = f"tools/train_net.py --config-file {self.name}", f"output/{self.name}"
+        if self.options:
+            run += f" {self.options}"
         evaluate = f"{run} --eval-only train.init_checkpoint={output}/model_final.pth train.output_dir={output}/eval"
         if metric.endswith((" after a third", " after two thirds")):
             third = get_config(self.name).train.max_iter // 3

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import yaml
 
@@ -109,6 +111,10 @@ class TestCommand:
         *_, override = RECORDS[name].command(metric).split()
         config = load_config(name, [override])
         assert config.model.inference.nms_threshold == (None if metric.endswith(" without NMS") else 0.6)
+
+    def test_with_the_options_of_the_measurement(self):
+        command = dataclasses.replace(self.RECORD, options="train.max_iter=7").command("AP")
+        assert command.split()[3] == "train.max_iter=7"
 
     def test_what_is_evaluated_is_what_is_trained(self):
         (output,) = [part for part in self.RECORD.command("AP").split() if part.startswith("train.output_dir=")]
