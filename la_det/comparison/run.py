@@ -90,7 +90,7 @@ class Runner:
                         if process.returncode:
                             raise UserError(self._last_line(run))
                         self._finish(run, gpu)
-                    except UserError as error:
+                    except (UserError, OSError) as error:  # OSError: its metrics.json or config.yaml is gone
                         failed.append(run)
                         logger.error("%s failed: %s", run.name, error)
                     minutes = (time.monotonic() - start) / 60

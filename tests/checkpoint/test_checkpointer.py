@@ -14,11 +14,7 @@ from torch import nn
 from la_det.checkpoint import Checkpointer
 from la_det.checkpoint.checkpointer import replacing
 from la_det.errors import UserError
-
-
-class Evil:
-    def __reduce__(self):
-        return os.mkdir, ("evil_was_here",)
+from tests.checkpoint.evil import Evil
 
 
 @pytest.fixture(autouse=True)

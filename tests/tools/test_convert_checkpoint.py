@@ -1,7 +1,6 @@
 """The command, as a user runs it: results that load, and errors of one line."""
 
 import json
-import os
 import pickle
 from pathlib import Path
 
@@ -15,15 +14,11 @@ from la_det.checkpoint import Checkpointer
 from la_det.checkpoint.recipe import apply_recipe, read_recipe
 from la_det.engine.launch import launch
 from la_det.engine.train import main as train_main
+from tests.checkpoint.evil import Evil
 from tests.checkpoint.official_state import MANIFESTS, official_state
 from train_net import build_parser
 
 POTO = "POTO/poto_r50_fpn_30k_crowdhuman"
-
-
-class Evil:
-    def __reduce__(self):
-        return os.mkdir, ("evil_was_here",)
 
 
 @pytest.fixture(autouse=True)
