@@ -26,7 +26,7 @@ from detectron2.config import instantiate
 from tabulate import tabulate
 
 from la_det.benchmark.inference import COLUMNS, cases, images, load, measure
-from la_det.benchmark.matching import HEADER, SCHEMES, measure_in_fresh_process, table_row
+from la_det.benchmark.matching import HEADER, SCHEMES, measure_in_fresh_process, table_row, without_empty_columns
 from la_det.benchmark.train import PARTS, detectron2_model, giga_flops, harmless_optimizer, load_config, step_times
 from la_det.data.shapes import SHAPES
 from la_det.errors import UserError, one_line_errors
@@ -83,7 +83,7 @@ def run_matching(args: argparse.Namespace) -> None:
             rows.append(table_row(measurement))
             if args.json:
                 args.json.write_text(json.dumps(measurements, indent=1) + "\n")
-    print(tabulate(rows, HEADER, tablefmt="github", disable_numparse=True))
+    print(tabulate(*without_empty_columns(rows, HEADER), tablefmt="github", disable_numparse=True))
 
 
 def run_train(args: argparse.Namespace) -> None:

@@ -27,6 +27,7 @@ def main() -> int:
         metavar="VARIANT",
         help="variants or keys that need no implementation",
     )
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("-v", "--verbose", action="store_true", help="a line for every quantity")
     args = parser.parse_args()
     try:
@@ -36,7 +37,7 @@ def main() -> int:
         return 1
     reports = []
     for file in files:
-        reports.append(check_file(file, args.allow_missing))
+        reports.append(check_file(file, args.allow_missing, args.device))
         print_report(reports[-1], args.verbose)
     failed = sum(not report.passed for report in reports)
     print(f"{len(reports) - failed} passed, {failed} failed")

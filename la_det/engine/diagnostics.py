@@ -104,7 +104,7 @@ def diagnose(
         last: [P'] the pairs of the last look, from `pair_keys`.
     """
     targets, pairs, priors = assigned.targets, assigned.assignment.pairs, assigned.predictions.priors
-    objects = (~targets.ignored).nonzero().squeeze(1)
+    objects = targets.objects
     if not len(objects):
         return {}
 

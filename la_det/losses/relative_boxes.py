@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from la_det.structures import Targets
+from la_det.structures import Targets, on_device
 
 
 def image_scales(targets: Targets) -> Tensor:
     """[N, 4] (w, h, w, h) of the images before padding, pixels."""
-    return targets.boxes.new_tensor([(w, h, w, h) for h, w in targets.image_sizes])
+    return on_device([(w, h, w, h) for h, w in targets.image_sizes], targets.boxes.device, targets.boxes.dtype)
 
 
 def relative_cxcywh(boxes: Tensor, scales: Tensor) -> Tensor:

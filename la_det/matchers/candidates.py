@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from la_det.structures import Pairs, Priors, Targets
+from la_det.structures import Pairs, Priors, Targets, on_device
 
 
 def inside_box(priors: Priors, targets: Targets) -> Pairs:
@@ -28,7 +28,7 @@ def center_region(priors: Priors, targets: Targets, radius: float, centers: Tens
     """
     if radius == 0:
         return inside_box(priors, targets)
-    strides = torch.tensor(priors.level_strides, device=targets.boxes.device, dtype=torch.float32)
+    strides = on_device(priors.level_strides, targets.boxes.device, torch.float32)
     half = (radius * strides)[None, :, None]
     centers = (targets.centers if centers is None else centers).unsqueeze(1)
     boxes = targets.boxes.unsqueeze(1)
@@ -51,7 +51,7 @@ def overlapping_anchors(priors: Priors, targets: Targets, min_iou: Tensor, exten
         Pairs ordered by ground truth.
     """
     device, a = targets.boxes.device, priors.per_cell
-    starts = torch.tensor(priors.level_starts[:-1], device=device).unsqueeze(1)
+    starts = on_device(priors.level_starts[:-1], device).unsqueeze(1)
     shapes = priors.boxes[(starts + torch.arange(a, device=device)).flatten()]  # [L A, 4]
     sizes, gt_sizes = shapes[:, 2:] - shapes[:, :2], (targets.boxes[:, 2:] - targets.boxes[:, :2]).unsqueeze(1)
     t = 0.999 * min_iou.unsqueeze(1)  # rounding must not lose a pair
@@ -61,7 +61,7 @@ def overlapping_anchors(priors: Priors, targets: Targets, min_iou: Tensor, exten
     possible = (overlap <= shorter).all(-1, keepdim=True)
     reach = (sizes + gt_sizes) / 2 - overlap
 
-    strides = torch.tensor(priors.level_strides, device=device, dtype=torch.float32).repeat_interleave(a).unsqueeze(-1)
+    strides = on_device(priors.level_strides, device, torch.float32).repeat_interleave(a).unsqueeze(-1)
     centers = targets.centers.unsqueeze(1)
     windows = torch.cat([centers - reach, centers + reach], -1)  # [G, L A, 4]
     first = first_cell(windows[..., :2], strides, priors, torch.lt)
@@ -88,7 +88,7 @@ def grid_cells(priors: Priors, targets: Targets, first: Tensor, extent: Tensor) 
     a = priors.per_cell
     if first.shape[1] != len(priors.level_strides) * a:
         raise ValueError(f"grid candidates need {a} rectangles per level, for as many priors per cell")
-    sizes = torch.tensor(priors.grid_sizes, device=first.device).repeat_interleave(a, 0)  # [L A, 2] rows, columns
+    sizes = on_device(priors.grid_sizes, first.device).repeat_interleave(a, 0)  # [L A, 2] rows, columns
     columns_rows = sizes.flip(-1)
     end = (first + extent).clamp(min=0).minimum(columns_rows)
     first = first.clamp(min=0).minimum(columns_rows)
@@ -97,7 +97,7 @@ def grid_cells(priors: Priors, targets: Targets, first: Tensor, extent: Tensor) 
     height = height * (width > 0)
     num_rows, total = torch.stack([height.sum(), (height * width).sum()]).tolist()  # host synchronisation
 
-    starts = torch.tensor(priors.level_starts[:-1], device=first.device).repeat_interleave(a)
+    starts = on_device(priors.level_starts[:-1], first.device).repeat_interleave(a)
     starts = starts + torch.arange(a, device=first.device).repeat(len(priors.level_strides))
     corner = (starts + (first[..., 1] * sizes[:, 1] + first[..., 0]) * a).flatten()  # prior of each first cell
     rectangle, row = _repeat(height, num_rows)
@@ -116,7 +116,7 @@ def _repeat(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
 
 def _points_in_windows(priors: Priors, targets: Targets, windows: Tensor) -> Pairs:
     """Points strictly inside per-level windows [G, L, 4] XYXY; ordered by ground truth, then prior."""
-    strides = torch.tensor(priors.level_strides, device=windows.device, dtype=torch.float32).unsqueeze(-1)
+    strides = on_device(priors.level_strides, windows.device, torch.float32).unsqueeze(-1)
     # No point is beyond a bound that is NaN.
     lower = windows[..., :2].masked_fill(windows[..., :2].isnan(), torch.inf)
     first = first_cell(lower, strides, priors, torch.le)

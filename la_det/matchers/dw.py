@@ -102,7 +102,7 @@ def last_of_class(pairs: Pairs, targets: Targets, num_priors: int) -> Tensor:
     The official code overwrites in this order on a CPU; on a GPU the winner is left to chance.
     """
     # One row of locations for each (image, class) that has ground truths; host synchronisation: their number.
-    keys, row = torch.stack([targets.image, targets.classes]).unique(dim=1, return_inverse=True)
+    keys, row = ((targets.image << 32) + targets.classes).unique(return_inverse=True)
     entry = row[pairs.gt] * num_priors + pairs.prior
-    last = pairs.gt.new_zeros(keys.shape[1] * num_priors).scatter_reduce_(0, entry, pairs.gt, "amax")
+    last = pairs.gt.new_zeros(len(keys) * num_priors).scatter_reduce_(0, entry, pairs.gt, "amax")
     return last[entry] == pairs.gt

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from la_det.matchers.candidates import center_region, ltrb_distances
 from la_det.matchers.selection import best_per_prior
-from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets
+from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets, on_device
 
 SIZE_RANGES = ((-1, 64), (64, 128), (128, 256), (256, 512), (512, float("inf")))
 
@@ -48,5 +48,5 @@ class FCOS:
 def in_size_range(pairs: Pairs, priors: Priors, targets: Targets, size_ranges: Sequence[tuple[float, float]]) -> Tensor:
     """[P] whether max(l, t, r, b) of the pair lies in the size range of the location's level, borders included."""
     reach = ltrb_distances(priors.points[pairs.prior], targets.boxes[pairs.gt]).amax(-1)
-    low, high = reach.new_tensor(size_ranges)[priors.levels[pairs.prior]].unbind(-1)
+    low, high = on_device(size_ranges, reach.device, reach.dtype)[priors.levels[pairs.prior]].unbind(-1)
     return (low <= reach) & (reach <= high)

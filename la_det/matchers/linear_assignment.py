@@ -20,7 +20,7 @@ from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from torch import Tensor
 
 from la_det.matchers.selection import best_of_groups
-from la_det.structures import Pairs, Targets
+from la_det.structures import Pairs, Targets, on_device
 
 
 def match(
@@ -42,7 +42,7 @@ def match(
     Raises:
         FloatingPointError: a value is NaN, or one that may be chosen is infinite.
     """
-    limit = torch.tensor(targets.counts, device=value.device)[targets.image]
+    limit = on_device(targets.counts, value.device)[targets.image]
     kept, _ = best_of_groups(pairs.gt, value, limit)
 
     def solve(row: np.ndarray, column: np.ndarray, value: np.ndarray, gts: slice) -> tuple[np.ndarray, np.ndarray]:
@@ -98,7 +98,7 @@ def _solve_images(pairs: Pairs, value: Tensor, targets: Targets, solve: Callable
         image.append(np.full(len(rows), i))
         start += count
     fields = torch.from_numpy(np.stack([np.concatenate(x) for x in (image, matched_prior, matched_gt)]))
-    return Pairs(*fields.to(pairs.gt.device))
+    return Pairs(*fields.to(pairs.gt.device, non_blocking=True))
 
 
 def _solve(

@@ -10,7 +10,7 @@ from la_det.losses.focal import focal_entries
 from la_det.matchers.candidates import inside_box
 from la_det.matchers.overlaps import overlapping_pairs
 from la_det.matchers.selection import best_of_groups, best_per_prior
-from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets
+from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets, on_device
 
 # Cost of lying outside the box. Every location that costs less lies inside.
 OUTSIDE = 1000.0
@@ -107,7 +107,7 @@ def take_from_all(cost: JointCost, gts: Tensor, k: int) -> list[Pairs]:
     """
     targets, num_priors = cost.targets, len(cost.predictions.priors)
     boxes = cost.predictions.boxes()
-    rounding = boxes.new_tensor([-MARGIN, -MARGIN, MARGIN, MARGIN])  # must not lose a pair that overlaps
+    rounding = on_device([-MARGIN, -MARGIN, MARGIN, MARGIN], boxes.device)  # must not lose a pair that overlaps
     cheapest = cost.cost_cls.topk(k, largest=False).indices  # [N, K, k]
     is_cheapest = torch.zeros_like(cost.cost_cls, dtype=torch.bool).scatter_(2, cheapest, True)
     taken = []
@@ -136,8 +136,10 @@ def resolve_conflicts(cost: JointCost, taken: Pairs, inside: Pairs, cost_inside:
     def location(pairs: Pairs) -> Tensor:
         return pairs.image * len(priors) + pairs.prior
 
-    contested = torch.bincount(location(taken), minlength=num_images * len(priors)) > 1
-    winners = [taken[~contested[location(taken)]]]
+    taken_at = location(taken)
+    times = taken_at.new_zeros(num_images * len(priors)).index_add_(0, taken_at, torch.ones_like(taken_at))
+    contested = times > 1
+    winners = [taken[~contested[taken_at]]]
     decisive = (contested[location(inside)] & (cost_inside < OUTSIDE)).nonzero().squeeze(1)  # host synchronisation
     rivals = inside[decisive]
     winners.append(rivals[best_per_prior(rivals, -cost_inside[decisive], priors, num_images)])

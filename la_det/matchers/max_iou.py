@@ -105,7 +105,7 @@ def grid_extents(priors: Priors, targets: Targets, pad_to: int | None) -> Tensor
         padded = (sizes + pad_to - 1).div(pad_to, rounding_mode="floor") * pad_to
         strides = torch.tensor(priors.level_strides).view(-1, 1)
         extents = extents.minimum((padded + strides - 1).div(strides, rounding_mode="floor"))
-    return extents.to(targets.boxes.device)
+    return extents.to(targets.boxes.device, non_blocking=True)
 
 
 def _is_within(priors: Priors, extents: Tensor) -> Tensor:

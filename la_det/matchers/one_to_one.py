@@ -12,7 +12,7 @@ from la_det.matchers.fcos import SIZE_RANGES, in_size_range
 from la_det.matchers.linear_assignment import match
 from la_det.matchers.nearest import nearest_priors
 from la_det.matchers.selection import best_of_each, best_per_prior
-from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets
+from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets, on_device
 
 
 class OneToOneAnchor:
@@ -37,11 +37,11 @@ def best_anchor_candidates(priors: Priors, targets: Targets) -> Pairs:
     at most half the difference of their sides, and falls beyond. So the first best cell is the first one of that
     interval, or one of its two neighbours if no cell lies in it; the third cell covers rounding.
     """
-    strides = torch.tensor(priors.level_strides, device=targets.boxes.device, dtype=torch.float32).unsqueeze(-1)
+    strides = on_device(priors.level_strides, targets.boxes.device, torch.float32).unsqueeze(-1)
     anchors = priors.boxes[priors.level_starts[:-1]]
     difference = (anchors[:, 2:] - anchors[:, :2]) - (targets.boxes[:, 2:] - targets.boxes[:, :2]).unsqueeze(1)
     first = first_cell(targets.centers.unsqueeze(1) - difference.abs() / 2, strides, priors, torch.lt)
-    columns_rows = torch.tensor(priors.grid_sizes, device=first.device).flip(-1)
+    columns_rows = on_device(priors.grid_sizes, first.device).flip(-1)
     first = first.clamp(min=0).minimum(columns_rows - 1)
     return grid_cells(priors, targets, first - 1, torch.full_like(first, 3))
 

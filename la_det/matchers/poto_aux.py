@@ -9,7 +9,7 @@ from la_det.losses.box_iou import aligned_iou
 from la_det.matchers.atss import mean_plus_std, select
 from la_det.matchers.overlaps import overlapping_pairs
 from la_det.matchers.selection import best_of_groups
-from la_det.structures import Assignment, DensePredictions, Score, Targets
+from la_det.structures import Assignment, DensePredictions, Score, Targets, on_device
 
 # Ground truths are looked at in portions, so that even boxes which all overlap need no more memory than this.
 _MAX_PAIRS = 1 << 22
@@ -72,7 +72,7 @@ class POTOAux:
         starts = zip(priors.level_starts[:-1], counts, strict=True)
         first = torch.cat([torch.arange(start, start + count, device=q.device) for start, count in starts])
         candidates, values = first.repeat(num_gts, 1), q.new_zeros(num_gts, len(first))
-        column = torch.tensor([0, *accumulate(counts)], device=q.device)[level[index]] + rank
+        column = on_device([0, *accumulate(counts)], q.device)[level[index]] + rank
         candidates[gt[index], column] = pairs.prior[index]
         values[gt[index], column] = q[index]
         return candidates, values

@@ -39,9 +39,9 @@ def best_of_groups(group: Tensor, value: Tensor, limit: Tensor) -> tuple[Tensor,
     ascending = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # integers in the order of the floats
     order = ((group << 32) - ascending).argsort(stable=True)
     group = group[order]
-    lengths = torch.bincount(group, minlength=len(limit))
-    rank = torch.arange(len(group), device=group.device) - (lengths.cumsum(0) - lengths)[group]
-    wanted = rank < limit[group]
+    starts = torch.searchsorted(group, torch.arange(len(limit), device=group.device))
+    rank = torch.arange(len(group), device=group.device) - starts[group]
+    wanted = (rank < limit[group]).nonzero().squeeze(1)  # host synchronisation: their number
     return order[wanted], rank[wanted]
 
 

@@ -8,7 +8,7 @@ from la_det.matchers.candidates import ltrb_distances, overlapping_anchors
 from la_det.matchers.max_iou import grid_extents
 from la_det.matchers.nearest import nearest_priors
 from la_det.matchers.selection import best_of_groups, best_per_prior
-from la_det.structures import Assignment, DensePredictions, Priors, Score, Targets
+from la_det.structures import Assignment, DensePredictions, Priors, Score, Targets, on_device
 
 
 class TopKIoU:
@@ -63,6 +63,7 @@ def _largest_distances(priors: Priors, targets: Targets) -> Tensor:
         for row in (0, h - 1)
         for column in (0, w - 1)
     ]
-    distance = (priors.points[corners] - targets.centers.unsqueeze(1)).norm(dim=-1).amax(1)
+    points = priors.points[on_device(corners, priors.points.device)]
+    distance = (points - targets.centers.unsqueeze(1)).norm(dim=-1).amax(1)
     largest = distance.new_zeros(targets.num_images).scatter_reduce_(0, targets.image, distance, "amax")
     return largest[targets.image]

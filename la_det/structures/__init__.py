@@ -11,6 +11,7 @@ from la_det.structures.predictions import DensePredictions
 from la_det.structures.priors import AnchorGenerator, PointGenerator, Priors
 from la_det.structures.score import Score
 from la_det.structures.targets import Targets
+from la_det.structures.transfer import on_device
 
 __all__ = [
     "AnchorGenerator",
@@ -26,4 +27,5 @@ __all__ = [
     "Priors",
     "Score",
     "Targets",
+    "on_device",
 ]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from la_det.structures.priors import Priors
+from la_det.structures.transfer import on_device
 
 
 class BoxCodec(Protocol):
@@ -64,7 +65,7 @@ class DeltaCodec:
 
     def decode(self, raw: Tensor, priors: Priors, prior: Tensor) -> Tensor:
         centers, sizes = _centers_and_sizes(_anchors(priors)[prior])
-        deltas = raw / raw.new_tensor(self.weights)
+        deltas = raw / on_device(self.weights, raw.device, raw.dtype)
         new_centers = centers + deltas[..., :2] * sizes
         half = 0.5 * sizes * deltas[..., 2:].clamp(max=self.max_log_scale).exp()
         return torch.cat([new_centers - half, new_centers + half], -1)
@@ -73,7 +74,7 @@ class DeltaCodec:
         centers, sizes = _centers_and_sizes(_anchors(priors)[prior])
         box_centers, box_sizes = _centers_and_sizes(boxes)
         deltas = torch.cat([(box_centers - centers) / sizes, (box_sizes / sizes).log()], -1)
-        return deltas * deltas.new_tensor(self.weights)
+        return deltas * on_device(self.weights, deltas.device, deltas.dtype)
 
 
 def _anchors(priors: Priors) -> Tensor:

@@ -7,6 +7,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from la_det.structures.transfer import on_device
+
 
 @dataclass(frozen=True)
 class Priors:
@@ -145,7 +147,7 @@ class AnchorGenerator:
             grid_sizes, device
         )
         half_sides = [(size / ratio**0.5 / 2, size * ratio**0.5 / 2) for ratio in self.ratios for size in self.sizes]
-        half = points.strides[:, None, None] * torch.tensor(half_sides, device=device)  # [cells, A, 2]
+        half = points.strides[:, None, None] * on_device(half_sides, device)  # [cells, A, 2]
         centers = points.points.unsqueeze(1)
         return replace(
             points,

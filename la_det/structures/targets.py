@@ -20,7 +20,7 @@ class Targets:
         image: [G] int64, index of the image.
         counts: number of ground truths of each image (on the host).
         image_sizes: (height, width) of each image before padding.
-        ignored: [G] bool, ground truths that are neither object nor background (crowd regions).
+        ignored: [G] bool, ground truths that are neither object nor background (crowd regions); None if none is.
         masks: of the ground truths, for instance segmentation.
     """
 
@@ -29,7 +29,7 @@ class Targets:
     image: Tensor
     counts: tuple[int, ...]
     image_sizes: tuple[tuple[int, int], ...]
-    ignored: Tensor
+    ignored: Tensor | None = None
     masks: Masks | None = None
 
     def __len__(self) -> int:
@@ -49,6 +49,13 @@ class Targets:
         """[G] box areas in square pixels."""
         return (self.boxes[:, 2] - self.boxes[:, 0]) * (self.boxes[:, 3] - self.boxes[:, 1])
 
+    @property
+    def objects(self) -> Tensor:
+        """Indices of the ground truths that are not ignored."""
+        if self.ignored is None:
+            return torch.arange(len(self), device=self.boxes.device)
+        return (~self.ignored).nonzero().squeeze(1)  # host synchronisation: their number
+
     @classmethod
     def from_instances(cls, instances: Sequence[Instances], device: torch.device | None = None) -> "Targets":
         """From Detectron2's per-image `Instances` with `gt_boxes` and `gt_classes`.
@@ -63,31 +70,35 @@ class Targets:
         )
         image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
         has_masks = instances[0].has("gt_masks") and isinstance(instances[0].gt_masks, BitMasks)
+
+        def move(x: Tensor) -> Tensor:
+            return x.to(device, non_blocking=True)
+
         return cls(
-            boxes.to(device),
-            torch.cat([i.gt_classes for i in instances]).to(device),
-            image.to(device),
+            move(boxes),
+            move(torch.cat([i.gt_classes for i in instances])),
+            move(image),
             counts,
             tuple(i.image_size for i in instances),
-            ignored.to(device),
-            Masks(tuple(i.gt_masks.tensor.to(device) for i in instances)) if has_masks else None,
+            move(ignored) if ignored.any() else None,
+            Masks(tuple(move(i.gt_masks.tensor) for i in instances)) if has_masks else None,
         )
 
     def without_ignored(self) -> "Targets":
         """The targets without ignored ones: their area becomes ordinary background."""
-        # One synchronisation, and only where the data set has ignore regions at all.
-        if not bool(self.ignored.any()):
+        if self.ignored is None:
             return self
-        keep = ~self.ignored
-        counts = torch.bincount(self.image[keep], minlength=self.num_images)
+        objects = self.objects
+        image = self.image[objects]
+        counts = image.new_zeros(self.num_images).index_add_(0, image, torch.ones_like(image))
         return replace(
             self,
-            boxes=self.boxes[keep],
-            classes=self.classes[keep],
-            image=self.image[keep],
-            counts=tuple(counts.tolist()),
-            ignored=self.ignored[keep],
-            masks=None if self.masks is None else self.masks.select(keep),
+            boxes=self.boxes[objects],
+            classes=self.classes[objects],
+            image=image,
+            counts=tuple(counts.tolist()),  # host synchronisation
+            ignored=None,
+            masks=None if self.masks is None else self.masks.select(~self.ignored),
         )
 
     def alone(self, gts: Tensor) -> "Targets":
@@ -99,6 +110,6 @@ class Targets:
             image=torch.arange(len(gts), device=gts.device),
             counts=(1,) * len(gts),
             image_sizes=tuple(self.image_sizes[i] for i in images),
-            ignored=self.ignored[gts],
+            ignored=None if self.ignored is None else self.ignored[gts],
             masks=None if self.masks is None else self.masks.alone(indices),
         )

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from la_det.errors import UserError
 from la_det.testing.golden import Comparison, GoldenFile
 from la_det.testing.golden_crowdhuman import GoldenCase
@@ -68,12 +70,13 @@ def find_files(paths: Iterable[Path]) -> list[Path]:
     return files
 
 
-def check_file(path: Path, allow_missing: Iterable[str] = ()) -> Report:
+def check_file(path: Path, allow_missing: Iterable[str] = (), device: str = "cpu") -> Report:
     """Runs the check of the file's method.
 
     Args:
         path: of a golden file.
         allow_missing: variants (prefixes of keys up to a dot, or whole keys) that need no implementation.
+        device: that computes; on CUDA without TF32, whose errors are larger than the tolerances.
     """
     method = path.resolve().parent.name
     if method not in METHODS:
@@ -82,8 +85,9 @@ def check_file(path: Path, allow_missing: Iterable[str] = ()) -> Report:
         f"la_det.testing.{METHODS[method]}"
     ).check
     try:
-        golden = GoldenCase(path) if path.is_dir() else GoldenFile(path)
-        check(golden)
+        golden = GoldenCase(path) if path.is_dir() else GoldenFile(path, device)
+        with torch.device(device), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            check(golden)
     except (UserError, OSError, KeyError, ValueError, RuntimeError, TypeError, IndexError, AttributeError) as error:
         return Report(path, error=f"{type(error).__name__}: {error}")
     if not golden.comparisons:

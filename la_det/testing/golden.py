@@ -42,13 +42,15 @@ class GoldenFile:
 
     Args:
         path: an .npz file.
+        device: of its tensors.
 
     Raises:
         ValueError: the file cannot be read.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, device: str | torch.device = "cpu"):
         self.path = Path(path)
+        self.device = torch.device(device)
         try:
             with np.load(self.path, allow_pickle=False) as data:
                 self._arrays = dict(data)
@@ -74,7 +76,7 @@ class GoldenFile:
 
     def tensor(self, key: str) -> Tensor:
         """An array as a tensor."""
-        return torch.from_numpy(np.array(self.array(key)))
+        return torch.from_numpy(np.array(self.array(key))).to(self.device)
 
     def number(self, key: str) -> float | int:
         """A 0-d array as a Python number."""
@@ -125,7 +127,7 @@ class GoldenFile:
         self.comparisons.append(Comparison(key, float(error), tolerance))
 
     def _compare(self, key: str, actual, tolerance: float, measure) -> None:
-        expected = self.tensor(key).double()
+        expected = self.tensor(key).cpu().double()
         actual = torch.as_tensor(actual).detach().cpu().double()
         error = measure(actual, expected) if actual.shape == expected.shape else float("inf")
         self.record(key, error, tolerance)
@@ -181,4 +183,4 @@ def pair_up(e_boxes, e_scores, e_classes, boxes, scores, classes, score_atol: fl
     cost = (e_boxes[:, None].double() - boxes[None].double()).abs().amax(-1)
     near = (e_scores[:, None] - scores[None]).abs() <= 2 * score_atol
     cost = cost + 1e6 * (~near | (e_classes[:, None] != classes[None]))
-    return torch.from_numpy(linear_sum_assignment(cost.numpy())[1])
+    return torch.from_numpy(linear_sum_assignment(cost.cpu().numpy())[1]).to(boxes.device)

@@ -97,12 +97,13 @@ def check(golden: GoldenFile) -> None:
 
 def build_model(golden: GoldenFile) -> AssignmentDetector:
     """The zoo's model with the converted weights of the file's manifest."""
-    manifest = find_manifest(golden.path)
-    state = seeded_state_dict(manifest)
-    fit = find_fit(str(golden.path), state, zoo_config(manifest))
-    model = instantiate(apply_overrides(model_zoo.get_config(fit.config), fit.overrides).model)
-    model.load_state_dict(fit.weights(state), strict=True)
-    return model.eval()
+    with torch.device("cpu"):  # as a checkpoint is loaded
+        manifest = find_manifest(golden.path)
+        state = seeded_state_dict(manifest)
+        fit = find_fit(str(golden.path), state, zoo_config(manifest))
+        model = instantiate(apply_overrides(model_zoo.get_config(fit.config), fit.overrides).model)
+        model.load_state_dict(fit.weights(state), strict=True)
+    return model.to(golden.device).eval()
 
 
 def run_model(golden: GoldenFile, model: AssignmentDetector) -> Run:

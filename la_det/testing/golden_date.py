@@ -123,7 +123,7 @@ def read_predictions(
             maps[name] = [leaves[k] for k in keys]
     if predictor.filter_logits:
         maps["logits"] = list(map(filtered_logits, maps["logits"], maps["filter"]))
-    priors = predictor.priors([x.shape[-2:] for x in maps["logits"]], torch.device("cpu"))
+    priors = predictor.priors([x.shape[-2:] for x in maps["logits"]], golden.device)
     return DensePredictions(priors, predictor.codec, maps)
 
 
@@ -157,7 +157,7 @@ def average_normalisers(golden: GoldenFile, terms: dict[str, LossTerm]) -> dict[
     of_ranks = [terms]
     for other in set(range(world_size)) - {rank}:
         path = golden.path.with_name(golden.path.name.replace(f"rank{rank}", f"rank{other}"))
-        of_ranks.append(read_case(GoldenFile(path)).terms())
+        of_ranks.append(read_case(GoldenFile(path, golden.device)).terms())
     averages = {name: torch.stack([t[name].normaliser.float() for t in of_ranks]).mean() for name in terms}
     return {
         name: replace(term, normaliser=averages[name]) if term.scope == "world" else term

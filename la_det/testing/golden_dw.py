@@ -53,7 +53,7 @@ def model_config(golden: GoldenFile) -> DictConfig:
 def read_predictions(config: DictConfig, maps: dict[str, list[Tensor]]) -> DensePredictions:
     """Predictions with the file's maps."""
     predictor = instantiate(config.head.predictors.main)
-    priors = predictor.priors([x.shape[-2:] for x in maps["logits"]], torch.device("cpu"))
+    priors = predictor.priors([x.shape[-2:] for x in maps["logits"]], maps["logits"][0].device)
     return DensePredictions(priors, predictor.codec, maps)
 
 
@@ -164,7 +164,7 @@ def check_refinement(golden: GoldenFile) -> None:
     cls, obj, reg, off = (
         [x.requires_grad_() for x in golden.levels(key)] for key in ("cls", "obj", "rawreg", "rawoff")
     )
-    priors = instantiate(config.head.predictors.main.priors)([x.shape[-2:] for x in cls], torch.device("cpu"))
+    priors = instantiate(config.head.predictors.main.priors)([x.shape[-2:] for x in cls], golden.device)
     refined, ups = [], golden.levels("up")
     for level, (x, offset, stride) in enumerate(zip(reg, off, priors.level_strides, strict=True)):
         start, end = priors.level_starts[level : level + 2]

@@ -84,7 +84,7 @@ def read_predictions(golden: GoldenFile, config: DictConfig) -> tuple[DensePredi
     maps = {MAPS[name]: levels for name, levels in leaves.items()}
     if is_point(golden):  # in strides there, in pixels here
         maps["boxes"] = [x * stride for x, stride in zip(maps["boxes"], predictor.priors.strides, strict=True)]
-    priors = predictor.priors([x.shape[-2:] for x in maps["logits"]], torch.device("cpu"))
+    priors = predictor.priors([x.shape[-2:] for x in maps["logits"]], golden.device)
     golden.close("anchors", to_file(priors.boxes, priors.box_offset), atol=1e-4)
     if "locations" in golden:
         golden.close("locations", priors.points, atol=1e-4)
@@ -132,7 +132,7 @@ def assigned_within_image(assignment: Assignment, targets: Targets, predictions:
     """[N, R] index of the matched ground truth in the file's list of its image; -1 background, -2 in no loss."""
     matched = assignment.matched(targets.num_images, len(predictions.priors))
     # The matcher saw the list without the ignored ones.
-    original = torch.cat([(~targets.ignored).nonzero().squeeze(-1), torch.tensor([-1])])
+    original = torch.cat([targets.objects, torch.tensor([-1])])
     counts = torch.tensor(targets.counts)
     first = (counts.cumsum(0) - counts).unsqueeze(-1)
     assigned = torch.where(matched >= 0, original[matched] - first, -1)
@@ -239,7 +239,7 @@ def check_codec(golden: GoldenFile) -> None:
     """Anchors, box codes, IoU and GIoU in the pixel-inclusive convention."""
     config = model_zoo.get_config(ATSS).model.head.predictors.main
     config.priors.update(box_offset=1, strides=golden.array("strides").tolist())
-    priors = instantiate(config.priors)(golden.array("feat_sizes").tolist(), torch.device("cpu"))
+    priors = instantiate(config.priors)(golden.array("feat_sizes").tolist(), golden.device)
     golden.close("anchors", to_file(priors.boxes, 1), atol=1e-4)
     prior, deltas = golden.tensor("sel"), golden.tensor("deltas")
     gt = golden.tensor("gt") + torch.tensor([0, 0, 1, 1])

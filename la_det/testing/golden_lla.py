@@ -62,7 +62,7 @@ def read_predictions(golden: GoldenFile, config: DictConfig) -> DensePredictions
     predictor = instantiate(config.head.predictors.main)
     names = ("cls", "box", quality_name(golden))
     maps = {MAPS[name]: [x.requires_grad_() for x in golden.levels(name)] for name in names}
-    priors = predictor.priors(golden.array("feature_sizes").tolist(), torch.device("cpu"))
+    priors = predictor.priors(golden.array("feature_sizes").tolist(), golden.device)
     return DensePredictions(priors, predictor.codec, maps)
 
 
@@ -109,7 +109,8 @@ def check_assignment(
     matched = everything.matched(targets.num_images, num_priors)
     labels = torch.full_like(matched, predictions.num_classes)
     labels[assignment.pairs.image, assignment.pairs.prior] = targets.classes[assignment.pairs.gt]
-    labels[assignment.dropped] = -1
+    if assignment.dropped is not None:
+        labels[assignment.dropped] = -1
     first = 0
     for i, count in enumerate(targets.counts):
         golden.exact(f"assigned_{i}", torch.where(matched[i] >= 0, matched[i] - first, -1))

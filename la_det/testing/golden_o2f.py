@@ -69,7 +69,7 @@ def read_predictions(golden: GoldenFile, config: DictConfig) -> DensePredictions
     for x in [*sum(maps.values(), []), *image_maps.values()]:
         x.requires_grad_()
     predictor = instantiate(config.head.predictors.main)
-    priors = predictor.priors([x.shape[-2:] for x in maps["logits"]], torch.device("cpu"))
+    priors = predictor.priors([x.shape[-2:] for x in maps["logits"]], golden.device)
     return DensePredictions(priors, predictor.codec, maps, image_maps)
 
 
@@ -176,7 +176,7 @@ def check_mask_head(golden: GoldenFile) -> None:
     features = golden.tensor("mask_feat").unsqueeze(0).requires_grad_()
     parameters = golden.tensor("params").requires_grad_()
     size = features.shape[-2:]
-    grid = PointGenerator(strides=[golden.number("mask_stride")])([size], torch.device("cpu")).points
+    grid = PointGenerator(strides=[golden.number("mask_stride")])([size], golden.device).points
     image = torch.zeros(len(parameters), dtype=torch.int64)
     points, strides = golden.tensor("points"), golden.tensor("instance_strides")
 

@@ -77,7 +77,7 @@ def read_predictions(golden: GoldenFile, config: DictConfig) -> DensePredictions
     config.head.predictors.main.priors.strides = golden.array("strides").tolist()
     predictor = instantiate(config.head.predictors.main)
     maps = {MAPS[name]: [x.requires_grad_() for x in golden.levels(name)] for name in map_names(predictor)}
-    priors = predictor.priors([x.shape[-2:] for x in maps["logits"]], torch.device("cpu"))
+    priors = predictor.priors([x.shape[-2:] for x in maps["logits"]], golden.device)
     return DensePredictions(priors, predictor.codec, maps)
 
 

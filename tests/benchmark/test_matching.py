@@ -1,10 +1,19 @@
 """The matching benchmark's table."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
+import torch
 
-from la_det.benchmark.matching import HEADER, Cost, Measurement, measurement_from, table_row
+from la_det.benchmark.matching import (
+    HEADER,
+    Cost,
+    Measurement,
+    count_host_syncs,
+    measurement_from,
+    table_row,
+    without_empty_columns,
+)
 from la_det.benchmark.official import COSTS, R1_MS, target
 
 DENSE = Cost(40.0, 100.0, 90.0)
@@ -39,7 +48,19 @@ def test_read_back(dense):
 
 
 def test_a_gpu_is_not_compared_with_official_figures_of_a_cpu():
-    assert table_row(measurement(device="cuda"))[3] == ""
+    row = table_row(replace(measurement(device="cuda", dense=None), host_syncs=3))
+    assert row[3] == ""
+    rows, header = without_empty_columns([row], HEADER)
+    assert header == ["scheme", "G", "assign ms", "total ms", "peak MiB", "r1 ms", "r2 ms", "host syncs"]
+    assert rows[0][-1] == "3"
+    assert "host syncs" not in without_empty_columns([table_row(measurement())], HEADER)[1]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_host_syncs_are_counted():
+    x = torch.ones(8, device="cuda")
+    assert count_host_syncs(lambda: x + 1) == 0
+    assert count_host_syncs(lambda: (x.sum().item(), x.nonzero())) == 2
 
 
 def test_no_target_at_500():

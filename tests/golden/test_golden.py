@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from la_det.testing.check import METHODS, check_file, find_files
 
 DATA = Path(__file__).parents[1] / "data"
 QUICK = DATA / "checkpoints" / "poto_crowdhuman.npz"  # of the whole models, which take seconds each
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
 def parameter(path: Path):
@@ -15,9 +18,10 @@ def parameter(path: Path):
     return pytest.param(path, id=str(path.relative_to(DATA)), marks=[pytest.mark.slow] if whole_model else [])
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
 @pytest.mark.parametrize("path", [parameter(path) for path in find_files([DATA / name for name in METHODS])])
-def test_golden_file(path: Path) -> None:
-    report = check_file(path)
+def test_golden_file(path: Path, device: str) -> None:
+    report = check_file(path, device=device)
     assert report.error is None
     assert not report.missing
     assert [c for c in report.comparisons if not c.passed] == []

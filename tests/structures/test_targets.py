@@ -23,7 +23,8 @@ def test_from_instances():
     assert targets.image_sizes == ((100, 120), (64, 64), (100, 120))
     assert targets.areas.tolist() == [200, 8, 4]
     assert targets.centers.tolist() == [[5, 10], [6, 5], [2, 3]]
-    assert not targets.ignored.any()
+    assert targets.ignored is None
+    assert targets.objects.tolist() == [0, 1, 2]
 
 
 def test_without_ignored():
@@ -34,13 +35,14 @@ def test_without_ignored():
     ]
     targets = Targets.from_instances(batch)
     assert targets.ignored.tolist() == [True, False, True, False]
+    assert targets.objects.tolist() == [1, 3]
     kept = targets.without_ignored()
     assert kept.boxes.tolist() == [[4, 4, 8, 6], [1, 2, 3, 4]]
     assert kept.classes.tolist() == [1, 0]
     assert kept.image.tolist() == [0, 2]
     assert kept.counts == (1, 0, 1)
     assert kept.num_images == 3
-    assert not kept.ignored.any()
+    assert kept.ignored is None
     assert kept.without_ignored() is kept
 
 

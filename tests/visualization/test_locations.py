@@ -37,7 +37,6 @@ def assigned(assignment: Assignment, generator=PointGenerator) -> Assigned:
         torch.zeros(3, dtype=torch.int64),
         (3,),
         ((32, 32),),
-        torch.zeros(3, dtype=torch.bool),
     )
     return Assigned(SimpleNamespace(score=Score()), DensePredictions(priors, LTRBCodec(), maps), targets, assignment)
 

@@ -50,7 +50,7 @@ class Criterion(nn.Module):
         if self.ignored == "background":
             targets = targets.without_ignored()
         assignment = self.matcher(predictions.detach(), targets, score=self.score, progress=progress)
-        if self.ignored != "background":
+        if self.ignored != "background" and targets.ignored is not None:
             mask = targets.ignored[assignment.pairs.gt]
             assignment = assignment.drop(mask, counted=self.ignored == "counted")
         return targets, assignment

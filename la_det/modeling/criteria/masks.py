@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from la_det.modeling.criteria.reduction import LossTerm
 from la_det.modeling.heads.dynamic_mask_head import mask_logits
-from la_det.structures import Assignment, DensePredictions, Score, Targets
+from la_det.structures import Assignment, DensePredictions, Score, Targets, on_device
 
 # Instances whose intermediate maps exist at a time; backward computes them again. 3 MB each at 800 x 1333.
 _CHUNK = 32
@@ -91,5 +91,5 @@ def semantic_targets(targets: Targets, num_classes: int, stride: int, size: tupl
     ranks = torch.where(masks, rank[:, None, None], len(rank))
     smallest = ranks.new_full((targets.num_images, *size), len(rank))
     smallest.scatter_reduce_(0, targets.image[:, None, None].expand_as(ranks), ranks, "amin")
-    classes = torch.cat([targets.classes[by_area], by_area.new_tensor([num_classes])])
+    classes = torch.cat([targets.classes[by_area], on_device([num_classes], by_area.device)])
     return classes[smallest]

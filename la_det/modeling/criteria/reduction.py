@@ -8,6 +8,8 @@ import torch.distributed as dist
 from detectron2.utils import comm
 from torch import Tensor
 
+from la_det.structures import on_device
+
 
 @dataclass(frozen=True)
 class LossTerm:
@@ -39,7 +41,7 @@ def reduce_losses(terms: dict[str, LossTerm]) -> dict[str, Tensor]:
         averaged = normalisers.clone()
         dist.all_reduce(averaged)
         averaged /= comm.get_world_size()
-        world = torch.tensor([term.scope == "world" for term in terms.values()], device=averaged.device)
+        world = on_device([term.scope == "world" for term in terms.values()], averaged.device)
         normalisers = torch.where(world, averaged, normalisers)
     losses = {}
     for (name, term), normaliser in zip(terms.items(), normalisers.unbind(), strict=True):

@@ -43,5 +43,6 @@ class RetinaNetBoxLoss:
 
 def _num_positives(targets: Targets, assignment: Assignment) -> Tensor:
     """Positives of the batch, at least 1 of each image."""
-    counts = torch.bincount(assignment.pairs.image, minlength=targets.num_images)
+    image = assignment.pairs.image
+    counts = image.new_zeros(targets.num_images).index_add_(0, image, torch.ones_like(image))
     return counts.clamp(min=1).sum().float()

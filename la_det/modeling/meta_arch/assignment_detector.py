@@ -13,7 +13,7 @@ from la_det.modeling.criteria import Criterion, reduce_losses
 from la_det.modeling.heads import DenseHead
 from la_det.modeling.inference import Candidates, DenseInference, to_instances
 from la_det.modeling.mask_inference import MaskInference, paste_masks
-from la_det.structures import Assignment, DensePredictions, Targets
+from la_det.structures import Assignment, DensePredictions, Targets, on_device
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class AssignmentDetector(nn.Module):
             predictions = self.predict(images.tensor)
             instances = [x["instances"] for x in batched_inputs]
             return self.losses(predictions, Targets.from_instances(instances, self.device))
-        detections, masks = self.detect(images.tensor, torch.tensor(images.image_sizes, device=self.device))
+        detections, masks = self.detect(images.tensor, on_device(images.image_sizes, self.device))
         output_sizes = [
             (x.get("height", size[0]), x.get("width", size[1]))
             for x, size in zip(batched_inputs, images.image_sizes, strict=True)
@@ -151,7 +151,8 @@ class AssignmentDetector(nn.Module):
 
     def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
         """Normalises and pads the images."""
-        images = [(x["image"].to(self.device).float() - self.pixel_mean) / self.pixel_std for x in batched_inputs]
+        images = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
+        images = [(image.float() - self.pixel_mean) / self.pixel_std for image in images]
         return ImageList.from_tensors(images, self.backbone.size_divisibility)
 
     def predict(self, images: Tensor, branches: Collection[str] | None = None) -> dict[str, DensePredictions]:
