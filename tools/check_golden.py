@@ -12,6 +12,8 @@ import re
 import sys
 from pathlib import Path
 
+import torch
+
 from la_det.testing.check import Report, check_file, find_files
 from la_det.testing.golden import Comparison
 
@@ -27,9 +29,11 @@ def main() -> int:
         metavar="VARIANT",
         help="variants or keys that need no implementation",
     )
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="that computes (%(default)s)")
     parser.add_argument("-v", "--verbose", action="store_true", help="a line for every quantity")
     args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: there is no GPU that torch can use; see tools/doctor.py")
     try:
         files = find_files(args.paths)
     except FileNotFoundError as error:

@@ -251,7 +251,7 @@ def median_ms(run: Callable[[], object], repeats: int, device: str) -> float:
 
 
 def table_row(m: Measurement) -> list[str]:
-    """Cells: scheme, G, then of assignment, total and memory ours and how much the others take, and both references."""
+    """Cells: scheme, G, of assignment, total and memory ours and how much the others take; references; host syncs."""
     official, goals = official_cost(m.scheme, m.num_gts), target(m.scheme, m.num_gts)
     if m.device != "cpu":
         official = None  # it was measured on a CPU
@@ -269,7 +269,7 @@ def table_row(m: Measurement) -> list[str]:
 
 
 def without_empty_columns(rows: list[list[str]], header: list[str]) -> tuple[list[list[str]], list[str]]:
-    """The columns that some row has an entry in: a GPU is compared with nothing, a CPU has no host syncs."""
+    """Drops columns in which no row has an entry: a GPU is compared with nothing, a CPU has no host syncs."""
     kept = [i for i in range(len(header)) if any(row[i] for row in rows)]
     return [[row[i] for i in kept] for row in rows], [header[i] for i in kept]
 

@@ -70,14 +70,14 @@ def detectron2_model(name: str, ours: DictConfig) -> DictConfig:
     theirs.head.conv_dims = [channels] * ours.head.cls_tower.get("num_convs", 4)
     if name == "fcos":
         theirs.head.norm = _group_norm
+        theirs.head._target_ = _with_float32_predictions(theirs.head._target_)
     theirs.num_classes = ours.num_classes
     theirs.pixel_mean, theirs.pixel_std = ours.pixel_mean, ours.pixel_std
-    theirs.head._target_ = _with_float32_predictions(theirs.head._target_)
     return theirs
 
 
 def _with_float32_predictions(head: type[nn.Module]) -> type[nn.Module]:
-    """The head with float32 predictions under autocast, too, as ours has: the loss of Detectron2's FCOS needs them."""
+    """The head with float32 predictions under autocast, too, as ours has; Detectron2's FCOS loss fails on others."""
 
     class Float32Head(head):
         def forward(self, features: list[Tensor]) -> tuple[list[Tensor], ...]:

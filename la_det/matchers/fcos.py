@@ -38,10 +38,10 @@ class FCOS:
         priors = predictions.priors
         inset = replace(targets, boxes=priors.inset(targets.boxes))
         pairs = center_region(priors, inset, self.center_radius)
-        pairs = pairs[in_size_range(pairs, priors, inset, self.size_ranges)]
+        pairs = pairs[in_size_range(pairs, priors, inset, self.size_ranges)]  # host synchronisation
         if self.margin:
             ltrb = ltrb_distances(priors.points[pairs.prior], inset.boxes[pairs.gt])
-            pairs = pairs[ltrb.amin(-1) > self.margin]
+            pairs = pairs[ltrb.amin(-1) > self.margin]  # host synchronisation
         return Assignment(pairs[best_per_prior(pairs, -targets.areas[pairs.gt], priors, targets.num_images)])
 
 

@@ -52,7 +52,7 @@ class Hungarian:
                 return Assignment(matched)
             number = longest
             more, more_cost, _ = costs.cheapest(gts, number)
-            kept = ~unproved[pairs.gt]
+            kept = (~unproved[pairs.gt]).nonzero().squeeze(1)  # host synchronisation
             gt, order = torch.cat([pairs.gt[kept], more.gt]).sort(stable=True)
             pairs = Pairs(targets.image[gt], torch.cat([pairs.prior[kept], more.prior])[order], gt)
             cost = torch.cat([cost[kept], more_cost])[order]

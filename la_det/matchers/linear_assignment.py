@@ -20,7 +20,7 @@ from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from torch import Tensor
 
 from la_det.matchers.selection import best_of_groups
-from la_det.structures import Pairs, Targets, on_device
+from la_det.structures import Pairs, Targets, move, on_device
 
 
 def match(
@@ -81,7 +81,7 @@ def match_listed(pairs: Pairs, value: Tensor, rest: Tensor, targets: Targets) ->
 
 def _solve_images(pairs: Pairs, value: Tensor, targets: Targets, solve: Callable) -> Pairs:
     """What `solve` matches in each image, given its listed rows (ground truths), columns (locations) and values."""
-    # The only copy of candidates to the host; float64 holds indices and float32 values exactly.
+    # Host synchronisation, the only one of candidates; float64 holds indices and float32 values exactly.
     columns = torch.stack([pairs.gt.double(), pairs.prior.double(), value.double()]).cpu().numpy()
     gt, prior, value_np = columns[0].astype(np.int64), columns[1].astype(np.int64), columns[2]
     if not np.isfinite(value_np).all():
@@ -98,7 +98,7 @@ def _solve_images(pairs: Pairs, value: Tensor, targets: Targets, solve: Callable
         image.append(np.full(len(rows), i))
         start += count
     fields = torch.from_numpy(np.stack([np.concatenate(x) for x in (image, matched_prior, matched_gt)]))
-    return Pairs(*fields.to(pairs.gt.device, non_blocking=True))
+    return Pairs(*move(fields, pairs.gt.device))
 
 
 def _solve(

@@ -107,7 +107,8 @@ def take_from_all(cost: JointCost, gts: Tensor, k: int) -> list[Pairs]:
     """
     targets, num_priors = cost.targets, len(cost.predictions.priors)
     boxes = cost.predictions.boxes()
-    rounding = on_device([-MARGIN, -MARGIN, MARGIN, MARGIN], boxes.device)  # must not lose a pair that overlaps
+    # No pair that overlaps must be lost to rounding.
+    rounding = on_device([-MARGIN, -MARGIN, MARGIN, MARGIN], boxes.device, boxes.dtype)
     cheapest = cost.cost_cls.topk(k, largest=False).indices  # [N, K, k]
     is_cheapest = torch.zeros_like(cost.cost_cls, dtype=torch.bool).scatter_(2, cheapest, True)
     taken = []
@@ -115,7 +116,8 @@ def take_from_all(cost: JointCost, gts: Tensor, k: int) -> list[Pairs]:
         image, classes = targets.image[gt], targets.classes[gt]
         some = replace(targets, boxes=targets.boxes[gt] + rounding, image=image)
         overlapping = overlapping_pairs(boxes, some, slice(0, len(gt)))
-        others = overlapping[~is_cheapest[overlapping.image, classes[overlapping.gt], overlapping.prior]]
+        is_other = ~is_cheapest[overlapping.image, classes[overlapping.gt], overlapping.prior]
+        others = overlapping[is_other]  # host synchronisation
         row = torch.cat([torch.arange(len(gt), device=gt.device).repeat_interleave(k), others.gt])
         prior = torch.cat([cheapest[image, classes].flatten(), others.prior])
         pairs = Pairs(image[row], prior, gt[row])
@@ -139,7 +141,7 @@ def resolve_conflicts(cost: JointCost, taken: Pairs, inside: Pairs, cost_inside:
     taken_at = location(taken)
     times = taken_at.new_zeros(num_images * len(priors)).index_add_(0, taken_at, torch.ones_like(taken_at))
     contested = times > 1
-    winners = [taken[~contested[taken_at]]]
+    winners = [taken[~contested[taken_at]]]  # host synchronisation
     decisive = (contested[location(inside)] & (cost_inside < OUTSIDE)).nonzero().squeeze(1)  # host synchronisation
     rivals = inside[decisive]
     winners.append(rivals[best_per_prior(rivals, -cost_inside[decisive], priors, num_images)])

@@ -9,7 +9,7 @@ from la_det.losses.box_iou import aligned_iou
 from la_det.matchers.candidates import ltrb_distances, overlapping_anchors
 from la_det.matchers.nearest import nearest_priors
 from la_det.matchers.selection import best_per_prior
-from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets
+from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets, move
 
 BACKGROUND, DROPPED = -1, -2
 
@@ -93,7 +93,7 @@ class MaxIoU:
             ltrb = ltrb_distances(priors.points[prior], priors.inset(targets.boxes)[pairs.gt])
             inside = ltrb.amin(-1) > self.margin
             matched[image, prior] = torch.where(inside, pairs.gt, DROPPED)
-            pairs = pairs[inside]
+            pairs = pairs[inside]  # host synchronisation
         return Assignment(pairs, dropped=(matched == DROPPED).nonzero(as_tuple=True))  # host synchronisation
 
 
@@ -105,7 +105,7 @@ def grid_extents(priors: Priors, targets: Targets, pad_to: int | None) -> Tensor
         padded = (sizes + pad_to - 1).div(pad_to, rounding_mode="floor") * pad_to
         strides = torch.tensor(priors.level_strides).view(-1, 1)
         extents = extents.minimum((padded + strides - 1).div(strides, rounding_mode="floor"))
-    return extents.to(targets.boxes.device, non_blocking=True)
+    return move(extents, targets.boxes.device)
 
 
 def _is_within(priors: Priors, extents: Tensor) -> Tensor:

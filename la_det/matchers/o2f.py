@@ -52,7 +52,7 @@ class O2F:
         pairs, p, q = self.quality(predictions, targets, score)
         q = q.nan_to_num(nan=torch.inf)  # NaN wins, so that a diverged prediction shows in the losses
         few, _ = best_of_groups(pairs.gt, q, torch.full((num_gts,), self.topk, device=q.device))
-        few = few[q[few] > 0]  # predicted boxes that miss the ground truth are no candidates
+        few = few[q[few] > 0]  # no candidates: predicted boxes that miss the ground truth; host synchronisation
         # A location wanted by several ground truths goes to the one of largest quality; the others get no other.
         few = few[best_per_prior(pairs[few], q[few], priors, targets.num_images)]
         pairs, p, q = pairs[few], p[few], q[few]

@@ -38,7 +38,7 @@ def best_anchor_candidates(priors: Priors, targets: Targets) -> Pairs:
     interval, or one of its two neighbours if no cell lies in it; the third cell covers rounding.
     """
     strides = on_device(priors.level_strides, targets.boxes.device, torch.float32).unsqueeze(-1)
-    anchors = priors.boxes[priors.level_starts[:-1]]
+    anchors = priors.boxes[on_device(priors.level_starts[:-1], priors.boxes.device)]
     difference = (anchors[:, 2:] - anchors[:, :2]) - (targets.boxes[:, 2:] - targets.boxes[:, :2]).unsqueeze(1)
     first = first_cell(targets.centers.unsqueeze(1) - difference.abs() / 2, strides, priors, torch.lt)
     columns_rows = on_device(priors.grid_sizes, first.device).flip(-1)
@@ -65,7 +65,7 @@ class OneToOneCenter:
         prior = nearest_priors(priors, targets, 1)  # [G, L]
         gt = torch.arange(len(targets), device=prior.device).unsqueeze(-1).expand_as(prior).flatten()
         pairs = Pairs(targets.image[gt], prior.flatten(), gt)
-        pairs = pairs[in_size_range(pairs, priors, targets, self.size_ranges)]
+        pairs = pairs[in_size_range(pairs, priors, targets, self.size_ranges)]  # host synchronisation
         return Assignment(pairs[best_per_prior(pairs, -targets.areas[pairs.gt], priors, targets.num_images)])
 
 

@@ -44,9 +44,8 @@ class TopKIoU:
             pairs.gt, iou - distance * penalty[pairs.gt], torch.full_like(targets.image, self.topk)
         )
         pairs, iou = pairs[chosen], iou[chosen]
-        inside = (
-            ltrb_distances(priors.points[pairs.prior], priors.inset(targets.boxes)[pairs.gt]).amin(-1) > self.margin
-        )
+        ltrb = ltrb_distances(priors.points[pairs.prior], priors.inset(targets.boxes)[pairs.gt])
+        inside = (ltrb.amin(-1) > self.margin).nonzero().squeeze(1)  # host synchronisation
         pairs, iou = pairs[inside], iou[inside]
         return Assignment(pairs[best_per_prior(pairs, iou, priors, targets.num_images)])
 

@@ -11,7 +11,7 @@ from la_det.structures.predictions import DensePredictions
 from la_det.structures.priors import AnchorGenerator, PointGenerator, Priors
 from la_det.structures.score import Score
 from la_det.structures.targets import Targets
-from la_det.structures.transfer import on_device
+from la_det.structures.transfer import move, on_device
 
 __all__ = [
     "AnchorGenerator",
@@ -27,5 +27,6 @@ __all__ = [
     "Priors",
     "Score",
     "Targets",
+    "move",
     "on_device",
 ]

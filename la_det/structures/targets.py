@@ -8,6 +8,7 @@ from detectron2.structures import BitMasks, Instances
 from torch import Tensor
 
 from la_det.structures.masks import Masks
+from la_det.structures.transfer import move
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Targets:
         image: [G] int64, index of the image.
         counts: number of ground truths of each image (on the host).
         image_sizes: (height, width) of each image before padding.
-        ignored: [G] bool, ground truths that are neither object nor background (crowd regions); None if none is.
+        ignored: [G] bool, ground truths that are neither object nor background (crowd regions). None: none is.
         masks: of the ground truths, for instance segmentation.
     """
 
@@ -51,7 +52,7 @@ class Targets:
 
     @property
     def objects(self) -> Tensor:
-        """Indices of the ground truths that are not ignored."""
+        """Indices [g] of the ground truths that are not ignored."""
         if self.ignored is None:
             return torch.arange(len(self), device=self.boxes.device)
         return (~self.ignored).nonzero().squeeze(1)  # host synchronisation: their number
@@ -70,18 +71,14 @@ class Targets:
         )
         image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
         has_masks = instances[0].has("gt_masks") and isinstance(instances[0].gt_masks, BitMasks)
-
-        def move(x: Tensor) -> Tensor:
-            return x.to(device, non_blocking=True)
-
         return cls(
-            move(boxes),
-            move(torch.cat([i.gt_classes for i in instances])),
-            move(image),
+            move(boxes, device),
+            move(torch.cat([i.gt_classes for i in instances]), device),
+            move(image, device),
             counts,
             tuple(i.image_size for i in instances),
-            move(ignored) if ignored.any() else None,
-            Masks(tuple(move(i.gt_masks.tensor) for i in instances)) if has_masks else None,
+            move(ignored, device) if ignored.any() else None,
+            Masks(tuple(move(i.gt_masks.tensor, device) for i in instances)) if has_masks else None,
         )
 
     def without_ignored(self) -> "Targets":

@@ -7,5 +7,10 @@ from torch import Tensor
 
 
 def on_device(values: Sequence, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """`torch.tensor(values, dtype=dtype, device=device)`, which would first wait until the GPU has nothing to do."""
-    return torch.tensor(values, dtype=dtype).to(device, non_blocking=True)
+    """Like `torch.tensor(values, dtype=dtype, device=device)`, but without waiting for the work queued on a GPU."""
+    return move(torch.tensor(values, dtype=dtype, device="cpu"), device)
+
+
+def move(x: Tensor, device: torch.device) -> Tensor:
+    """Like `x.to(device)`, but from the host to a GPU without waiting for the work queued there."""
+    return x.to(device, non_blocking=x.device.type == "cpu")

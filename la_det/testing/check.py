@@ -76,7 +76,8 @@ def check_file(path: Path, allow_missing: Iterable[str] = (), device: str = "cpu
     Args:
         path: of a golden file.
         allow_missing: variants (prefixes of keys up to a dot, or whole keys) that need no implementation.
-        device: that computes; on CUDA without TF32, whose errors are larger than the tolerances.
+        device: that computes, and what tensors are made on by default; on CUDA without TF32, whose errors are larger
+            than the tolerances. Metrics are computed by NumPy in any case.
     """
     method = path.resolve().parent.name
     if method not in METHODS:

@@ -237,7 +237,7 @@ def check_all_detections(golden: GoldenFile, run: Run) -> None:
     raised = next(golden.number(key) for key in ("score_threshold", "score_thr") if key in golden)
     gaps = np.atleast_1d(golden.array("official_cut_gap")) if "official_cut_gap" in golden else np.array([np.inf])
     for i, found in enumerate(run.detect(run.model.inference.score_threshold)):
-        check_detections(golden, run, f"official_{prefix}", i, found, gaps[i % len(gaps)] >= SCORES)
+        check_detections(golden, run, f"official_{prefix}", i, found, gaps[i % len(gaps)] >= golden.slack * SCORES)
     for i, found in enumerate(run.detect(raised)):
         index, found = check_detections(golden, run, prefix, i, found)
         if f"masks_{i}" in golden:
@@ -257,14 +257,14 @@ def check_detections(
     boxes[:, 2:] += run.inferred.priors.box_offset
     compared = Boxes(boxes).nonempty()  # Detectron2's post-processing leaves boxes without area out
     if not clear_cut:
-        lowest = scores.min() + SCORES
+        lowest = scores.min() + golden.slack * SCORES
         compared &= scores > lowest
         found = found[found.scores > lowest]
     boxes, scores, classes = boxes[compared], scores[compared], classes[compared]
     if len(found) != len(boxes):
         raise ValueError(f"{len(found)} detections for {keys[0]} instead of {len(boxes)}")
     actual = found.pred_boxes.tensor, found.scores, found.pred_classes
-    found = found[pair_up(boxes, scores, classes, *actual, score_atol=SCORES)]
+    found = found[pair_up(boxes, scores, classes, *actual, score_atol=golden.slack * SCORES)]
     _record(golden, keys[0], found.pred_boxes.tensor - boxes, BOXES)
     _record(golden, keys[1], found.scores - scores, SCORES)
     _record(golden, keys[2], found.pred_classes - classes, 0.0)

@@ -52,3 +52,11 @@ def test_eps():
     assert aligned_iou(tiny, tiny) == pytest.approx(1)
     assert aligned_iou(tiny, tiny, eps=1e-5) == pytest.approx(0.1)
     assert FLOAT32_EPS == 2**-23
+
+
+@pytest.mark.parametrize("iou", [aligned_iou, aligned_giou])
+def test_the_gradient_does_not_wait_for_a_gpu(iou):
+    boxes = torch.tensor([[0.0, 0.0, 8.0, 6.0]], requires_grad=True)
+    with torch.profiler.profile() as profile:
+        iou(boxes, torch.tensor([[1.0, 1.0, 9.0, 9.0]])).sum().backward()
+    assert "aten::item" not in {event.key for event in profile.key_averages()}

@@ -14,7 +14,7 @@ def targets_at(centers: torch.Tensor) -> Targets:
     g = len(centers)
     zeros = torch.zeros(g, dtype=torch.int64)
     boxes = torch.cat([centers - 8, centers + 8], 1)
-    return Targets(boxes, zeros, zeros, (g,), ((64, 64),), zeros.bool())
+    return Targets(boxes, zeros, zeros, (g,), ((64, 64),))
 
 
 def by_sorting(priors: Priors, centers: torch.Tensor, k: int) -> torch.Tensor:

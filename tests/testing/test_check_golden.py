@@ -186,3 +186,19 @@ def test_tolerances_are_bounds_of_the_error(tmp_path):
     golden.exact("c", torch.tensor([1, 3]))
     assert [c.passed for c in golden.comparisons] == [True, False, True, True, False, False]
     assert golden.unread() == []
+
+
+def test_tolerances_are_larger_on_a_gpu():
+    golden = GoldenFile(POTO / "heads.npz", device="meta")
+    golden.record("a", 3.9e-4, 1e-4)
+    golden.record("b", 4.1e-4, 1e-4)
+    golden.record("equal", 1, 0.0)
+    assert [c.passed for c in golden.comparisons] == [True, False, False]
+
+
+def test_no_gpu(check_golden, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as stop:
+        check_golden("--device", "cuda", POTO)
+    assert stop.value.code == 2
+    assert "there is no GPU that torch can use" in capsys.readouterr().err

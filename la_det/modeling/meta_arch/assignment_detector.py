@@ -13,7 +13,7 @@ from la_det.modeling.criteria import Criterion, reduce_losses
 from la_det.modeling.heads import DenseHead
 from la_det.modeling.inference import Candidates, DenseInference, to_instances
 from la_det.modeling.mask_inference import MaskInference, paste_masks
-from la_det.structures import Assignment, DensePredictions, Targets, on_device
+from la_det.structures import Assignment, DensePredictions, Targets, move, on_device
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class AssignmentDetector(nn.Module):
 
     def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
         """Normalises and pads the images."""
-        images = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
+        images = [move(x["image"], self.device) for x in batched_inputs]
         images = [(image.float() - self.pixel_mean) / self.pixel_std for image in images]
         return ImageList.from_tensors(images, self.backbone.size_divisibility)
 

@@ -41,7 +41,7 @@ def make_targets(counts, size=SIZE) -> Targets:
     image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     classes = torch.randint(K, (total,), generator=generator)
     sizes = (size,) * len(counts)
-    return Targets(torch.zeros(total, 4), classes, image, tuple(counts), sizes, torch.zeros(total), Masks(tuple(masks)))
+    return Targets(torch.zeros(total, 4), classes, image, tuple(counts), sizes, masks=Masks(tuple(masks)))
 
 
 def make_assignment(targets, num_pairs) -> Assignment:
@@ -159,7 +159,7 @@ def test_300_instances_at_full_size_fit_in_2_gib():
         predictions = DensePredictions(priors, LTRBCodec(), {"controller": [controller]}, {"mask_features": features})
         gt = torch.arange(300)
         zeros = torch.zeros(300, dtype=torch.int64)
-        targets = Targets(torch.zeros(300, 4), zeros, zeros, (300,), (size,), zeros.bool(), masks)
+        targets = Targets(torch.zeros(300, 4), zeros, zeros, (300,), (size,), masks=masks)
         assert targets.masks.centroids.shape == (300, 2)
         dice_of_pairs(predictions, targets, Assignment(Pairs(zeros, prior, gt))).mean().backward()
 

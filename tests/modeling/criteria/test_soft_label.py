@@ -22,7 +22,7 @@ def make_predictions(scale=1.0) -> DensePredictions:
 
 def make_assignment(seed=0):
     torch.manual_seed(seed)
-    targets = Targets(torch.zeros(3, 4), torch.tensor([0, 2, 1]), torch.tensor([0, 0, 1]), (2, 1), (), torch.zeros(3))
+    targets = Targets(torch.zeros(3, 4), torch.tensor([0, 2, 1]), torch.tensor([0, 0, 1]), (2, 1), ())
     pairs = Pairs(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 13, 15, 4]), torch.tensor([0, 0, 1, 2]))
     weight, target = torch.tensor([1.0, 0.4, 1.0, 0.4]), torch.tensor([1.0, 0.37, 1.0, 0.2])
     return targets, Assignment(pairs, weight=weight, target=target)
