@@ -28,6 +28,10 @@ logger = logging.getLogger(__name__)
 BASELINES = {"detectron2_fcos": "fcos", "detectron2_retinanet": "retinanet"}
 
 
+class MeasuringError(UserError):
+    """A scheme's training step fails."""
+
+
 @dataclass(frozen=True)
 class CostRecord:
     """Costs of a scheme's training step on the data of its config.
@@ -81,21 +85,30 @@ def measure_all(
     """Measure each scheme until its record in `results` has `rounds` rounds.
 
     Raises:
-        UserError: a record is damaged or was made with other settings.
+        UserError: a record is damaged or was made with other settings; or, after all others, a scheme cannot be
+            measured.
     """
+    failed: dict[str, MeasuringError] = {}
     for number in range(1, rounds + 1):
         for scheme in schemes:
             path = cost_file(results, scheme, data)
             before = read_record(path, CostRecord) if path.exists() else None
-            if before and len(before.rounds) >= number:
+            if scheme in failed or (before and len(before.rounds) >= number):
                 continue
-            now = measure_in_fresh_process(scheme, data, overrides, steps)
+            try:
+                now = measure_in_fresh_process(scheme, data, overrides, steps)
+            except MeasuringError as error:
+                failed[scheme] = error
+                logger.error("%s", error)
+                continue
             if before:
                 if replace(before, rounds=now.rounds) != now:
                     raise UserError(f"{path}: measured with other settings or on another machine; delete it")
                 now = replace(now, rounds=before.rounds + now.rounds)
             write_record(path, now)
             logger.info("round %d, %s: %.0f ms per step", number, scheme, now.rounds[-1]["step"])
+    if failed:
+        raise UserError("; ".join(map(str, failed.values())))
 
 
 def measure_in_fresh_process(scheme: str, data: str, overrides: list[str], steps: int) -> CostRecord:
@@ -104,7 +117,9 @@ def measure_in_fresh_process(scheme: str, data: str, overrides: list[str], steps
     code = "import sys, json; from la_det.comparison.cost import _child; _child(*json.loads(sys.argv[1]))"
     done = subprocess.run([sys.executable, "-c", code, arguments], capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"{scheme} on {data}: measuring failed ({(done.stderr.splitlines() or ['no message'])[-1]})")
+        raise MeasuringError(
+            f"{scheme} on {data}: measuring failed ({(done.stderr.splitlines() or ['no message'])[-1]})"
+        )
     return CostRecord(**json.loads(done.stdout.splitlines()[-1]))
 
 

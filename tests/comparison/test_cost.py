@@ -34,6 +34,21 @@ def test_rounds_are_interleaved_and_done_once(measured, tmp_path):
     assert measured[4:] == ["fcos", "fcos", "fcos", "poto"]
 
 
+def test_a_scheme_that_fails_keeps_no_other_from_being_measured(measured, tmp_path, monkeypatch):
+    measure = cost.measure_in_fresh_process
+
+    def fail(scheme, *settings):
+        if scheme == "poto":
+            measured.append("failed")
+            raise cost.MeasuringError("poto on shapes_tiny: measuring failed (Boom)")
+        return measure(scheme, *settings)
+
+    monkeypatch.setattr(cost, "measure_in_fresh_process", fail)
+    with pytest.raises(UserError, match="poto on shapes_tiny: measuring failed .Boom."):
+        measure_all(["fcos", "poto", "atss"], "shapes_tiny", [], 2, 20, tmp_path)
+    assert measured == ["fcos", "failed", "atss", "fcos", "atss"]
+
+
 def test_other_settings_are_an_error(measured, tmp_path):
     measure_all(["fcos"], "shapes_tiny", [], 1, 20, tmp_path)
     with pytest.raises(
