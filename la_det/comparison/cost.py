@@ -28,10 +28,6 @@ logger = logging.getLogger(__name__)
 BASELINES = {"detectron2_fcos": "fcos", "detectron2_retinanet": "retinanet"}
 
 
-class MeasuringError(UserError):
-    """A scheme's training step fails."""
-
-
 @dataclass(frozen=True)
 class CostRecord:
     """Costs of a scheme's training step on the data of its config.
@@ -88,7 +84,7 @@ def measure_all(
         UserError: a record is damaged or was made with other settings; or, after all others, a scheme cannot be
             measured.
     """
-    failed: dict[str, MeasuringError] = {}
+    failed: dict[str, UserError] = {}
     for number in range(1, rounds + 1):
         for scheme in schemes:
             path = cost_file(results, scheme, data)
@@ -97,7 +93,7 @@ def measure_all(
                 continue
             try:
                 now = measure_in_fresh_process(scheme, data, overrides, steps)
-            except MeasuringError as error:
+            except UserError as error:
                 failed[scheme] = error
                 logger.error("%s", error)
                 continue
@@ -117,9 +113,7 @@ def measure_in_fresh_process(scheme: str, data: str, overrides: list[str], steps
     code = "import sys, json; from la_det.comparison.cost import _child; _child(*json.loads(sys.argv[1]))"
     done = subprocess.run([sys.executable, "-c", code, arguments], capture_output=True, text=True)
     if done.returncode:
-        raise MeasuringError(
-            f"{scheme} on {data}: measuring failed ({(done.stderr.splitlines() or ['no message'])[-1]})"
-        )
+        raise UserError(f"{scheme} on {data}: measuring failed ({(done.stderr.splitlines() or ['no message'])[-1]})")
     return CostRecord(**json.loads(done.stdout.splitlines()[-1]))
 
 

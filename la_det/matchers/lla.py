@@ -10,7 +10,7 @@ from la_det.losses.focal import focal_entries
 from la_det.matchers.candidates import inside_box
 from la_det.matchers.overlaps import overlapping_pairs
 from la_det.matchers.selection import best_of_groups, best_per_prior
-from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets, on_device
+from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets, count, on_device
 
 # Cost of lying outside the box. Every location that costs less lies inside.
 OUTSIDE = 1000.0
@@ -139,8 +139,7 @@ def resolve_conflicts(cost: JointCost, taken: Pairs, inside: Pairs, cost_inside:
         return pairs.image * len(priors) + pairs.prior
 
     taken_at = location(taken)
-    times = taken_at.new_zeros(num_images * len(priors)).index_add_(0, taken_at, torch.ones_like(taken_at))
-    contested = times > 1
+    contested = count(taken_at, num_images * len(priors)) > 1
     winners = [taken[~contested[taken_at]]]  # host synchronisation
     decisive = (contested[location(inside)] & (cost_inside < OUTSIDE)).nonzero().squeeze(1)  # host synchronisation
     rivals = inside[decisive]

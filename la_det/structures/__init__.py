@@ -7,11 +7,11 @@ G ground truths (over the whole batch), P pairs.
 from la_det.structures.assignment import Assignment, Negatives, Pairs
 from la_det.structures.box_codec import BoxCodec, DeltaCodec, LTRBCodec
 from la_det.structures.masks import Masks
+from la_det.structures.no_wait import count, move, on_device
 from la_det.structures.predictions import DensePredictions
 from la_det.structures.priors import AnchorGenerator, PointGenerator, Priors
 from la_det.structures.score import Score
 from la_det.structures.targets import Targets
-from la_det.structures.transfer import move, on_device
 
 __all__ = [
     "AnchorGenerator",
@@ -27,6 +27,7 @@ __all__ = [
     "Priors",
     "Score",
     "Targets",
+    "count",
     "move",
     "on_device",
 ]

@@ -6,8 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from la_det.structures.no_wait import on_device
 from la_det.structures.priors import Priors
-from la_det.structures.transfer import on_device
 
 
 class BoxCodec(Protocol):

@@ -7,7 +7,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from la_det.structures.transfer import on_device
+from la_det.structures.no_wait import on_device
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def test_a_scheme_that_fails_keeps_no_other_from_being_measured(measured, tmp_pa
     def fail(scheme, *settings):
         if scheme == "poto":
             measured.append("failed")
-            raise cost.MeasuringError("poto on shapes_tiny: measuring failed (Boom)")
+            raise UserError("poto on shapes_tiny: measuring failed (Boom)")
         return measure(scheme, *settings)
 
     monkeypatch.setattr(cost, "measure_in_fresh_process", fail)

@@ -1,7 +1,7 @@
 import torch
 from detectron2.structures import BitMasks, Boxes, Instances
 
-from la_det.structures import Targets
+from la_det.structures import Targets, count
 
 
 def instances(boxes: list, ignored: list[bool] | None = None, size=(100, 120)) -> Instances:
@@ -68,3 +68,9 @@ def test_no_ground_truth_at_all():
     assert targets.boxes.shape == (0, 4)
     assert targets.image.dtype == torch.int64
     assert targets.counts == (0, 0)
+
+
+def test_count_is_bincount():
+    index = torch.tensor([2, 0, 2, 2])
+    assert torch.equal(count(index, 5), torch.bincount(index, minlength=5))
+    assert count(index[:0], 2).tolist() == [0, 0]

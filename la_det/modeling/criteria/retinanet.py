@@ -5,12 +5,11 @@ Both are divided by the number of positives of this process's images, where an i
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from la_det.modeling.criteria.classification import FocalLoss
 from la_det.modeling.criteria.reduction import LossTerm
-from la_det.structures import Assignment, DensePredictions, Score, Targets
+from la_det.structures import Assignment, DensePredictions, Score, Targets, count
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,4 @@ class RetinaNetBoxLoss:
 
 def _num_positives(targets: Targets, assignment: Assignment) -> Tensor:
     """Positives of the batch, at least 1 of each image."""
-    image = assignment.pairs.image
-    counts = image.new_zeros(targets.num_images).index_add_(0, image, torch.ones_like(image))
-    return counts.clamp(min=1).sum().float()
+    return count(assignment.pairs.image, targets.num_images).clamp(min=1).sum().float()
