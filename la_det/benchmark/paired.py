@@ -1,5 +1,7 @@
 """This checkout beside another one, call by call in turn, so that a noisy machine troubles both alike."""
 
+import argparse
+import inspect
 import json
 import os
 import statistics
@@ -10,9 +12,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_WORKER = r"""
-import json, sys, time
+from tabulate import tabulate
+
+from la_det.benchmark.matching import SCHEMES
+from la_det.benchmark.memory import peak_allocated_mib
+from la_det.errors import UserError
+
+# A checkout that is older than this module can run it.
+_WORKER = f"""
+import json, os, sys, time
+from collections.abc import Callable
 import torch
+{inspect.getsource(peak_allocated_mib)}""" + """
 from la_det.benchmark.matching import CROWD_SCHEMES, build_case
 from la_det.benchmark.scene import make_scene
 
@@ -22,14 +33,7 @@ torch.empty(31 << 20, dtype=torch.uint8)  # see build_case: an older checkout ma
 num_classes, crowd = (1, True) if scheme in CROWD_SCHEMES else (80, False)
 case = build_case(scheme, make_scene(num_gts, num_classes, crowd=crowd), num_classes, "cpu")
 case.train()
-with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-    case.train()
-held = peak = 0
-for event in profile.profiler.kineto_results.events():
-    if event.name() == "[memory]":
-        held += event.nbytes()
-        peak = max(peak, held)
-print(json.dumps(peak / 2**20), flush=True)
+print(json.dumps(peak_allocated_mib(case.train)), flush=True)
 for line in sys.stdin:
     start = time.process_time()
     getattr(case, line.strip())()
@@ -69,9 +73,37 @@ def compare(scheme: str, num_gts: int, other: Path, *, call: str, pairs: int, th
     return Pair(a, b, statistics.median(x / y for x, y in times), memory)
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--other", type=Path, required=True, metavar="CHECKOUT", help="folder of the other checkout")
+    parser.add_argument("--schemes", nargs="+", choices=sorted(SCHEMES), default=list(SCHEMES), metavar="SCHEME")
+    parser.add_argument("--gts", nargs="+", type=int, default=[20, 100, 300], help="ground truths per image")
+    parser.add_argument("--call", choices=("assign", "train"), default="train", help="assignment, or all (default)")
+    parser.add_argument("--pairs", type=int, default=20, help="calls of each (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints a row for every scheme and number of ground truths, and each scheme's geometric mean."""
+    if not (args.other / "la_det" / "benchmark" / "matching.py").is_file():
+        raise UserError(f"--other {args.other}: it has no la_det/benchmark/matching.py; expected is a checkout")
+    rows = []
+    for scheme in args.schemes:
+        found = []
+        for num_gts in args.gts:
+            print(f"{scheme}, G = {num_gts}", file=sys.stderr)
+            pair = compare(scheme, num_gts, args.other, call=args.call, pairs=args.pairs, threads=args.threads)
+            found.append(pair)
+            cells = [f"{pair.ours:.1f}", f"{pair.theirs:.1f}", f"{pair.ratio:.2f}", f"{pair.memory:.2f}"]
+            rows.append([scheme, num_gts, *cells])
+        means = [statistics.geometric_mean(getattr(pair, name) for pair in found) for name in ("ratio", "memory")]
+        rows.append([scheme, "mean", "", "", *(f"{mean:.2f}" for mean in means)])
+    header = ["scheme", "G", "ours ms", "theirs ms", "ours / theirs", "memory, ours / theirs"]
+    print(tabulate(rows, header, tablefmt="github", disable_numparse=True))
+
+
 @contextmanager
 def _worker(checkout: Path, arguments: str) -> Iterator[subprocess.Popen]:
-    environment = os.environ | {"PYTHONPATH": str(checkout), "PYTHONWARNINGS": "ignore", "KINETO_LOG_LEVEL": "99"}
+    environment = os.environ | {"PYTHONPATH": str(checkout), "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-c", _WORKER, arguments]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=checkout
