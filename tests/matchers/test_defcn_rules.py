@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 
 from la_det.matchers import FCOS, POTO, ForegroundLoss, OneToOneAnchor, OneToOneCenter, POTOAux, poto_aux
 from la_det.modeling.criteria import Decision, FocalLoss
-from la_det.structures import AnchorGenerator, DensePredictions, LTRBCodec, PointGenerator, Score
-from la_det.testing.references import poto as reference
-from la_det.testing.references.scene import (
+from la_det.references import poto as reference
+from la_det.references.scene import (
     KINDS,
     flat,
     grid_sizes,
@@ -18,6 +17,7 @@ from la_det.testing.references.scene import (
     random_boxes,
     random_predictions,
 )
+from la_det.structures import AnchorGenerator, DensePredictions, LTRBCodec, PointGenerator, Score
 
 NUM_CLASSES = 4
 SIZES = st.sampled_from([(64, 64), (128, 160), (200, 328)])
