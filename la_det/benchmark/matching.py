@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 
 import torch
 from detectron2.config import instantiate
@@ -138,9 +139,8 @@ def _child(scheme: str, num_gts: int, device: str, repeats: int, threads: int) -
 
 def measure(scheme: str, num_gts: int, device: str, repeats: int) -> Measurement:
     """Medians over `repeats` calls after a warm-up on a small scene."""
-    num_classes, crowd = (1, True) if scheme in CROWD_SCHEMES else (80, False)
-    build_case(scheme, make_scene(1, num_classes, crowd=crowd), num_classes, device).train()
-    case = build_case(scheme, make_scene(num_gts, num_classes, crowd=crowd), num_classes, device)
+    scheme_case(scheme, 1, device).train()
+    case = scheme_case(scheme, num_gts, device)
     case.train()
     counts = count_operations(case.train)
     return Measurement(
@@ -158,6 +158,15 @@ def measure(scheme: str, num_gts: int, device: str, repeats: int) -> Measurement
 def _cost(assign: Callable[[], None], train: Callable[[], None], device: str, repeats: int) -> Cost:
     memory = peak_extra_mib(train, device)
     return Cost(median_ms(assign, repeats, device), median_ms(train, repeats, device), memory)
+
+
+def scheme_case(scheme: str, num_gts: int, device: str, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Case:
+    """The scheme on the scene of two images of (height, width) that it is measured on."""
+    num_classes, crowd = (1, True) if scheme in CROWD_SCHEMES else (80, False)
+    return build_case(scheme, _scene(num_gts, num_classes, crowd=crowd, size=size), num_classes, device)
+
+
+_scene = lru_cache(maxsize=4)(make_scene)  # drawing it takes longer than most measurements on it
 
 
 def build_case(scheme: str, scene: Scene, num_classes: int, device: str) -> Case:

@@ -21,22 +21,22 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from la_det.benchmark import stand_ins
-from la_det.benchmark.matching import Case, build_case
+from la_det.benchmark.matching import Case, scheme_case
 from la_det.benchmark.memory import peak_allocated_mib
 from la_det.benchmark.scene import HEIGHT, STRIDES, WIDTH, Scene, make_scene
 from la_det.errors import UserError
 
 # scheme -> its folder in DeFCN's playground/detection/coco
 DEFCN = {
+    "center": "center.res50.fpn.coco.800size.3x_ms",
     "fcos_wo_ctrness": "fcos.res50.fpn.coco.800size.3x_ms.wo_ctrness",
     "loss": "loss.res50.fpn.coco.800size.3x_ms",
-    "one_to_one_center": "center.res50.fpn.coco.800size.3x_ms",
     "poto": "poto.res50.fpn.coco.800size.3x_ms",
     "poto_3dmf": "poto.res50.fpn.coco.800size.3x_ms.3dmf",
     "poto_3dmf_aux": "poto.res50.fpn.coco.800size.3x_ms.3dmf.aux",
     "poto_argmax": "poto.res50.fpn.coco.800size.3x_ms.argmax",
 }
-DW = "dw_worefine"
+DW = "dw"
 TOLERANCE = 1e-4  # relative, of the sum of all losses
 HEADER = ["scheme", "G"]
 for _name in ("assign ms", "total ms", "peak MiB"):
@@ -245,7 +245,7 @@ def run(args: argparse.Namespace) -> None:
             print(f"{scheme}, G = {num_gts}", file=sys.stderr)
             scene = make_scene(num_gts)
             theirs = dw(args.dw, scheme, scene) if scheme == DW else defcn(args.defcn, scheme, scene)
-            ours = build_case(scheme, scene, 80, "cpu")
+            ours = scheme_case(scheme, num_gts, "cpu")
             rows.append(_row(scheme, num_gts, compare(scheme, theirs, ours, args.turns)))
     print(tabulate(rows, HEADER, tablefmt="github", disable_numparse=True))
 

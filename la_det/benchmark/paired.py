@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from la_det.benchmark.matching import SCHEMES
+from la_det.benchmark.matching import CROWD_SCHEMES, SCHEMES
 from la_det.benchmark.memory import peak_allocated_mib
 from la_det.errors import UserError
 
@@ -23,14 +23,16 @@ _WORKER = f"""
 import json, os, sys, time
 from collections.abc import Callable
 import torch
-{inspect.getsource(peak_allocated_mib)}""" + """
-from la_det.benchmark.matching import CROWD_SCHEMES, build_case
+
+{inspect.getsource(peak_allocated_mib)}
+from la_det.benchmark.matching import SCHEMES, build_case
 from la_det.benchmark.scene import make_scene
 
-scheme, num_gts, threads = json.loads(sys.argv[1])
+scheme, config, crowd, num_gts, threads = json.loads(sys.argv[1])
 torch.set_num_threads(threads)
 torch.empty(31 << 20, dtype=torch.uint8)  # see build_case: an older checkout may lack it
-num_classes, crowd = (1, True) if scheme in CROWD_SCHEMES else (80, False)
+SCHEMES[scheme] = config  # the other checkout may name it otherwise
+num_classes = 1 if crowd else 80
 case = build_case(scheme, make_scene(num_gts, num_classes, crowd=crowd), num_classes, "cpu")
 case.train()
 print(json.dumps(peak_allocated_mib(case.train)), flush=True)
@@ -60,7 +62,7 @@ class Pair:
 def compare(scheme: str, num_gts: int, other: Path, *, call: str, pairs: int, threads: int) -> Pair:
     """`Case.assign` or `Case.train` of a scheme in both checkouts, on a CPU."""
     here = Path(__file__).parents[2]
-    arguments = json.dumps([scheme, num_gts, threads])
+    arguments = json.dumps([scheme, SCHEMES[scheme], scheme in CROWD_SCHEMES, num_gts, threads])
     with _worker(here, arguments) as ours, _worker(other, arguments) as theirs:
         memory = _answer(ours) / _answer(theirs)
         times = []

@@ -3,26 +3,25 @@
 import pytest
 import torch
 
-from la_det.benchmark.matching import CROWD_SCHEMES, SCHEMES, build_case
+from la_det.benchmark.matching import SCHEMES, scheme_case
 from la_det.benchmark.operations import count_operations
-from la_det.benchmark.scene import make_scene
 
 # scheme -> operations and waits at most, forward and backward, at 20 ground truths per image. One wait each for the
 # numbers of pairs of a matcher and for the copy of candidates that SciPy matches.
 LIMITS = {
+    "anchor": (250, 2),
     "atss": (250, 2),
+    "center": (250, 2),
     "date_f": (500, 4),
     "date_f_crowdhuman": (650, 8),
     "date_r": (650, 4),
-    "dw_worefine": (400, 2),
+    "dw": (400, 2),
     "dynamic_atss": (250, 2),
     "fcos": (250, 2),
     "fcos_wo_ctrness": (250, 2),
     "lla": (500, 8),
     "loss": (250, 3),
     "o2f": (400, 2),
-    "one_to_one_anchor": (250, 2),
-    "one_to_one_center": (250, 2),
     "poto": (250, 3),
     "poto_3dmf": (400, 3),
     "poto_3dmf_aux": (500, 4),
@@ -32,9 +31,7 @@ LIMITS = {
 
 @pytest.mark.parametrize("scheme", sorted(SCHEMES))
 def test_a_step_needs_few(scheme):
-    crowd = scheme in CROWD_SCHEMES
-    num_classes = 1 if crowd else 80
-    case = build_case(scheme, make_scene(20, num_classes, crowd=crowd), num_classes, "cpu")
+    case = scheme_case(scheme, 20, "cpu")
     case.train()  # caches of a training are filled
     counts = count_operations(case.train)
     operations, waits = LIMITS[scheme]
@@ -140,7 +137,7 @@ def test_a_wait_in_the_backward_pass_counts():
 
 def test_takes_the_path_of_a_gpu():
     """A CPU works on the logits chunk by chunk."""
-    case = build_case("poto", make_scene(20), 80, "cpu")
+    case = scheme_case("poto", 20, "cpu")
     case.train()
     once = count_operations(case.train).operations
     assert once["sigmoid"] + once["sigmoid_"] < 8, once
