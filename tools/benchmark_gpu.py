@@ -8,8 +8,8 @@
    their assignment and losses. "share" is the part of assignment and losses in the step's parts, which are timed in
    steps of their own.
 
-Every row is printed, and written to --json, as soon as it is there. After --seconds nothing more is begun, and the table
-says how many rows it lacks.
+Every row is printed, and written to --json, as soon as it is there. After --seconds nothing more is begun, and the
+table says how many rows it lacks.
 """
 
 import argparse
@@ -119,7 +119,7 @@ def measure_step(label: str, name: str, images: int, args: argparse.Namespace) -
         torch.compiler.reset()
         model.predict = torch.compile(model.predict, dynamic=False)
     optimizer = harmless_optimizer(config, model)
-    batches = itertools.repeat(make_batch(images, tuple(args.image_size), device))
+    batches = itertools.repeat(make_batch(images, config.model.num_classes, tuple(args.image_size), device))
     dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
     times: dict[str, float] = {}
 
@@ -131,9 +131,9 @@ def measure_step(label: str, name: str, images: int, args: argparse.Namespace) -
     return {**times, "share": (times["matching"] + times["losses"]) / parts, "peak MiB": peak}
 
 
-def make_batch(images: int, size: tuple[int, int], device: torch.device) -> list[dict]:
+def make_batch(images: int, num_classes: int, size: tuple[int, int], device: torch.device) -> list[dict]:
     """Images of noise with the 7 ground truths per image of a scene, about as many as in COCO."""
-    scene = make_scene(7, num_images=images, size=size)
+    scene = make_scene(7, num_classes, images, size=size)
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(256, (3, *size), dtype=torch.uint8, generator=generator)
     image = noise.pin_memory() if device.type == "cuda" else noise
