@@ -19,7 +19,7 @@ from detectron2.config import LazyConfig
 from omegaconf import OmegaConf
 
 from la_det import model_zoo
-from la_det.comparison.records import (
+from la_det.comparison.results import (
     Run,
     RunRecord,
     device_name,

@@ -27,7 +27,7 @@ LOSSES = {
 # The reference's POSITIVE_TYPE: the same settings of the inside test and of overlaps in this project's matchers.
 POSITIVE_TYPES = {
     "ssc": L(FCOS)(center_radius=0, margin=0.01),
-    "iou": L(MaxIoU)(best_anchors="own", margin=0.01),
+    "iou": L(MaxIoU)(reassign_best=False, margin=0.01),
     "topk": L(TopKIoU)(),
 }
 
