@@ -20,7 +20,6 @@ from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter
 from omegaconf import DictConfig
 from tabulate import tabulate
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from la_det.checkpoint import Checkpointer
@@ -29,6 +28,7 @@ from la_det.config import class_node
 from la_det.data.records import check_num_classes
 from la_det.engine.diagnostics import AssignmentDiagnostics
 from la_det.engine.hooks import CheckpointHook
+from la_det.engine.optimizers import EMA
 from la_det.engine.output_dir import prepare_output_dir
 from la_det.engine.setup import device_of, load_config, setup
 from la_det.engine.trainer import Trainer
@@ -76,6 +76,7 @@ def train(cfg: DictConfig, resume: bool = False) -> Results:
         clip_grad_norm=cfg.train.clip_grad.max_norm,
         clip_per_parameter=cfg.train.clip_grad.per_parameter,
         ema=ema,
+        log_period=cfg.train.log_period,
         output_dir=cfg.train.output_dir,
     )
     # Before loading, so that a checkpoint restores the last look; the timer first, so that it leaves looks out.
@@ -90,6 +91,7 @@ def train(cfg: DictConfig, resume: bool = False) -> Results:
 
     def evaluate() -> Results:
         nonlocal results
+        trainer.flush()
         results = evaluate_model(cfg, model, ema)
         return results
 
@@ -137,7 +139,7 @@ def evaluate_checkpoint(cfg: DictConfig, last: bool = False) -> Results:
     return evaluate_model(cfg, model, ema)
 
 
-def evaluate_model(cfg: DictConfig, model: nn.Module, ema: AveragedModel | None = None) -> Results:
+def evaluate_model(cfg: DictConfig, model: nn.Module, ema: EMA | None = None) -> Results:
     """Run `cfg.dataloader.evaluator` and log its table; results of the EMA weights are those of tasks `<task>_ema`."""
     models = {"": model} if ema is None else {"": model, "_ema": ema.module}
     records = instantiate(cfg.dataloader.test.dataset)
@@ -170,15 +172,15 @@ def build_model(cfg: DictConfig) -> nn.Module:
     return instantiate(cfg.model).to(device_of(cfg), memory_format=memory_format)
 
 
-def build_ema(cfg: DictConfig, model: nn.Module) -> AveragedModel | None:
+def build_ema(cfg: DictConfig, model: nn.Module) -> EMA | None:
     """Moving average of parameters and buffers with `cfg.train.ema.decay`, if it is enabled."""
     if not cfg.train.ema.enabled:
         return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.train.ema.decay), use_buffers=True)
+    return EMA(model, cfg.train.ema.decay)
 
 
 def build_checkpointer(
-    cfg: DictConfig, model: nn.Module, ema: AveragedModel | None, strict: bool = False, **checkpointables: object
+    cfg: DictConfig, model: nn.Module, ema: EMA | None, strict: bool = False, **checkpointables: object
 ) -> Checkpointer:
     """Checkpointer of the output folder for the model, its EMA if there is one, and `checkpointables`."""
     if ema is not None:

@@ -307,8 +307,9 @@ class TestBadInput:
         assert str(tmp_path / "model_final.pth") in done.stderr.splitlines()[-1]
         assert not list(tmp_path.glob("*model_final*"))
 
-    def test_loss_that_is_not_finite(self, error, tiny_coco, tmp_path):
-        line = error(arguments(tiny_coco, tmp_path, "optimizer.lr=1e30", "train.max_iter=6"))
+    @pytest.mark.parametrize("more", [[], ["train.log_period=9"], ["train.log_period=9", "train.eval_period=2"]])
+    def test_loss_that_is_not_finite(self, error, tiny_coco, tmp_path, more):
+        line = error(arguments(tiny_coco, tmp_path, "optimizer.lr=1e30", "train.max_iter=6", *more))
         assert "iteration 1: " in line and "images/" in line
         (dump,) = tmp_path.glob("non_finite_*_rank0.pth")
         batch = torch.load(dump, weights_only=False)["batch"]
