@@ -30,14 +30,21 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config-file", required=True, metavar="FILE", help="LazyConfig: file or name")
     parser.add_argument("--eval-only", action="store_true", help="evaluate train.init_checkpoint")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in train.output_dir")
+    of_run = parser.add_mutually_exclusive_group()
+    of_run.add_argument("--resume", action="store_true", help="go on from the last checkpoint in train.output_dir")
+    of_run.add_argument(
+        "--overwrite", action="store_true", help="start anew where a run is; that one is kept as OUTPUT_DIR.old-1"
+    )
+    parser.add_argument(
+        "--break-lock", action="store_true", help="take train.output_dir from a training that goes on in it"
+    )
     parser.add_argument(
         "--dataset", metavar=FORMAT, help="own data: for training, and for evaluation; sets the number of classes"
     )
     parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine, each with one GPU (or CPU)")
     parser.add_argument("--num-machines", type=int, default=1, help="machines that take part")
     parser.add_argument("--machine-rank", type=int, default=0, help="number of this machine, from 0")
-    parser.add_argument("--dist-url", default="tcp://127.0.0.1:29511", help="where the processes meet (machine 0)")
+    parser.add_argument("--dist-url", default="auto", help="where the processes meet: tcp://MACHINE_0:PORT")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="options of the config to change")
     return parser
 

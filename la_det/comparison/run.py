@@ -15,7 +15,6 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from detectron2.config import LazyConfig
 from omegaconf import OmegaConf
 
 from la_det import model_zoo
@@ -29,6 +28,7 @@ from la_det.comparison.records import (
     versions,
     write_record,
 )
+from la_det.config import load_yaml_config
 from la_det.engine.setup import device_of
 from la_det.errors import UserError
 
@@ -125,7 +125,7 @@ class Runner:
     def _finish(self, run: Run, gpu: str | None) -> None:
         folder = self.output / run.name
         evaluations = read_evaluations(folder / "metrics.json", run.max_iter)
-        machine = _machine(LazyConfig.load(str(folder / "config.yaml")).train.device, gpu)
+        machine = _machine(load_yaml_config(folder / "config.yaml").train.device, gpu)
         record = RunRecord(**asdict(run), versions=versions(), **machine, evaluations=evaluations)
         write_record(run_file(self.results, run), record)
         shown = {name: value for name, value in evaluations[-1].items() if name.endswith("/AP")}

@@ -15,6 +15,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
 from la_det.data.stream import SeededDataset, TrainStream
+from la_det.engine.signals import leave_signals_to_parent
 from la_det.errors import UserError
 
 Mapper = Callable[[dict], dict]
@@ -87,6 +88,7 @@ def _loading(num_workers: int, prefetch_factor: int, pin_memory: bool | None) ->
     return {
         "num_workers": num_workers,
         "prefetch_factor": prefetch_factor if num_workers else None,
+        "worker_init_fn": leave_signals_to_parent,
         "pin_memory": torch.cuda.is_available() if pin_memory is None else pin_memory,
     }
 

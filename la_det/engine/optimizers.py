@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,46 @@ def step(optimizer: torch.optim.Optimizer, cancel: Tensor) -> None:
         del optimizer.grad_scale, optimizer.found_inf
     elif not cancel:
         optimizer.step()
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer,
+    saved: Mapping[str, Any],
+    names: Sequence[str],
+    saved_names: Sequence[str] | None = None,
+) -> None:
+    """Give an optimizer the state that another one had of the same parameters; its options stay its own.
+
+    Args:
+        saved: state dict of the other one.
+        names: of this one's parameters, in its order.
+        saved_names: of the other one's; None means the same in the same order. Who is not among them starts anew.
+
+    Raises:
+        ValueError, KeyError, TypeError: the state is not of these parameters.
+    """
+    own = optimizer.state_dict()
+    numbers = [number for group in saved["param_groups"] for number in group["params"]]
+    if len(numbers) != len(saved_names or names):
+        raise ValueError(f"the optimizer's state is of {len(numbers)} parameters instead of {len(names)}")
+    number_of = dict(zip(saved_names or names, numbers, strict=True))
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state = {}
+    for i, (name, parameter) in enumerate(zip(names, parameters, strict=True)):
+        if saved["state"].get(number_of.get(name)):
+            state[i] = {key: _like(name, parameter, x) for key, x in saved["state"][number_of[name]].items()}
+    optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]  # a schedule that begins in the middle reads it
+
+
+def _like(name: str, parameter: Tensor, value: Any) -> Any:
+    """A value of the state, which has to lie in memory as the parameter does: fused kernels ignore strides."""
+    if not isinstance(value, Tensor) or not value.dim():  # a number of steps
+        return value
+    if value.shape != parameter.shape:
+        raise ValueError(f"the optimizer's state of {name} is of shape {list(value.shape)}")
+    return torch.empty_like(parameter, dtype=value.dtype, device="cpu").copy_(value)
 
 
 class SGD(torch.optim.SGD):

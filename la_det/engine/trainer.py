@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
+import signal
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,12 +16,16 @@ import torch
 import torch.distributed as dist
 from detectron2.engine import TrainerBase
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from la_det.engine.optimizers import EMA, step
+from la_det.engine.optimizers import EMA, load_optimizer, step
 from la_det.engine.random_state import get_random_state, set_random_state
-from la_det.errors import UserError
+from la_det.engine.signals import Interrupted, stop_signals
+from la_det.errors import UserError, explain
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -31,7 +37,8 @@ class Step:
         batch: of this process.
         data_time: seconds that it waited for the batch.
         losses: their names.
-        values: [2, n + 1] of this process, and the mean over all processes: the n losses, and the gradient's norm.
+        values: [2, n + 2] of this process, and the mean over all processes: the n losses, the gradient's norm, and
+            whether a signal asked to stop.
         arrived: when `values` can be read; None where they need not travel.
     """
 
@@ -50,6 +57,9 @@ class Trainer(TrainerBase):
     so that nothing waits for it. The process reads a step's losses during the next one, or when `flush` is called, and
     then stops with a `UserError`. Only float16's loss scaling goes on after a gradient that is not finite.
 
+    A signal to stop (see `StopSignals`) is noted, and ends the training after a step, when the hooks have saved it. All
+    processes do so after the same step, which is that of the signal or one of the next two.
+
     Args:
         model: on its device, wrapped in DistributedDataParallel where there are several processes.
         data_loader: endless batches `list[dict]` of this process, in the order in which training is to see them.
@@ -62,6 +72,13 @@ class Trainer(TrainerBase):
         log_period: iterations between those whose losses are in `storage` when the hooks run after them, as writers
             need them. Others get there one step late, under their own number.
         output_dir: folder for the batch of a loss that is not finite.
+
+    Attributes:
+        unwritten: the values of the checkpoint's iteration, which this training goes on from, are not in the log.
+        evaluated: the final evaluation of the run that is resumed was done.
+        stopping: the training ends after the hooks of this step.
+        ends_early: for hooks to set: the training is finished after this step.
+        finished: all steps are done.
     """
 
     def __init__(
@@ -79,6 +96,7 @@ class Trainer(TrainerBase):
         output_dir: str = ".",
     ) -> None:
         super().__init__()
+        self.storage = EventStorage()
         self.model = model.train()
         self.data_loader = data_loader
         self.optimizer = optimizer
@@ -93,9 +111,45 @@ class Trainer(TrainerBase):
         self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=amp_dtype is torch.float16)
         self._random_states: list[dict[str, Any]] = []
         self._unread: Step | None = None
+        self._scalars: dict[str, tuple[float, bool]] = {}
+        self._stop_elsewhere = False
+        self.unwritten = self.evaluated = self.stopping = self.ends_early = self.finished = False
+
+    def train(self, start_iter: int, max_iter: int) -> None:
+        """Do the iterations `start_iter` to `max_iter` - 1.
+
+        Raises:
+            Interrupted: a signal asked to stop.
+            UserError: a step was not finite.
+        """
+        logger.info("Starting training from iteration %d", start_iter)
+        self.iter = self.start_iter = start_iter
+        self.max_iter = max_iter
+        with EventStorage(start_iter) as self.storage, stop_signals.deferred():
+            try:
+                self.before_train()
+                for self.iter in range(start_iter, max_iter):
+                    self.before_step()
+                    self.run_step()
+                    self.after_step()
+                    if self.ends_early:
+                        break
+                else:
+                    self.iter = max_iter  # as Detectron2's hooks expect it after a complete training
+                self.finished = True
+            except Exception as error:
+                if not explain(error):
+                    logger.exception("Exception during training:")
+                raise
+            finally:
+                self.after_train()
 
     def before_train(self) -> None:
         self._batches = iter(self.data_loader)
+        if self.unwritten:
+            self.storage.iter = self.start_iter - 1
+            for name, (value, smoothing_hint) in self._scalars.items():
+                self.storage.put_scalar(name, value, smoothing_hint)
         super().before_train()
         if self._random_states:  # last, so that nothing above draws from a restored generator
             self._restore_random_state()
@@ -113,14 +167,21 @@ class Trainer(TrainerBase):
             self._stop(self.iter, str(error), {}, batch)
         self.flush()  # of the step before, while the device works at this one
         norm = self._update()
-        values, arrived = _to_host(self._over_processes(torch.stack([*losses.values(), norm])))
+        stop = torch.full_like(norm, float(stop_signals.received > 0))
+        values, arrived = _to_host(self._over_processes(torch.stack([*losses.values(), norm, stop])))
         self._unread = Step(self.iter, batch, data_time, list(losses), values, arrived)
 
     def after_step(self) -> None:
         done = self.iter + 1
         if done % self.log_period == 0 or done == self.max_iter:
             self.flush()
+        alone = comm.get_world_size() == 1
+        self.stopping = (stop_signals.received > 0 if alone else self._stop_elsewhere) and done < self.max_iter
         super().after_step()
+        if self.stopping:
+            comm.synchronize()  # the main process has saved the checkpoint
+            state = f"after iteration {self.iter}, which is saved; go on with --resume"
+            raise Interrupted(stop_signals.received or signal.SIGTERM, state)
 
     def _forward_backward(self, batch: list[dict]) -> dict[str, Tensor]:
         """Leave the batch's mean gradient in the parameters; return its mean losses, detached, in float32.
@@ -188,8 +249,9 @@ class Trainer(TrainerBase):
         unread, self._unread = self._unread, None
         if unread.arrived is not None:
             unread.arrived.synchronize()
-        *means, norm = unread.values[1].tolist()
-        losses = dict(zip(unread.losses, unread.values[0, :-1], strict=True))
+        *means, norm, stop = unread.values[1].tolist()
+        self._stop_elsewhere = stop > 0
+        losses = dict(zip(unread.losses, unread.values[0, :-2], strict=True))
         if not math.isfinite(sum(means)):
             bad = [f"{name} is {value.item()}" for name, value in losses.items() if not value.isfinite()]
             reason = ", ".join(bad) or "a loss of another process is not finite"
@@ -205,10 +267,14 @@ class Trainer(TrainerBase):
     def _stop(self, iteration: int, reason: str, losses: dict[str, Tensor], batch: list[dict]) -> NoReturn:
         """Write the batch to disk and end the training with an error that names iteration, reason and images."""
         path = os.path.join(self.output_dir, f"non_finite_{iteration:07d}_rank{comm.get_rank()}.pth")
-        torch.save({"iteration": iteration, "losses": losses, "batch": batch}, path)
+        try:
+            torch.save({"iteration": iteration, "losses": losses, "batch": batch}, path)
+            place = f"is in {path}"
+        except (OSError, RuntimeError) as error:  # a full disk must not hide what happened
+            place = f"could not be written to {path} ({str(error).splitlines()[0]})"
         images = ", ".join(str(record.get("file_name", "?")) for record in batch)
         raise UserError(
-            f"iteration {iteration}: {reason}; images: {images}; the batch is in {path}; check these images' "
+            f"iteration {iteration}: {reason}; images: {images}; the batch {place}; check these images' "
             "annotations, lower the learning rate or clip gradients (train.clip_grad.max_norm)"
         )
 
@@ -225,28 +291,44 @@ class Trainer(TrainerBase):
                 f"iteration {self.iter}: the weights are not finite, and no checkpoint is written; lower the learning "
                 "rate or clip gradients (train.clip_grad.max_norm)"
             )
+        latest, hints = self.storage.latest(), self.storage.smoothing_hints()
         return super().state_dict() | {
             "optimizer": self.optimizer.state_dict(),
+            "parameters": self._parameter_names(),
             "grad_scaler": self.grad_scaler.state_dict(),
             "random_states": comm.gather(get_random_state()),
+            # What the log does not have yet when the checkpoint is written.
+            "scalars": {name: (value, hints[name]) for name, (value, i) in latest.items() if i == self.iter},
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self._load_optimizer(state_dict["optimizer"])
-        self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
-        self._random_states = state_dict["random_states"]
+        """Go on from such a state, with the optimizer's options that the config says.
 
-    def _load_optimizer(self, state_dict: dict[str, Any]) -> None:
-        kernels = [(group.get("foreach"), group.get("fused")) for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state_dict)
-        for group, (foreach, fused) in zip(self.optimizer.param_groups, kernels, strict=True):
-            group.update(foreach=foreach, fused=fused)
-        # Fused kernels take for granted that state and parameter lie in memory in the same way.
-        for parameter, state in self.optimizer.state.items():
-            for name, value in state.items():
-                if torch.is_tensor(value) and value.shape == parameter.shape:
-                    state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        Raises:
+            ValueError, KeyError, TypeError, RuntimeError: it is not of this training.
+        """
+        iteration = state_dict["iteration"]
+        if type(iteration) is not int or iteration < 0:
+            raise ValueError(f"its iteration is {iteration!r:.80}")
+        load_optimizer(self.optimizer, state_dict["optimizer"], self._parameter_names(), state_dict.get("parameters"))
+        if state_dict["grad_scaler"] and self.grad_scaler.is_enabled():
+            if not 0 < float(state_dict["grad_scaler"]["scale"]) < math.inf:
+                raise ValueError("its loss scale is no positive number")
+            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+        for hook in self._hooks:
+            if type(hook).__qualname__ in state_dict.get("hooks", {}):
+                hook.load_state_dict(state_dict["hooks"][type(hook).__qualname__])
+        self._scalars = {str(k): (float(v), bool(hint)) for k, (v, hint) in state_dict.get("scalars", {}).items()}
+        self._random_states = state_dict["random_states"]
+        before = get_random_state()
+        self._restore_random_state()  # to see that it can be; again when the training begins
+        set_random_state(before)
+        self.iter = iteration
+
+    def _parameter_names(self) -> list[str]:
+        """Of the optimizer's parameters, in its order."""
+        names = {parameter: name for name, parameter in unwrap(self.model).named_parameters()}
+        return [names.get(p, "") for group in self.optimizer.param_groups for p in group["params"]]
 
     def _restore_random_state(self) -> None:
         if len(self._random_states) == comm.get_world_size():  # another number warns where the stream is restored

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from la_det.engine.optimizers import EMA, SGD, step
-from la_det.engine.trainer import Trainer
+from la_det.engine.optimizers import EMA, SGD, load_optimizer, step
 
 GO, CANCEL = torch.tensor(0.0), torch.tensor(1.0)
 
@@ -81,30 +80,60 @@ def test_cancelled_average_stays_even_beside_buffers_that_are_not_finite():
     assert all(torch.equal(value, before[name]) for name, value in ema.module.state_dict().items())
 
 
+def names(net: nn.Module) -> list[str]:
+    return [name for name, _ in net.named_parameters()]
+
+
 @pytest.mark.parametrize(
     "make", [lambda p: SGD(p, 0.1, momentum=0.9, fused=True), lambda p: torch.optim.AdamW(p, fused=True)]
 )
 def test_state_saved_in_another_memory_format_fits(make):
     """Fused kernels read memory in order, whatever the strides."""
     nets = [network(), network(), network(torch.channels_last)]
-    trainers = [Trainer(net, [], make(net.parameters())) for net in nets]
+    optimizers = [make(net.parameters()) for net in nets]
     backward(nets[0], 0)
-    step(trainers[0].optimizer, GO)
-    for net, trainer in list(zip(nets, trainers, strict=True))[1:]:
+    step(optimizers[0], GO)
+    for net, optimizer in list(zip(nets, optimizers, strict=True))[1:]:
         net.load_state_dict(nets[0].state_dict())
-        trainer._load_optimizer(copy.deepcopy(trainers[0].optimizer.state_dict()))
-    for net, trainer in zip(nets, trainers, strict=True):
+        load_optimizer(optimizer, copy.deepcopy(optimizers[0].state_dict()), names(net))
+    for net, optimizer in zip(nets, optimizers, strict=True):
         backward(net, 1)
-        step(trainer.optimizer, GO)
+        step(optimizer, GO)
     assert close(nets[0], nets[1]) and close(nets[0], nets[2])
 
 
-def test_checkpoint_of_a_plain_optimizer_goes_on_with_a_fused_one():
+def test_options_are_those_of_the_new_optimizer():
+    """Such as kernels, learning rate and weight decay; a schedule multiplies the new learning rate."""
     old, new = network(), network()
-    plain, fused = torch.optim.AdamW(old.parameters()), torch.optim.AdamW(new.parameters(), fused=True)
+    plain, fused = torch.optim.AdamW(old.parameters()), torch.optim.AdamW(new.parameters(), lr=0.5, fused=True)
     backward(old, 0)
     plain.step()
-    Trainer(new, [], fused)._load_optimizer(plain.state_dict())
+    load_optimizer(fused, plain.state_dict(), names(new))
     backward(new, 1)
     step(fused, CANCEL)
-    assert all(group["fused"] for group in fused.param_groups)
+    assert all(group["fused"] and group["lr"] == group["initial_lr"] == 0.5 for group in fused.param_groups)
+    assert torch.equal(fused.state[new[0].weight]["exp_avg"], plain.state[old[0].weight]["exp_avg"])
+
+
+def test_parameters_are_found_by_name_in_other_groups():
+    old, new = network(), network()
+    before = SGD(old.parameters(), 0.1, momentum=0.9)
+    backward(old, 0)
+    before.step()
+    after = SGD([{"params": [new[2].bias]}, {"params": [new[0].weight, new[2].weight]}], 0.1, momentum=0.9)
+    load_optimizer(after, before.state_dict(), ["2.bias", "0.weight", "2.weight"], names(old))
+    for a, b in ((new[2].bias, old[2].bias), (new[0].weight, old[0].weight), (new[2].weight, old[2].weight)):
+        assert torch.equal(after.state[a]["momentum_buffer"], before.state[b]["momentum_buffer"])
+
+
+def test_state_of_other_parameters_is_refused():
+    net = network()
+    optimizer = SGD(net.parameters(), 0.1, momentum=0.9)
+    backward(net, 0)
+    optimizer.step()
+    altered = optimizer.state_dict()
+    altered["state"][0]["momentum_buffer"] = torch.ones(3)
+    with pytest.raises(ValueError, match=r"state of 0.weight is of shape \[3\]"):
+        load_optimizer(optimizer, altered, names(net))
+    with pytest.raises(ValueError, match="of 5 parameters instead of 4"):
+        load_optimizer(optimizer, altered, names(net)[:4])

@@ -47,6 +47,12 @@ def metrics(output: Path, part: str) -> list[dict[str, float]]:
     return [found for line in lines if (found := {k: v for k, v in line.items() if part in k})]
 
 
+def results(printed: str) -> str:
+    """The last tables of an evaluation."""
+    lines = printed[printed.rindex("Results:\n") :].splitlines()
+    return "\n".join(line for line in lines if not line.startswith("[")).rstrip()
+
+
 def parameters(output: Path) -> dict[str, torch.Tensor]:
     return torch.load(output / "model_final.pth", weights_only=True)["model"]
 
@@ -80,10 +86,10 @@ def test_trains_evaluates_and_evaluates_again_with_the_same_result(tiny_coco, tm
     again = capsys.readouterr().out
     run_here(arguments(tiny_coco, tmp_path, "--eval-only", "--resume", "train.ema.enabled=True"))
     last = capsys.readouterr().out
-    tables = again[again.rindex("Results:\n") :].rstrip()
+    tables = results(again)
     assert all(f"| {task} " in tables for task in ("bbox", "bbox_ema", "nms_gap", "nms_gap_ema"))
     assert tables in trained
-    assert last[last.rindex("Results:\n") :].rstrip() == tables
+    assert results(last) == tables
     assert {"nms_gap/gap", "nms_gap_ema/duplicates", "bbox/AP"} <= metrics(tmp_path, "/")[-1].keys()
     scalars = EventAccumulator(str(tmp_path)).Reload()
     assert len(scalars.Scalars("nms_gap/AP_without_nms")) == 2
