@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 from tabulate import tabulate
 
@@ -100,13 +101,17 @@ def _flat(cfg: DictConfig) -> dict[str, Any]:
         elif isinstance(value, list) and any(isinstance(part, (dict, list)) for part in value):
             for i, part in enumerate(value):
                 visit(part, f"{key}.{i}")
-        elif callable(value):
-            flat[key] = f"{value.__module__}.{value.__qualname__}"
         else:
-            flat[key] = value
+            flat[key] = _name(value) if callable(value) or key.endswith("_target_") else value
 
     visit(OmegaConf.to_container(cfg, resolve=True), "")
     return flat
+
+
+def _name(target: Any) -> str:
+    """The one name of a class or function that may have several."""
+    found = target if callable(target) else locate(target)
+    return f"{found.__module__}.{found.__qualname__}"
 
 
 def _meaning(key: str, then: Any, now: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import re
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +14,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from la_det import model_zoo
 from la_det.checkpoint.recipe import apply_recipe
@@ -43,10 +45,23 @@ def load_config(config: str, overrides: Sequence[str] = ()) -> DictConfig:
         raise UserError(f"{config or '--config-file'}: no such config file, and no name of la_det.model_zoo.list()")
     for override in overrides:
         _check_override(cfg, override)
+        cfg = _apply_override(cfg, override)
+    return cfg
+
+
+def _apply_override(cfg: DictConfig, override: str) -> DictConfig:
+    """The config with a value of Hydra's grammar, or with plain text where it has text and the grammar knows none."""
+    key, _, value = override.partition("=")
+    now = OmegaConf.select(cfg, key) if re.fullmatch(r"[\w.]+", key) else None
     try:
-        return LazyConfig.apply_overrides(cfg, list(overrides))
-    except (OverrideParseException, KeyError) as error:
-        raise UserError(f"cannot apply the overrides {' '.join(overrides)} ({str(error).splitlines()[0]})") from error
+        changed = LazyConfig.apply_overrides(cfg, [override])
+        if not isinstance(now, str) or isinstance(OmegaConf.select(changed, key), (str, type(None))):
+            return changed
+    except (OverrideParseException, OmegaConfBaseException, KeyError) as error:
+        if not isinstance(now, str):
+            raise UserError(f"cannot apply the override {override} ({str(error).splitlines()[0]})") from error
+    OmegaConf.update(cfg, key, value.strip("'\""))
+    return cfg
 
 
 def _check_override(cfg: DictConfig, override: str) -> None:
@@ -75,6 +90,8 @@ def setup(cfg: DictConfig, dataset: str | None = None) -> None:
         UserError: the config says something impossible, or the data or weights cannot be read.
     """
     check_config(cfg, comm.get_world_size())
+    for key in ("output_dir", "init_checkpoint"):
+        cfg.train[key] = os.path.expanduser(cfg.train[key])  # shells expand ~ only where a word begins with it
     if cfg.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
