@@ -66,7 +66,7 @@ def load_yaml_config(path: str | Path) -> DictConfig:
             try:
                 node = loader.get_single_node()
                 _count(node, [], {})
-                content = loader.construct_document(node)
+                content = None if node is None else loader.construct_document(node)
             finally:
                 loader.dispose()
         if not isinstance(content, dict):

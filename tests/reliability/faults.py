@@ -252,7 +252,7 @@ VARIANTS = {
     "plain": (),
     "EMA": ("train.ema.enabled=True", "train.ema.decay=0.9"),
     "accumulation": ("train.grad_accum_steps=2",),
-    "AMP": ("train.amp.enabled=True", "train.amp.dtype=bfloat16"),
+    "AMP": ("train.amp.enabled=True", "train.amp.dtype=float16"),
     "two processes": ("--num-gpus", "2"),
 }
 FAULTS: dict[str, Callable[[Lab, Row], Row]] = {}
@@ -598,6 +598,16 @@ def table(rows: list[Row]) -> str:
     return tabulate([shown(row) for row in rows], heads, tablefmt="pipe", disable_numparse=True)
 
 
+def tried(inject: Callable[[Lab, Row], Row], lab: Lab, name: str) -> Row:
+    """The row of a fault; what went wrong with injecting it is a problem, too."""
+    row = Row(name)
+    try:
+        return inject(lab, row)
+    except (AssertionError, OSError, subprocess.TimeoutExpired) as error:
+        row.problems.append(f"{type(error).__name__}: {error}")
+        return row
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="parts of the faults' names; all by default")
@@ -608,8 +618,7 @@ def main() -> int:
         lab = Lab(Path(folder))
         for name, inject in FAULTS.items():
             if not args.names or any(part in name for part in args.names):
-                row = inject(lab, Row(name))
-                rows.append(row)
+                rows.append(row := tried(inject, lab, name))
                 print(" | ".join(shown(row)), *row.problems, sep=" !! ", flush=True)
     if args.write:
         text = args.write.read_text()
