@@ -11,15 +11,20 @@ from la_det.engine.train import main
 
 EXAMPLES = """
 examples:
-  train:              %(prog)s --config-file projects/POTO/configs/poto_r18_fpn_shapes_tiny.py
-  go on after a stop: %(prog)s --config-file CONFIG --resume
-  evaluate:           %(prog)s --config-file CONFIG --eval-only train.init_checkpoint=output/model_final.pth
+  train:              %(prog)s --config-file POTO/poto_r18_fpn_shapes_tiny train.output_dir=output/poto
+  go on after a stop: %(prog)s --config-file CONFIG --resume train.output_dir=output/poto
+  start anew there:   %(prog)s --config-file CONFIG --overwrite train.output_dir=output/poto
+  evaluate:           %(prog)s --config-file CONFIG --eval-only train.init_checkpoint=output/poto/model_final.pth
   change an option:   %(prog)s --config-file CONFIG train.max_iter=5000 optimizer.lr=0.005
   own data:           %(prog)s --config-file CONFIG --dataset coco:train_images,train.json,val_images,val.json
   8 GPUs:             %(prog)s --config-file CONFIG --num-gpus 8
   torchrun:           torchrun --nproc-per-node 8 %(prog)s --config-file CONFIG
 
-All options of a config are listed in its output folder's config.yaml, which is itself a config file.
+All options of a config are listed in its output folder's config.yaml, which is itself a config file. A Python config is
+a program, run only those that you trust; a YAML config and a checkpoint run nothing.
+
+A training ends after the step at SIGTERM, SIGINT or train.preemption_signal, with a checkpoint and status 128 + signal;
+a second signal ends it at once.
 """
 
 

@@ -64,7 +64,8 @@ class Runner:
     def do(self, runs: Iterable[Run], gpus: Sequence[str | None] = (None,)) -> list[Run]:
         """Train each run, one per GPU at a time, and return those that failed.
 
-        `gpus` are values of CUDA_VISIBLE_DEVICES; None leaves it as it is. A run that was cut short starts anew.
+        `gpus` are values of CUDA_VISIBLE_DEVICES; None leaves it as it is. A run that was cut short starts anew,
+        and stays beside the new one.
 
         Raises:
             UserError: a run's record is damaged or of another budget, or it overrides one of FIXED_OPTIONS; nothing has
@@ -115,6 +116,7 @@ class Runner:
             str(self.train_net),
             "--config-file",
             str(model_zoo.get_config_file(run.config)),
+            "--overwrite",
             f"train.max_iter={run.max_iter}",
             f"train.seed={run.seed}",
             f"train.eval_period={math.ceil(run.max_iter / PARTS)}",
@@ -132,7 +134,7 @@ class Runner:
         logger.info("%s: %s", run.name, ", ".join(f"{name} {value}" for name, value in shown.items()))
 
     def _console(self, run: Run) -> Path:
-        return self.output / run.name / "console.txt"
+        return self.output / f"{run.name}.console.txt"  # not in the folder, which --overwrite moves
 
     def _last_line(self, run: Run) -> str:
         lines = self._console(run).read_text().splitlines()

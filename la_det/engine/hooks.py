@@ -107,6 +107,8 @@ class EvaluationHook(HookBase):
         if self.trainer.unwritten and self.periods.evaluates(start) and start < self.trainer.max_iter:
             logger.info("The evaluation after iteration %d was interrupted, and is done again", start - 1)
             self._run()
+        elif self.best is not None and self.best.ends():
+            self._end()
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
@@ -122,9 +124,14 @@ class EvaluationHook(HookBase):
             results = flatten_results_dict(self.evaluate() or {})
         results = {name: float(value) for name, value in results.items()}
         self.trainer.storage.put_scalars(**results, smoothing_hint=False)
-        if self.best is not None and self.best.look(results, self.trainer.iter):
-            self.trainer.ends_early = True
+        if self.best is not None:
+            self.best.take(results, self.trainer.storage.iter)
+            if self.best.ends():
+                self._end()
         comm.synchronize()  # evaluation may take longer in some processes
+
+    def _end(self) -> None:
+        self.trainer.ends_early = self.trainer.evaluated = True
 
 
 class BestCheckpoint:
@@ -153,21 +160,14 @@ class BestCheckpoint:
         self.patience = patience
         self._values = [self.sign * line[metric] for line in history if metric in line]
 
-    def look(self, results: Mapping[str, float], iteration: int) -> bool:
-        """Take the results, which only the main process has; return whether the training is to end, in every process.
+    def take(self, results: Mapping[str, float], iteration: int) -> None:
+        """Take the results of an evaluation, which only the main process has.
 
         Raises:
             UserError: they do not have the metric.
         """
-        if comm.is_main_process():
-            self._take(results, iteration)
-        last, before = self._values[-self.patience :], self._values[: -self.patience]
-        ends = bool(self.patience and before) and max(last, default=-math.inf) <= max(before)
-        if ends := comm.all_gather(ends)[0]:
-            logger.info("%s got no better in %d evaluations: the training ends", self.metric, self.patience)
-        return ends
-
-    def _take(self, results: Mapping[str, float], iteration: int) -> None:
+        if not comm.is_main_process():
+            return
         if self.metric not in results:
             names = ", ".join(name for name in results if "-" not in name)
             raise UserError(f"train.best.metric={self.metric}: no such metric; the evaluation has {names}")
@@ -176,6 +176,14 @@ class BestCheckpoint:
             self.checkpointer.save("model_best", mark_last=False, iteration=iteration)
             logger.info("%s %.4f is the best until now", self.metric, results[self.metric])
         self._values.append(value if math.isfinite(value) else -math.inf)
+
+    def ends(self) -> bool:
+        """Whether the training is to end, in every process."""
+        last, before = self._values[-self.patience :], self._values[: -self.patience]
+        ends = comm.all_gather(bool(self.patience and before) and max(last) <= max(before))[0]
+        if ends:
+            logger.info("%s got no better in %d evaluations: the training ends", self.metric, self.patience)
+        return ends
 
 
 class WriterHook(HookBase):

@@ -58,15 +58,15 @@ _MEANING = {
     "train.grad_accum_steps": "applies from here on",
     "train.init_checkpoint": "not read: the run's own checkpoint is",
     "train.max_iter": "applies: the schedule is stretched to it",
-    "train.output_dir": "the folder has moved",
     "train.seed": "applies: other batches from here on",
 }
 
 
 def changes(then: DictConfig, now: DictConfig) -> list[Change]:
-    """All keys that differ, with references resolved, in the order of their names."""
+    """All keys that differ, with references resolved, in the order of their names; a folder may move."""
     old, new = _flat(then), _flat(now)
     differ = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    differ = [key for key in differ if key != "train.output_dir"]
     return [Change(key, old.get(key), new.get(key), _meaning(key, old.get(key), new.get(key))) for key in differ]
 
 

@@ -79,6 +79,18 @@ stop_signals = StopSignals()
 
 
 def leave_signals_to_parent(worker: int = 0) -> None:
-    """For a data loader's worker: a signal for the whole process group is the trainer's to handle."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    """For a data loader's worker: a signal for the whole process group is the trainer's to handle.
+
+    Only a SIGTERM from the trainer itself ends the worker. Who sent it, only a waiting thread is told.
+    """
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_wait_for_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _wait_for_parent(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid not in (parent, 0):
+        pass
+    os._exit(0)

@@ -111,6 +111,7 @@ class Trainer(TrainerBase):
         self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=amp_dtype is torch.float16)
         self._random_states: list[dict[str, Any]] = []
         self._unread: Step | None = None
+        self._last = -1  # iteration, which is done
         self._scalars: dict[str, tuple[float, bool]] = {}
         self._stop_elsewhere = False
         self.unwritten = self.evaluated = self.stopping = self.ends_early = self.finished = False
@@ -124,18 +125,17 @@ class Trainer(TrainerBase):
         """
         logger.info("Starting training from iteration %d", start_iter)
         self.iter = self.start_iter = start_iter
+        self._last = start_iter - 1
         self.max_iter = max_iter
         with EventStorage(start_iter) as self.storage, stop_signals.deferred():
             try:
                 self.before_train()
-                for self.iter in range(start_iter, max_iter):
+                while self.iter < max_iter and not self.ends_early:
                     self.before_step()
                     self.run_step()
+                    self._last = self.iter
                     self.after_step()
-                    if self.ends_early:
-                        break
-                else:
-                    self.iter = max_iter  # as Detectron2's hooks expect it after a complete training
+                    self.iter += 1
                 self.finished = True
             except Exception as error:
                 if not explain(error):
@@ -293,12 +293,13 @@ class Trainer(TrainerBase):
             )
         latest, hints = self.storage.latest(), self.storage.smoothing_hints()
         return super().state_dict() | {
+            "iteration": self._last,
             "optimizer": self.optimizer.state_dict(),
             "parameters": self._parameter_names(),
             "grad_scaler": self.grad_scaler.state_dict(),
             "random_states": comm.gather(get_random_state()),
             # What the log does not have yet when the checkpoint is written.
-            "scalars": {name: (value, hints[name]) for name, (value, i) in latest.items() if i == self.iter},
+            "scalars": {name: (value, hints[name]) for name, (value, i) in latest.items() if i == self._last},
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -302,6 +302,6 @@ def test_resumed_training_is_the_same_to_the_last_bit(tmp_path, stop, amp_dtype)
 
 def test_checkpoint_of_another_number_of_processes_is_accepted():
     trainer, record = make()
-    trainer.load_state_dict(trainer.state_dict() | {"random_states": [{}, {}]})
+    trainer.load_state_dict(trainer.state_dict() | {"iteration": 0, "random_states": [{}, {}]})
     trainer.train(0, 1)
     assert record.losses
