@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import logging
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -58,8 +58,9 @@ def one_line_errors(speaks: Callable[[str], bool] = lambda line: True) -> Iterat
     Args:
         speaks: whether this process is to print a line, and not another one that failed with it.
     """
-    # Detectron2's training loop logs the traceback of whatever ends it.
-    logging.getLogger("detectron2.engine.train_loop").addFilter(_needs_traceback)
+    show = threading.excepthook
+    # TensorBoard's thread passes on to the main one what goes wrong with writing.
+    threading.excepthook = lambda args: None if isinstance(args.exc_value, OSError) else show(args)
     try:
         yield
     except KeyboardInterrupt:
@@ -71,7 +72,5 @@ def one_line_errors(speaks: Callable[[str], bool] = lambda line: True) -> Iterat
         if speaks(message):
             print(f"error: {message}", file=sys.stderr, flush=True)
         sys.exit(2)
-
-
-def _needs_traceback(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and record.exc_info[1] and explain(record.exc_info[1]))
+    finally:
+        threading.excepthook = show

@@ -204,7 +204,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk by a RuntimeError
-        reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+        reason = error.strerror if isinstance(error, OSError) else "not all of it; is the disk full?"
         remedy = "free some space" if path.parent.is_dir() else f"{path.parent} is gone; make it again"
         raise UserError(f"{path}: cannot write ({reason}); {remedy}, and repeat or resume the run") from error
     finally:

@@ -225,9 +225,10 @@ class WriterHook(HookBase):
             for writer in self.writers:
                 writer.write()
         except OSError as error:
+            is_there = Path(self.folder).is_dir()
+            remedy = "free some space" if is_there else "the folder is gone; make it again"
             raise UserError(
-                f"{error.filename or self.folder}: cannot write the log ({error.strerror or error}); free some space, "
-                "and go on with --resume"
+                f"{self.folder}: cannot write the log ({error.strerror or error}); {remedy}, and go on with --resume"
             ) from error
 
 

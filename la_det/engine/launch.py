@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing.synchronize import Event
+from urllib.parse import urlsplit
 
 import torch
 import torch.distributed as dist
@@ -23,7 +24,7 @@ from la_det.errors import LOST_PROCESS, UserError, one_line_errors
 
 Main = Callable[[argparse.Namespace], None]
 
-GRACE = 20.0  # seconds for the other processes to end when one has failed
+GRACE = 10.0  # seconds for the other processes to end when one has failed
 
 
 def launch(main: Main, args: argparse.Namespace) -> None:
@@ -49,6 +50,8 @@ def _spawn(main: Main, args: argparse.Namespace) -> None:
         if args.num_machines > 1:
             _fail(f"--num-machines {args.num_machines}: name with --dist-url where the processes meet")
         args.dist_url = f"tcp://127.0.0.1:{_free_port()}"
+    elif args.machine_rank == 0:
+        _check_port(args.dist_url)
     has_spoken = multiprocessing.get_context("spawn").Event()
     processes = multiprocessing.start_processes(
         _spawned, (main, args, has_spoken), nprocs=args.num_gpus, join=False, start_method="spawn"
@@ -81,6 +84,17 @@ def _spawn(main: Main, args: argparse.Namespace) -> None:
 def _fail(message: str) -> None:
     print(f"error: {message}", file=sys.stderr, flush=True)
     sys.exit(2)
+
+
+def _check_port(url: str) -> None:
+    """Processes that are to meet where another one listens would wait for long."""
+    port = urlsplit(url).port
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("", port or 0))
+        except OSError as error:
+            _fail(f"--dist-url {url}: {error.strerror}; give another port, or auto")
 
 
 def _free_port() -> int:
