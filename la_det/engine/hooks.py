@@ -21,7 +21,7 @@ from detectron2.utils.events import EventWriter
 
 from la_det.checkpoint import Checkpointer
 from la_det.engine.lock import RunLock
-from la_det.engine.signals import stop_signals
+from la_det.engine.signals import Interrupted, stop_signals
 from la_det.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -120,8 +120,12 @@ class EvaluationHook(HookBase):
             self._run()
 
     def _run(self) -> None:
-        with stop_signals.deferred(False):  # there is a checkpoint, and whoever resumes evaluates again
-            results = flatten_results_dict(self.evaluate() or {})
+        try:
+            with stop_signals.deferred(False):  # there is a checkpoint, and whoever resumes evaluates again
+                results = flatten_results_dict(self.evaluate() or {})
+        except Interrupted as stop:
+            state = "during an evaluation, before which the run is saved; go on with --resume"
+            raise Interrupted(stop.number, state) from None
         results = {name: float(value) for name, value in results.items()}
         self.trainer.storage.put_scalars(**results, smoothing_hint=False)
         if self.best is not None:

@@ -131,7 +131,10 @@ def _run(
                     raise UserError(f"{local_size} processes, but this machine has {torch.cuda.device_count()} GPUs")
                 torch.cuda.set_device(local_rank)
             backend = "nccl" if torch.cuda.is_available() else "gloo"
-            dist.init_process_group(backend, url, rank=rank, world_size=world_size)
+            # torchrun's store keeps what processes of an earlier attempt said of themselves.
+            store, _, _ = next(dist.rendezvous(url, rank, world_size))
+            store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
             _set_local_process_group(rank, world_size, local_size)
             main(args)
             dist.destroy_process_group()

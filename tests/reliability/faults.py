@@ -346,6 +346,8 @@ def _signal_in_evaluation(lab: Lab, row: Row) -> Row:
         process.send_signal(signal.SIGTERM)
         code = process.wait(TIMEOUT)
     row.message = messages(output)
+    if "during an evaluation" not in row.message:
+        row.problems.append("the message does not say when")
     if code != 128 + signal.SIGTERM:
         row.problems.append(f"exit status {code}")
     assert lab.finish(output, "--resume") == 0, messages(output)
