@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from la_det.benchmark import dense
 from la_det.benchmark.memory import peak_extra_mib
 from la_det.benchmark.official import COSTS, R1_MS, official_cost, target
 from la_det.benchmark.scene import HEIGHT, WIDTH, Scene, make_scene
-from la_det.modeling.criteria import Criterion, reduce_losses
+from la_det.modeling.criteria import Criterion, loss_terms, reduce_losses
 from la_det.structures import DensePredictions, Targets
 
 # scheme -> its shared model config; the CrowdHuman schemes are measured with one class on a crowd.
@@ -94,14 +94,20 @@ class Case:
     targets: Targets
 
     def assign(self) -> None:
+        predictions = self._step()
         for criterion in self.criteria:
-            criterion.assign(self.predictions[criterion.branch], self.targets, dense.PROGRESS)
+            criterion.assign(predictions[criterion.branch], self.targets, dense.PROGRESS)
 
     def train(self) -> None:
-        terms = {}
-        for criterion in self.criteria:
-            terms |= criterion(self.predictions[criterion.branch], self.targets, dense.PROGRESS)
-        self._backward(sum(reduce_losses(terms).values()))
+        self._backward(self._loss())
+
+    def _loss(self) -> Tensor:
+        terms = loss_terms(self.criteria, self._step(), self.targets, dense.PROGRESS)
+        return torch.stack(list(reduce_losses(terms).values())).sum()
+
+    def _step(self) -> dict[str, DensePredictions]:
+        """The predictions as a new step has them: nothing has been read yet."""
+        return {branch: replace(predictions) for branch, predictions in self.predictions.items()}
 
     def dense_assign(self) -> None:
         for criterion in self.criteria:
@@ -169,6 +175,9 @@ def _cost(assign: Callable[[], None], train: Callable[[], None], device: str, re
 
 def build_case(scheme: str, scene: Scene, num_classes: int, device: str) -> Case:
     """The scheme's criteria and codecs from its config, the maps from the scene."""
+    # A training frees blocks of this size all the time. Having seen one, glibc keeps what is freed, while otherwise it
+    # may give it back in every step, whose page faults take as long as the step.
+    torch.empty(31 << 20, dtype=torch.uint8)
     config = model_zoo.get_config(SCHEMES[scheme]).model
     config.num_classes = num_classes
     predictions = {

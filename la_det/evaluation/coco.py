@@ -13,6 +13,8 @@ from detectron2.data import Metadata
 from detectron2.evaluation import COCOEvaluator as _COCOEvaluator
 from faster_coco_eval import COCO, COCOeval_faster
 
+from .box_ap import BoxAPEvaluator
+
 logger = logging.getLogger(__name__)
 
 
@@ -25,6 +27,12 @@ class COCOEvaluator(_COCOEvaluator):
     def __init__(self, dataset_name: str, **kwargs: Any) -> None:
         super().__init__(dataset_name, use_fast_impl=False, **kwargs)
         self._truth = COCO(self._coco_api.dataset)
+
+    def of_box_ap(self) -> BoxAPEvaluator:
+        """An evaluator of the box AP alone, which takes a small part of the time."""
+        return BoxAPEvaluator(
+            self._truth.dataset, dataset_ids(self._metadata), max(self._max_dets_per_image), self._distributed
+        )
 
     def _eval_predictions(self, predictions: list[dict], img_ids: list[int] | None = None) -> None:
         detections = with_dataset_ids(
@@ -41,10 +49,12 @@ class COCOEvaluator(_COCOEvaluator):
             self._results[task] = results | {"AR": 100 * float(evaluation.stats[8])}
 
     def _evaluate_task(self, detections: list[dict], task: str, img_ids: list[int] | None) -> COCOeval_faster:
-        # COCO's code takes a detection's size (small, medium, large) from its box if it has one.
-        left_out = {"bbox"} if task == "segm" else {"segmentation"}
-        copies = [{key: d[key] for key in d.keys() - left_out} for d in detections]  # loadRes writes into them
-        evaluation = COCOeval_faster(self._truth, self._truth.loadRes(copies), task)
+        # loadRes writes into the detections, and COCO's code takes a detection's size (small, medium, large) from its
+        # box if it has one.
+        left_out = "bbox" if task == "segm" else "segmentation"
+        if detections and left_out in detections[0]:
+            detections = [{key: value for key, value in d.items() if key != left_out} for d in detections]
+        evaluation = COCOeval_faster(self._truth, self._truth.loadRes(detections), task)
         evaluation.params.maxDets = self._max_dets_per_image
         if img_ids is not None:
             evaluation.params.imgIds = img_ids
@@ -54,10 +64,15 @@ class COCOEvaluator(_COCOEvaluator):
         return evaluation
 
 
+def dataset_ids(metadata: Metadata) -> dict[int, int] | None:
+    """The data set's category id of each of the model's contiguous class indices; None where they are the same."""
+    contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
+    return contiguous and {index: category for category, index in contiguous.items()}
+
+
 def with_dataset_ids(detections: Iterable[dict], metadata: Metadata) -> list[dict]:
     """Copies with the data set's category ids in place of the model's contiguous class indices."""
-    contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
-    if contiguous is None:
-        return list(detections)
-    dataset_ids = {index: category for category, index in contiguous.items()}
-    return [d | {"category_id": dataset_ids[d["category_id"]]} for d in detections]
+    ids = dataset_ids(metadata)
+    if ids is None:
+        return [dict(d) for d in detections]
+    return [d | {"category_id": ids[d["category_id"]]} for d in detections]

@@ -4,13 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from la_det.matchers.candidates import center_region, ltrb_distances
-from la_det.matchers.selection import best_per_prior
-from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets, on_device
-
-SIZE_RANGES = ((-1, 64), (64, 128), (128, 256), (256, 512), (512, float("inf")))
+from la_det.steps.candidates import center_region, ltrb_of_pairs
+from la_det.steps.select import SIZE_RANGES, best_per_prior, in_size_range, possible_levels
+from la_det.structures import Assignment, DensePredictions, Score, Targets
 
 
 class FCOS:
@@ -37,16 +34,10 @@ class FCOS:
     def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
         priors = predictions.priors
         inset = replace(targets, boxes=priors.inset(targets.boxes))
-        pairs = center_region(priors, inset, self.center_radius)
-        pairs = pairs[in_size_range(pairs, priors, inset, self.size_ranges)]  # host synchronisation
+        pairs = center_region(priors, inset, self.center_radius, levels=possible_levels(inset, self.size_ranges))
+        ltrb = ltrb_of_pairs(pairs, priors, inset)
+        fits = in_size_range(ltrb, pairs, priors, self.size_ranges)
         if self.margin:
-            ltrb = ltrb_distances(priors.points[pairs.prior], inset.boxes[pairs.gt])
-            pairs = pairs[ltrb.amin(-1) > self.margin]  # host synchronisation
-        return Assignment(pairs[best_per_prior(pairs, -targets.areas[pairs.gt], priors, targets.num_images)])
-
-
-def in_size_range(pairs: Pairs, priors: Priors, targets: Targets, size_ranges: Sequence[tuple[float, float]]) -> Tensor:
-    """[P] whether max(l, t, r, b) of the pair lies in the size range of the location's level, borders included."""
-    reach = ltrb_distances(priors.points[pairs.prior], targets.boxes[pairs.gt]).amax(-1)
-    low, high = on_device(size_ranges, reach.device, reach.dtype)[priors.levels[pairs.prior]].unbind(-1)
-    return (low <= reach) & (reach <= high)
+            fits &= ltrb.amin(-1) > self.margin
+        best = best_per_prior(pairs, -targets.areas[pairs.gt], priors, targets.num_images, among=fits)
+        return Assignment(pairs[best])  # host synchronisation: the number of positives

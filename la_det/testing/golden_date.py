@@ -9,12 +9,11 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from la_det import model_zoo
-from la_det.matchers.candidates import center_region
 from la_det.matchers.hungarian import Hungarian
-from la_det.matchers.poto import quality
 from la_det.modeling.criteria import Criterion, LossTerm, reduce_losses
 from la_det.modeling.inference import to_instances
 from la_det.modeling.layers import filtered_logits
+from la_det.steps.candidates import center_region
 from la_det.structures import Assignment, DensePredictions, Targets
 from la_det.testing.golden import GoldenFile, compare_detections, read_targets
 from la_det.testing.golden_crowdhuman import check_date as check_metric
@@ -167,7 +166,8 @@ def average_normalisers(golden: GoldenFile, terms: dict[str, LossTerm]) -> dict[
 
 def check_assignment(golden: GoldenFile, predictions: DensePredictions, targets: Targets, criterion: Criterion) -> None:
     """Who is matched with whom and, for the one-to-one branch, the matrices that the solver sees."""
-    seen, assignment = criterion.assign(predictions, targets, progress=0.0)
+    decision = criterion.assign(predictions, targets, progress=0.0)
+    seen, assignment = decision.targets, decision.assignment
     branch = next(iter(criterion.losses)).split("_")[1]
     golden.exact(f"{branch}_assign", _matched_within_image(assignment, seen, len(predictions.priors)))
     if f"{branch}_num_pos" in golden:
@@ -201,7 +201,7 @@ def _all_qualities(predictions: DensePredictions, targets: Targets, criterion: C
     matcher = criterion.matcher
     omega = center_region(predictions.priors, targets, matcher.center_radius)
     dense = torch.full((len(predictions.priors), len(targets)), matcher.outside)
-    dense[omega.prior, omega.gt] = quality(predictions, targets, omega, criterion.score, matcher.alpha)
+    dense[omega.prior, omega.gt] = matcher.quality(predictions, targets, omega, criterion.score)
     return dense
 
 

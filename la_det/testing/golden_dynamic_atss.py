@@ -8,8 +8,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from la_det import model_zoo
-from la_det.losses.box_iou import aligned_giou, aligned_iou
-from la_det.losses.centerness import centerness
+from la_det.geometry import aligned_giou, aligned_iou, centerness
 from la_det.matchers import FCOS, MaxIoU, TopKIoU
 from la_det.modeling.criteria import VarifocalLoss, reduce_losses
 from la_det.structures import Assignment, DensePredictions, LTRBCodec, Targets
@@ -111,7 +110,8 @@ def check_losses(golden: GoldenFile, config: DictConfig, prefix: str = "") -> No
     """Assignment, targets, losses and, where the file has them, gradients."""
     (predictions, leaves), targets = read_predictions(golden, config), read_targets(golden)
     (criterion,) = instantiate(config.criteria)
-    seen, assignment = criterion.assign(predictions, targets, progress=0.0)
+    decision = criterion.assign(predictions, targets, progress=0.0)
+    seen, assignment = decision.targets, decision.assignment
     golden.exact(f"{prefix}assign_gt", assigned_within_image(assignment, targets, predictions))
     check_targets(golden, prefix, predictions, seen, assignment)
 

@@ -7,9 +7,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from la_det import model_zoo
-from la_det.losses.centerness import centerness
+from la_det.geometry import centerness, ltrb_distances
 from la_det.matchers import LLA
-from la_det.matchers.candidates import ltrb_distances
 from la_det.modeling.criteria import Criterion, reduce_losses
 from la_det.structures import Assignment, DensePredictions, Pairs, Targets
 from la_det.testing.golden import GoldenFile, compare_detections
@@ -81,7 +80,8 @@ def check_losses(golden: GoldenFile) -> None:
     config = model_config(golden)
     predictions, targets = read_predictions(golden, config), read_targets(golden)
     (criterion,) = instantiate(config.criteria)
-    _, assignment = criterion.assign(predictions, targets, progress=0.0)
+    decision = criterion.assign(predictions, targets, progress=0.0)
+    assignment = decision.assignment
     check_assignment(golden, criterion, predictions, targets, assignment)
     if isinstance(criterion.matcher, LLA):
         check_costs(golden, criterion, predictions, targets)

@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from la_det import model_zoo
-from la_det.losses.centerness import centerness
+from la_det.geometry import centerness
 from la_det.modeling.criteria import reduce_losses
 from la_det.modeling.heads import Predictor
 from la_det.modeling.inference import to_instances
@@ -89,7 +89,8 @@ def check_losses(golden: GoldenFile, variant: str) -> None:
     predictions, targets = read_predictions(golden, config), read_targets(golden)
     losses = {}
     for criterion in instantiate(config.criteria):
-        seen, assignment = criterion.assign(predictions, targets, progress=0.0)
+        decision = criterion.assign(predictions, targets, progress=0.0)
+        seen, assignment = decision.targets, decision.assignment
         prefix = "aux_" if "loss_cls_aux" in criterion.losses else ""
         golden.exact(f"{variant}.{prefix}matched", _matched_within_image(assignment, seen, predictions))
         golden.exact(f"{variant}.{prefix}num_pos", len(assignment.pairs))

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
-from la_det.losses.background import background_loss
-from la_det.losses.box_iou import FLOAT32_EPS
+import torch
+
+from la_det.geometry import FLOAT32_EPS
+from la_det.modeling.criteria.classification import background_and_pairs
+from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
-from la_det.structures import Assignment, DensePredictions, Score, Targets
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,11 @@ class SoftLabelLoss:
     weight: float = 1.0
     eps: float = FLOAT32_EPS
 
-    def __call__(
-        self, predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
-    ) -> LossTerm:
-        pairs, t = assignment.pairs, assignment.target
-        background, c, f = background_loss(predictions, score, pairs.image, pairs.prior, targets.classes[pairs.gt])
+    def __call__(self, decision: Decision) -> LossTerm:
+        assignment, score, t = decision.assignment, decision.score, decision.assignment.target
+        background, c, f = background_and_pairs(decision)
         log_z, log_complement = score.log_probability(c, f), score.log_complement(c, f)
-        positive = -assignment.weight * (t * log_z + (1 - t) * log_complement)
-        as_background = -(2 * log_z).exp() * log_complement
-        numerator = self.alpha * background + (positive - self.alpha * as_background).sum()
-        return LossTerm(self.weight * numerator, assignment.num_positives, eps=self.eps)
+        positive = torch.dot(assignment.weight, log_complement.lerp(log_z, t))
+        as_background = torch.dot((2 * log_z).exp(), log_complement)
+        numerator = self.alpha * (background + as_background) - positive  # the last two are negative
+        return LossTerm(numerator, assignment.num_positives, weight=self.weight, eps=self.eps)

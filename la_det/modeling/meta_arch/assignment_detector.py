@@ -1,7 +1,6 @@
 """The one detector of this project: backbone, head with branches, criteria, inference."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
@@ -9,28 +8,11 @@ from detectron2.structures import ImageList
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from la_det.modeling.criteria import Criterion, reduce_losses
+from la_det.modeling.criteria import Criterion, Decision, loss_terms, reduce_losses
 from la_det.modeling.heads import DenseHead
 from la_det.modeling.inference import Candidates, DenseInference, to_instances
 from la_det.modeling.mask_inference import MaskInference, paste_masks
-from la_det.structures import Assignment, DensePredictions, Targets, move, on_device
-
-
-@dataclass(frozen=True)
-class Assigned:
-    """What one criterion decided for a batch.
-
-    Attributes:
-        criterion: whose decision it is; `criterion.branch` names the branch.
-        predictions: of that branch.
-        targets: the ground truths that the matcher saw.
-        assignment: its decision about them.
-    """
-
-    criterion: Criterion
-    predictions: DensePredictions
-    targets: Targets
-    assignment: Assignment
+from la_det.structures import DensePredictions, Targets, move, on_device
 
 
 @META_ARCH_REGISTRY.register()
@@ -95,9 +77,8 @@ class AssignmentDetector(nn.Module):
         """
         images = self.preprocess_image(batched_inputs)
         if self.training:
-            predictions = self.predict(images.tensor)
-            instances = [x["instances"] for x in batched_inputs]
-            return self.losses(predictions, Targets.from_instances(instances, self.device))
+            targets = Targets.from_instances([x["instances"] for x in batched_inputs], self.device)
+            return self.losses(self.predict(images.tensor), targets)
         detections, masks = self.detect(images.tensor, on_device(images.image_sizes, self.device))
         output_sizes = [
             (x.get("height", size[0]), x.get("width", size[1]))
@@ -152,8 +133,13 @@ class AssignmentDetector(nn.Module):
     def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
         """Normalises and pads the images."""
         images = [move(x["image"], self.device) for x in batched_inputs]
-        images = [(image.float() - self.pixel_mean) / self.pixel_std for image in images]
-        return ImageList.from_tensors(images, self.backbone.size_divisibility)
+        sizes, divisor = [tuple(image.shape[-2:]) for image in images], max(self.backbone.size_divisibility, 1)
+        height, width = (-(-max(side) // divisor) * divisor for side in zip(*sizes, strict=True))
+        # What is the mean becomes 0 in the padding.
+        batch = self.pixel_mean.expand(len(images), -1, height, width).clone()
+        for slot, image, (h, w) in zip(batch, images, sizes, strict=True):
+            slot[:, :h, :w].copy_(image)
+        return ImageList(batch.sub_(self.pixel_mean).div_(self.pixel_std), sizes)
 
     def predict(self, images: Tensor, branches: Collection[str] | None = None) -> dict[str, DensePredictions]:
         """Predictions of each branch for normalised, padded images [N, C, H, W]."""
@@ -161,16 +147,12 @@ class AssignmentDetector(nn.Module):
         return self.head([features[name] for name in self.in_features], branches)
 
     def losses(self, predictions: dict[str, DensePredictions], targets: Targets) -> dict[str, Tensor]:
-        """All criteria's losses, normalised over all processes, in single precision."""
-        progress = self.progress()
-        terms = {}
+        """All criteria's losses, normalised over all processes, in single precision; empties `predictions`."""
         with torch.autocast(self.device.type, enabled=False):
-            for criterion in self.criteria:
-                terms.update(criterion(predictions[criterion.branch], targets, progress))
-            return reduce_losses(terms)
+            return reduce_losses(loss_terms(self.criteria, predictions, targets, self.progress()))
 
     @torch.no_grad()
-    def assignments(self, batched_inputs: list[dict], progress: float) -> list[Assigned]:
+    def assignments(self, batched_inputs: list[dict], progress: float) -> list[Decision]:
         """What each criterion would assign to the images with the present weights, for looking at.
 
         The network runs in its present mode: in evaluation mode nothing of the model changes.
@@ -178,15 +160,14 @@ class AssignmentDetector(nn.Module):
         Args:
             batched_inputs: as in training.
             progress: share of the training that is done, 0..1.
+
+        Returns:
+            One decision per criterion, in their order.
         """
         predictions = self.predict(self.preprocess_image(batched_inputs).tensor)
         targets = Targets.from_instances([x["instances"] for x in batched_inputs], self.device)
-        assigned = []
         with torch.autocast(self.device.type, enabled=False):
-            for criterion in self.criteria:
-                branch = predictions[criterion.branch]
-                assigned.append(Assigned(criterion, branch, *criterion.assign(branch, targets, progress)))
-        return assigned
+            return [criterion.assign(predictions[criterion.branch], targets, progress) for criterion in self.criteria]
 
     def progress(self) -> float:
         """Share of the training that is done, 0..1, from the trainer's iteration, so that resuming restores it."""

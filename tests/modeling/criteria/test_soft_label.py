@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from la_det.modeling.criteria import SoftLabelLoss
+from la_det.modeling.criteria import Decision, SoftLabelLoss
 from la_det.structures import Assignment, DensePredictions, LTRBCodec, Pairs, PointGenerator, Score, Targets
 
 GRIDS = [(3, 4), (2, 2)]
@@ -31,7 +31,7 @@ def make_assignment(seed=0):
 def test_same_as_cross_entropy_of_probabilities():
     targets, assignment = make_assignment()
     predictions = make_predictions()
-    term = SoftLabelLoss(weight=1.5)(predictions, targets, assignment, Score(gate="quality"))
+    term = SoftLabelLoss(weight=1.5)(Decision(predictions, targets, assignment, Score(gate="quality")))
     z = (predictions.joined("logits").sigmoid() * predictions.joined("quality").sigmoid()).double()
     loss = 0.75 * z**2 * F.binary_cross_entropy(z, torch.zeros_like(z), reduction="none")
     for i in range(4):
@@ -39,10 +39,10 @@ def test_same_as_cross_entropy_of_probabilities():
         at = (image, targets.classes[assignment.pairs.gt[i]], prior)
         loss[at] = assignment.weight[i] * F.binary_cross_entropy(z[at], assignment.target[i].double())
     expected = 1.5 * loss.sum()
-    torch.testing.assert_close(term.numerator, expected.float())
+    torch.testing.assert_close(term.weight * term.numerator, expected.float())
     assert term.normaliser == 4 and term.scope == "world" and term.floor == 1
     leaves = sum(predictions.maps.values(), [])
-    actual_grads = torch.autograd.grad(term.numerator, leaves, retain_graph=True)
+    actual_grads = torch.autograd.grad(term.weight * term.numerator, leaves, retain_graph=True)
     for actual, wanted in zip(actual_grads, torch.autograd.grad(expected, leaves), strict=True):
         torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-6)
 
@@ -51,7 +51,7 @@ def test_same_as_cross_entropy_of_probabilities():
 def test_extreme_logits_have_finite_losses_and_gradients(scale):
     targets, assignment = make_assignment()
     predictions = make_predictions(scale)
-    term = SoftLabelLoss()(predictions, targets, assignment, Score(gate="quality"))
+    term = SoftLabelLoss()(Decision(predictions, targets, assignment, Score(gate="quality")))
     assert term.numerator.isfinite()
     term.numerator.backward()
     assert all(x.grad.isfinite().all() for x in sum(predictions.maps.values(), []))

@@ -1,0 +1,146 @@
+"""IoU, generalised and complete IoU of aligned box pairs, with analytic gradients in the first boxes.
+
+torchvision's pairwise `box_iou` would need a P x P matrix, and its `generalized_box_iou_loss` places its epsilon
+differently from the schemes here, which shows for boxes without area. Autograd would launch five times as many
+operations, and all of them are too small to keep a GPU busy.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from la_det.structures import constant
+
+FLOAT32_EPS = torch.finfo(torch.float32).eps
+_OUTWARD = (-1.0, -1.0, 1.0, 1.0)  # directions in which x1, y1, x2, y2 enlarge a box
+_HALF_OUTWARD = (-0.5, -0.5, 0.5, 0.5)
+
+
+def aligned_iou(a: Tensor, b: Tensor, eps: float = FLOAT32_EPS) -> Tensor:
+    """IoU [...] of boxes [..., 4] and [..., 4], XYXY; 0 where they do not meet. The union is at least `eps`."""
+    if a.requires_grad and torch.is_grad_enabled():
+        return _IoU.apply(a, b, eps, False)
+    area = _product(_sides(a, b, enclosing=False).clamp_(min=0))
+    return area[0] / _union(area).clamp_(min=eps)
+
+
+def aligned_giou(a: Tensor, b: Tensor, eps: float = FLOAT32_EPS) -> Tensor:
+    """Generalised IoU [...] (Rezatofighi et al., CVPR 2019); union and enclosing area are at least `eps`."""
+    if a.requires_grad and torch.is_grad_enabled():
+        return _IoU.apply(a, b, eps, True)
+    area = _product(_sides(a, b, enclosing=True).clamp_(min=0))
+    union = _union(area)
+    return area[0] / union.clamp(min=eps) - (area[2] - union) / area[2].clamp(min=eps)
+
+
+def aligned_ciou(a: Tensor, b: Tensor, eps: float = 1e-7) -> Tensor:
+    """Complete IoU [P] of boxes [P, 4] each (Zheng et al., AAAI 2020), in the form that YOLOv8 made common.
+
+    CIoU = IoU - D / C - alpha v, where D is the squared distance of the centres, C the squared diagonal of the
+    enclosing box, v the difference of the aspect ratios and alpha = v / (v - IoU + 1 + eps) a constant. Heights, union
+    and diagonal have `eps` added.
+    """
+    return _CIoU.apply(a, b, eps)
+
+
+class _IoU(torch.autograd.Function):
+    """IoU and generalised IoU of boxes [P, 4] each; an area changes with a coordinate of `_sides` by the other side."""
+
+    @staticmethod
+    def forward(ctx, a, b, eps, generalised):
+        raw = _sides(a, b, enclosing=True)
+        sides = raw.clamp(min=0)
+        area = _product(sides)
+        union = _union(area)
+        denominators = torch.stack([union, area[2]])
+        inverse = denominators.clamp(min=eps).reciprocal_()
+        # (iou, (E - U) / E), and what each loses when its denominator grows: nothing while that is at its bound.
+        ratios = torch.stack([area[0], area[2] - union]) * inverse
+        loss = ratios * inverse * (denominators >= eps)
+
+        # d iou = dI / U - loss dU with dU = dA + dB - dI, and d (-(E - U) / E) = (dU - dE) / E + loss dE.
+        if generalised:
+            value = ratios[0] - ratios[1]
+            of_a = inverse[1] - loss[0]
+            of_areas = torch.stack([inverse[0] - of_a, of_a, loss[1] - inverse[1]])
+        else:
+            value = ratios[0]
+            of_areas = torch.stack([inverse[0] + loss[0], -loss[0], torch.zeros_like(value)])
+        # A side that has vanished has no derivative. Like clamp, 0 itself has one, as in the official losses: a
+        # prediction without area can still grow.
+        change = sides[:3].flip(-1) * (raw[:3] >= 0) * of_areas.unsqueeze(-1)
+        of_smaller, of_a, of_larger = change.unsqueeze(-2).unbind()  # [P, 1, 2] each
+        # Where both boxes have a coordinate in common, each has half of the derivative.
+        sign = ((b - a) * constant(_OUTWARD, a.device, a.dtype)).sign_().unflatten(-1, (2, 2))
+        slope = torch.addcmul(of_smaller + of_larger, sign, of_smaller - of_larger).add_(of_a, alpha=2)
+        ctx.save_for_backward(slope.flatten(-2) * constant(_HALF_OUTWARD, a.device, a.dtype))
+        return value
+
+    @staticmethod
+    def backward(ctx, grad):
+        (slope,) = ctx.saved_tensors
+        return grad.unsqueeze(-1) * slope, None, None, None
+
+
+class _CIoU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, a, b, eps):
+        outward = constant(_OUTWARD, a.device, a.dtype)
+        offset = (b - a).unflatten(-1, (2, 2)).sum(-2)  # twice the distance of the centres in x and y
+        a, b = a * outward, b * outward
+        raw = torch.stack([torch.minimum(a, b), a, b, torch.maximum(a, b)])
+        raw = raw[..., :2] + raw[..., 2:]
+        raw[1:3, :, 1] += eps
+        sides = torch.cat([raw[:1].clamp(min=0), raw[1:]])
+        area = _product(sides[:3])
+        union = area[1] + area[2] - area[0] + eps
+        iou = area[0] / union
+        distance, diagonal = offset.square().sum(-1) / 4, sides[3].square().sum(-1) + eps
+        angle = (sides[1:3, :, 0] / sides[1:3, :, 1]).atan()
+        angle = angle[1] - angle[0]
+        v = 4 / math.pi**2 * angle.square()
+        alpha = v / (v - iou + 1 + eps)
+        value = iou - distance / diagonal - alpha * v
+        if not ctx.needs_input_grad[0]:
+            return value
+
+        smaller = ((b - a).sign() + 1) / 2
+        by_union, by_diagonal = (iou / union).unsqueeze(-1), (distance / diagonal.square()).unsqueeze(-1)
+        of_intersection = (1 / union).unsqueeze(-1) + by_union
+        # d atan(w / h) = (h dw - w dh) / (w^2 + h^2).
+        turn = 8 / math.pi**2 * alpha * angle / sides[1].square().sum(-1)
+        turn = turn.unsqueeze(-1) * sides[1].flip(-1) * constant((1.0, -1.0), a.device, a.dtype)
+        slope = (of_intersection * sides[0].flip(-1) * (raw[0] >= 0)).repeat(1, 2) * smaller
+        slope = slope + (2 * by_diagonal * sides[3]).repeat(1, 2) * (1 - smaller)
+        slope = slope + (turn - by_union * sides[1].flip(-1)).repeat(1, 2)
+        ctx.save_for_backward(slope * outward + (offset / (2 * diagonal).unsqueeze(-1)).repeat(1, 2))
+        return value
+
+    @staticmethod
+    def backward(ctx, grad):
+        (slope,) = ctx.saved_tensors
+        return grad.unsqueeze(-1) * slope, None, None
+
+
+def _sides(a: Tensor, b: Tensor, enclosing: bool) -> Tensor:
+    """Widths and heights [3 or 4, ..., 2] of the intersection, a, the enclosing box if wanted, and b; may be negative.
+
+    With coordinates times their outward directions, the intersection has the smaller ones of both boxes and the
+    enclosing box the larger ones, and a side is the sum of two.
+    """
+    outward = constant(_OUTWARD, a.device, a.dtype)
+    a, b = torch.broadcast_tensors(a * outward, b * outward)
+    larger = [torch.maximum(a, b)] if enclosing else []
+    coordinates = torch.stack([torch.minimum(a, b), a, *larger, b])
+    return coordinates[..., :2] + coordinates[..., 2:]
+
+
+def _union(area: Tensor) -> Tensor:
+    """Area of the union, from the areas of what `_sides` returns."""
+    return area[1] + area[-1] - area[0]
+
+
+def _product(sides: Tensor) -> Tensor:
+    width, height = sides.unbind(-1)
+    return width * height  # Tensor.prod waits for the GPU in its gradient, and is slower

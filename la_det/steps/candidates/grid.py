@@ -1,0 +1,221 @@
+"""Candidate pairs from geometry, without an R x G tensor.
+
+The points of a level form a grid, so those strictly inside a box are a rectangle of cells whose borders follow from
+arithmetic: O(G L) work to find the rectangles, O(P) to list their P cells.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from la_det.geometry import ltrb_distances
+from la_det.structures import Pairs, Priors, Targets
+
+
+def inside_box(priors: Priors, targets: Targets, levels: Tensor | None = None) -> Pairs:
+    """All (point, ground truth) with the point strictly inside the ground truth's box.
+
+    Args:
+        levels: [G, L] bool, which levels count; by default all.
+
+    Returns:
+        Pairs ordered by ground truth, then prior.
+    """
+    strides = priors.grid_table[2]
+    lower, upper = targets.boxes.unsqueeze(1).split(2, -1)
+    # No point is beyond a bound that is NaN.
+    lower = lower.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    first = first_cell(lower, strides, priors, torch.le)
+    extent = first_cell(upper, strides, priors, torch.lt) - first
+    return grid_cells(priors, targets, first, extent if levels is None else extent * levels.unsqueeze(-1))
+
+
+def center_region(
+    priors: Priors,
+    targets: Targets,
+    radius: float,
+    centers: Tensor | None = None,
+    levels: Tensor | None = None,
+) -> Pairs:
+    """All (point, ground truth) with the point strictly inside the box and its centre region, on every level.
+
+    Args:
+        radius: half side of the square around the ground truth's centre, in strides of the point's level
+            (FCOS's centre sampling; 1.5 allows at most 3 x 3 points of a level). 0 means the whole box.
+        centers: [G, 2] of the regions, by default of the boxes; one of NaN has no points.
+        levels: [G, L] bool, which levels count; by default all.
+
+    Returns:
+        Pairs ordered by ground truth, then prior.
+    """
+    if radius == 0:
+        return inside_box(priors, targets, levels)
+    prior, inside = center_windows(priors, targets, radius, centers)
+    if levels is not None:
+        inside = (inside.unflatten(1, (levels.shape[1], -1)) & levels.unsqueeze(-1)).flatten(1)
+    gt, window = inside.nonzero().unbind(1)  # host synchronisation: the number of pairs
+    return Pairs(targets.image.index_select(0, gt), prior[gt, window], gt)
+
+
+def center_windows(
+    priors: Priors, targets: Targets, radius: float, centers: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The points in the boxes and their centre regions, as `center_region`, which lists those that exist.
+
+    A region that is open and `2 radius` cells wide holds at most as many, rounded up, of a level's columns and rows. So
+    each ground truth has windows of W places, and what lies in them is compared at once.
+
+    Returns:
+        [G, W] int64 priors in the order of the priors, 0 where there is none; and [G, W] bool where there is one.
+    """
+    if priors.per_cell != 1:
+        raise ValueError("a centre region needs one prior per cell")
+    _, columns_rows, strides = priors.grid_table
+    centers = (targets.centers if centers is None else centers).unsqueeze(1)
+    boxes, half = targets.boxes.unsqueeze(1), radius * strides
+    lower = torch.maximum(centers - half, boxes[..., :2])  # [G, L, 2]
+    upper = torch.minimum(centers + half, boxes[..., 2:])
+
+    first = cell_of(lower, strides, priors).floor()
+    for _ in range(2):  # the first point beyond the bound is this or the next one, or, by rounding, the one after
+        first = first + (cell_points(first, strides, priors) <= lower)
+    first = first.clamp(min=0).minimum(columns_rows)
+    cells = first.unsqueeze(-1) + torch.arange(math.ceil(2 * radius), device=first.device)  # [G, L, 2, side]
+    points = cell_points(cells, strides.unsqueeze(-1), priors)
+    inside = (points > lower.unsqueeze(-1)) & (points < upper.unsqueeze(-1)) & (cells < columns_rows.unsqueeze(-1))
+    return window_priors(cells, inside, priors)
+
+
+def window_priors(cells: Tensor, exist: Tensor, priors: Priors) -> tuple[Tensor, Tensor]:
+    """The priors of one square of cells for each ground truth and level.
+
+    Args:
+        cells: [G, L, 2, side] columns and rows.
+        exist: [G, L, 2, side] bool, which of them are wanted; they must be on the grid.
+        priors: with one prior per cell.
+
+    Returns:
+        [G, W] int64 priors in the order of the priors, 0 where one is not wanted; and [G, W] bool which ones are.
+    """
+    starts, columns_rows, _ = priors.grid_table
+    wanted = exist[:, :, 1, :, None] & exist[:, :, 0, None, :]  # [G, L, rows, columns]
+    column, row = cells.to(torch.int64).unbind(2)
+    prior = starts.view(-1, 1, 1) + row.unsqueeze(3) * columns_rows[:, :1, None] + column.unsqueeze(2)
+    return prior.masked_fill(~wanted, 0).flatten(1), wanted.flatten(1)
+
+
+def overlapping_anchors(priors: Priors, targets: Targets, min_iou: Tensor, extents: Tensor) -> Pairs:
+    """All (anchor, ground truth) whose IoU is positive and at least `min_iou`, and others close to that.
+
+    An intersection I is at least t U only if it is at least t / (1 + t) (A_a + A_g), and then the overlap in x is at
+    least that over the lower height: so the cells of a level form a rectangle.
+
+    Args:
+        min_iou: [G], t of each ground truth.
+        extents: [N, L, 2] columns and rows of each image and level that count.
+
+    Returns:
+        Pairs ordered by ground truth.
+    """
+    device, a = targets.boxes.device, priors.per_cell
+    starts, _, strides = priors.grid_table
+    shapes = priors.boxes[(starts.unsqueeze(1) + torch.arange(a, device=device)).flatten()]  # [L A, 4]
+    sizes, gt_sizes = shapes[:, 2:] - shapes[:, :2], (targets.boxes[:, 2:] - targets.boxes[:, :2]).unsqueeze(1)
+    t = 0.999 * min_iou.unsqueeze(1)  # rounding must not lose a pair
+    intersection = t / (1 + t) * (sizes.prod(-1) + gt_sizes.prod(-1))  # [G, L A]
+    shorter = torch.minimum(sizes, gt_sizes)
+    overlap = intersection.unsqueeze(-1) / shorter.flip(-1)
+    possible = (overlap <= shorter).all(-1, keepdim=True)
+    reach = (sizes + gt_sizes) / 2 - overlap
+
+    strides = _per_prior_of_cell(strides, a)
+    centers = targets.centers.unsqueeze(1)
+    windows = torch.cat([centers - reach, centers + reach], -1)  # [G, L A, 4]
+    first = first_cell(windows[..., :2], strides, priors, torch.lt)
+    last = first_cell(windows[..., 2:], strides, priors, torch.le)
+    last = last.minimum(_per_prior_of_cell(extents[targets.image], a))
+    return grid_cells(priors, targets, first, (last - first) * possible)
+
+
+def every_pair(prior: Tensor, targets: Targets) -> Pairs:
+    """Each ground truth with its priors [G, W]: G W pairs."""
+    gt = torch.arange(len(targets), device=prior.device).unsqueeze(1)
+    return Pairs(*(x.expand_as(prior).flatten() for x in (targets.image.unsqueeze(1), prior, gt)))
+
+
+def ltrb_of_pairs(pairs: Pairs, priors: Priors, targets: Targets) -> Tensor:
+    """[P, 4] distances of the pairs' points to the sides of their ground truths, pixels."""
+    points = priors.points.index_select(0, pairs.prior)
+    return ltrb_distances(points, targets.boxes.index_select(0, pairs.gt))
+
+
+def grid_cells(priors: Priors, targets: Targets, first: Tensor, extent: Tensor) -> Pairs:
+    """The priors in one rectangle of cells per ground truth, level and prior of a cell, as far as they are on the grid.
+
+    Args:
+        first: [G, L A, 2] int64 column and row of the rectangle's first cell.
+        extent: [G, L A, 2] int64 number of columns and rows; nothing where one is not positive.
+
+    Returns:
+        Pairs ordered by ground truth, then rectangle, then cell: for A = 1, by prior.
+    """
+    a = priors.per_cell
+    if first.shape[1] != len(priors.level_strides) * a:
+        raise ValueError(f"grid candidates need {a} rectangles per level, for as many priors per cell")
+    starts, columns_rows, _ = priors.grid_table
+    columns_rows = _per_prior_of_cell(columns_rows, a)
+    end = (first + extent).clamp(min=0).minimum(columns_rows)
+    first = first.clamp(min=0)
+    width, height = (end - first).clamp(min=0).flatten(0, 1).unbind(-1)  # [G * L A]
+    height = height * (width > 0)
+    num_rows, total = torch.stack([height.sum(), (height * width).sum()]).tolist()  # host synchronisation
+
+    columns, corner = columns_rows[:, 0], first[..., 1] * columns_rows[:, 0] + first[..., 0]
+    if a > 1:
+        starts = (starts.unsqueeze(1) + torch.arange(a, device=first.device)).flatten()
+        columns, corner = columns * a, corner * a
+    corner = (starts + corner).flatten()  # prior of each first cell
+    rectangle, row = _repeat(height, num_rows)
+    gt, level = rectangle.div(len(starts), rounding_mode="floor"), rectangle % len(starts)
+    start = corner[rectangle] + row * columns[level]  # the first prior of each row of a rectangle
+    of_row, column = _repeat(width[rectangle], total)
+    gt = gt.index_select(0, of_row)
+    prior = torch.add(start.index_select(0, of_row), column, alpha=a)
+    return Pairs(targets.image.index_select(0, gt), prior, gt)
+
+
+def _repeat(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """[total] index of each repeated element, and how many of its repetitions come before."""
+    index = torch.repeat_interleave(counts, output_size=total)
+    return index, torch.arange(total, device=counts.device) - (counts.cumsum(0) - counts).index_select(0, index)
+
+
+def _per_prior_of_cell(x: Tensor, per_cell: int) -> Tensor:
+    """[..., L, C] to [..., L A, C]."""
+    return x if per_cell == 1 else x.repeat_interleave(per_cell, -2)
+
+
+def first_cell(bound: Tensor, stride: Tensor, priors: Priors, before: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Index of the first cell along each axis whose point is not `before` the bound.
+
+    The division only guesses; points themselves are compared, so that rounding cannot move a cell across a border.
+    """
+    # Far-away and non-finite bounds must not overflow the integers; no grid is that large.
+    cell = cell_of(bound, stride, priors).floor().nan_to_num_(nan=0.0).clamp_(-(2**23), 2**23)
+    # It is the guess or the next cell, or by rounding the one after.
+    for _ in range(2):
+        cell = cell + before(cell_points(cell, stride, priors), bound)
+    return cell.to(torch.int64)
+
+
+def cell_of(position: Tensor, stride: Tensor, priors: Priors) -> Tensor:
+    """Columns or rows, not rounded, of positions in pixels."""
+    return (position - priors.shift if priors.shift else position) / stride - priors.offset
+
+
+def cell_points(cell: Tensor, stride: Tensor, priors: Priors) -> Tensor:
+    """Coordinates in pixels of the points of columns or rows."""
+    point = (cell + priors.offset) * stride
+    return point + priors.shift if priors.shift else point
