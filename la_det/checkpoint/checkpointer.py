@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -50,6 +50,7 @@ class Checkpointer(DetectionCheckpointer):
         self.allow_pickle = allow_pickle
         self.strict = strict
         self._path = ""
+        self._required: Set[str] = frozenset()
 
     def save(self, name: str, *, mark_last: bool = True, **kwargs: Any) -> None:
         """Write `name`.pth and mark it as the last one; a kill at any moment leaves a complete last checkpoint.
@@ -108,8 +109,9 @@ class Checkpointer(DetectionCheckpointer):
         return self.resume(last) if last else self.load(path, checkpointables=[])
 
     def resume(self, path: str) -> dict[str, Any]:
-        """Load a checkpoint of this run: all of it has to fit."""
+        """Load a checkpoint of this run: all has to be there and to fit, but for an average that it did not have."""
         self.strict = True
+        self._required = self.checkpointables.keys() - {"ema"}
         return self.load(path)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
@@ -146,6 +148,12 @@ class Checkpointer(DetectionCheckpointer):
             loaded = load_torch_file(filename, self.allow_pickle)
         if not (isinstance(loaded, dict) and "model" in loaded):
             loaded = {"model": loaded}
+        missing = self._required - loaded.keys()
+        if missing:
+            raise UserError(
+                f"{filename}: it has weights, but not a training's state ({', '.join(sorted(missing))}); start a new "
+                "run with train.init_checkpoint, which takes the weights alone"
+            )
         checked = {key: check_tensors(filename, loaded[key]) for key in ("model", "ema") if key in loaded}
         return loaded | checked
 

@@ -213,3 +213,10 @@ def test_integers_are_no_weights():
 def test_folder_that_is_gone(tmp_path):
     with pytest.raises(UserError, match=r"gone/a.pth: cannot write .*gone is gone"), replacing(tmp_path / "gone/a.pth"):
         pass
+
+
+def test_weights_alone_are_no_run(tmp_path):
+    make_run(tmp_path)
+    other = Checkpointer(model(), str(tmp_path), trainer=model())
+    with pytest.raises(UserError, match=r"it has weights, but not a training.s state \(trainer\)"):
+        other.resume_or_load("")
