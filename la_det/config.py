@@ -60,9 +60,25 @@ def load_yaml_config(path: str | Path) -> DictConfig:
         UserError: it is no YAML config, has Python tags that such configs do not have, or builds other things than
             detectors, their data and their training.
     """
+    content = _parse(path, _BuildingLoader)
+    for key, name in _names(content):
+        _find(path, key, name)
+    return OmegaConf.create(content, flags={"allow_objects": True})
+
+
+def read_saved_config(path: str | Path) -> DictConfig:
+    """Such a config for looking at: it may name anything, since nothing of it is to be built.
+
+    Raises:
+        UserError: it is no YAML config, or has Python tags that such configs do not have.
+    """
+    return OmegaConf.create(_parse(path, _Loader), flags={"allow_objects": True})
+
+
+def _parse(path: str | Path, kind: type[_Loader]) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
-            loader = _Loader(file)
+            loader = kind(file)
             try:
                 node = loader.get_single_node()
                 _count(node, [], {})
@@ -71,22 +87,25 @@ def load_yaml_config(path: str | Path) -> DictConfig:
                 loader.dispose()
         if not isinstance(content, dict):
             raise UserError(f"{path}: no config; it needs keys such as model and train")
-        for key, name in _names(content):
-            _find(path, key, name)
-        return OmegaConf.create(content, flags={"allow_objects": True})
+        OmegaConf.create(content, flags={"allow_objects": True})
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not read as a config ({reason:.300}); a Python config may hold any object") from error
+    return content
 
 
 class _Loader(yaml.SafeLoader):
-    """Knows, beside plain YAML, the two kinds of objects in Detectron2's configs."""
+    """Knows, beside plain YAML, the two kinds of objects in Detectron2's configs; classes are their names."""
+
+
+class _BuildingLoader(_Loader):
+    """Gives the classes, if they are among BUILDABLE."""
 
 
 def _construct_class(loader: _Loader, name: str, node: yaml.Node) -> Any:
-    return _find(node.start_mark.name, "", name)
+    return _find(node.start_mark.name, "", name) if isinstance(loader, _BuildingLoader) else name
 
 
 def _construct_shape(loader: _Loader, node: yaml.Node) -> ShapeSpec:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from detectron2.utils.registry import locate
+from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 from tabulate import tabulate
 
+from la_det.config import read_saved_config
 from la_det.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -63,8 +65,14 @@ _MEANING = {
 
 
 def changes(then: DictConfig, now: DictConfig) -> list[Change]:
-    """All keys that differ, with references resolved, in the order of their names; a folder may move."""
-    old, new = _flat(then), _flat(now)
+    """All keys that differ, with references resolved, in the order of their names; a folder may move.
+
+    Args:
+        then: as it was saved, from `read_saved_config`.
+    """
+    with TemporaryDirectory() as folder:  # saved and read, all have the same names for classes
+        LazyConfig.save(now, f"{folder}/now.yaml")
+        old, new = _flat(then), _flat(read_saved_config(f"{folder}/now.yaml"))
     differ = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     differ = [key for key in differ if key != "train.output_dir"]
     return [Change(key, old.get(key), new.get(key), _meaning(key, old.get(key), new.get(key))) for key in differ]
@@ -102,16 +110,10 @@ def _flat(cfg: DictConfig) -> dict[str, Any]:
             for i, part in enumerate(value):
                 visit(part, f"{key}.{i}")
         else:
-            flat[key] = _name(value) if callable(value) or key.endswith("_target_") else value
+            flat[key] = value
 
     visit(OmegaConf.to_container(cfg, resolve=True), "")
     return flat
-
-
-def _name(target: Any) -> str:
-    """The one name of a class or function that may have several."""
-    found = target if callable(target) else locate(target)
-    return f"{found.__module__}.{found.__qualname__}"
 
 
 def _meaning(key: str, then: Any, now: Any) -> str:

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from la_det.checkpoint import Checkpointer
 from la_det.checkpoint.checkpointer import replacing
 from la_det.checkpoint.recipe import apply_recipe
-from la_det.config import class_node, load_yaml_config
+from la_det.config import class_node, read_saved_config
 from la_det.data.records import check_num_classes
 from la_det.engine.diagnostics import AssignmentDiagnostics
 from la_det.engine.hooks import BestCheckpoint, CheckpointHook, EvaluationHook, LockHook, Periods, WriterHook
@@ -99,7 +99,7 @@ def train(
                 lock.acquire()
             output.remove_temporary_files()
             output.start_at(run.start)
-            LazyConfig.save(cfg, str(output.folder / "config.yaml"))
+            save_config(cfg, output.folder)
         comm.synchronize()
         if log is not None:
             log.open(output.folder)
@@ -151,11 +151,12 @@ class _Run:
                 )
             self.checkpointer.load(cfg.train.init_checkpoint, checkpointables=[])
             return 0
-        saved = Path(cfg.train.output_dir, "config.yaml")
-        if saved.is_file():
-            check_and_show(changes(load_yaml_config(saved), cfg), last)
+        try:
+            saved = read_saved_config(Path(cfg.train.output_dir, "config.yaml"))
+        except UserError as error:
+            logger.warning("What changed since the checkpoint is not known: %s", error)
         else:
-            logger.warning("%s is missing: what changed since the checkpoint is not known", saved)
+            check_and_show(changes(saved, cfg), last)
         self.checkpointer.resume(last)
         start = self.trainer.iter + 1  # a checkpoint holds the iteration that it was saved after
         if cfg.train.max_iter < start:
@@ -236,7 +237,7 @@ def evaluate_checkpoint(cfg: DictConfig, last: bool = False, log: RunLog | None 
         log.open(folder)
     results = evaluate_model(cfg, model, ema, folder)
     if comm.is_main_process():
-        LazyConfig.save(cfg, str(folder / "config.yaml"))
+        save_config(cfg, folder)
         with replacing(folder / "results.json") as file:
             file.write(json.dumps({"checkpoint": path, **results}, indent=1).encode())
         logger.info("Results and predictions are in %s", folder)
@@ -268,6 +269,13 @@ def evaluate_model(
     if results:  # only the main process has them
         logger.info("Results:\n%s", results_table(results))
     return results
+
+
+def save_config(cfg: DictConfig, folder: Path) -> None:
+    """Write `config.yaml`, as a whole or not at all."""
+    whole = folder / f".config.yaml.{os.getpid()}"
+    LazyConfig.save(cfg, str(whole))
+    whole.replace(folder / "config.yaml")
 
 
 def results_table(results: Results) -> str:

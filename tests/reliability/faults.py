@@ -23,9 +23,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from tabulate import tabulate
 
 from tests.tiny_coco import write_tiny_coco
 
+HEADS = ("fault", "bit-equal", "lines lost", "evaluations lost", "files changed", "seconds to end", "message")
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "tests" / "tools" / "configs" / "tiny_poto.py"
 TRAIN_NET = ROOT / "tools" / "train_net.py"
@@ -493,6 +495,14 @@ def _diverged(lab: Lab, row: Row) -> Row:
     return failed(row, output, process, says="could not be written")
 
 
+@fault("the loss diverges, two processes")
+def _diverged_two(lab: Lab, row: Row) -> Row:
+    output = lab.broken(row.name)
+    process = lab.start(output, *VARIANTS["two processes"], "optimizer.lr=1e30")
+    process.wait(TIMEOUT)
+    return failed(row, output, process, says="iteration 1: ")
+
+
 @fault("the output folder vanishes")
 def _gone(lab: Lab, row: Row) -> Row:
     output = lab.broken(row.name)
@@ -593,11 +603,17 @@ def shown(row: Row) -> list[str]:
     return [*cells, message]
 
 
-def table(rows: list[Row]) -> str:
-    from tabulate import tabulate
-
-    heads = ["fault", "bit-equal", "lines lost", "evaluations lost", "files changed", "seconds to end", "message"]
-    return tabulate([shown(row) for row in rows], heads, tablefmt="pipe", disable_numparse=True)
+def write(path: Path, rows: list[Row]) -> None:
+    """Put rows into the table of a file, those of other faults stay."""
+    text = path.read_text()
+    start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
+    cells = [
+        [c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]] for line in text[start:end].split("\n") if "|" in line
+    ]
+    found = {row[0]: row for row in cells[2:]} | {row.name: shown(row) for row in rows}
+    ordered = [found[name] for name in FAULTS if name in found]
+    table = tabulate(ordered, HEADS, tablefmt="pipe", disable_numparse=True)
+    path.write_text(f"{text[:start]}\n\n{table}\n\n{text[end:]}")
 
 
 def tried(inject: Callable[[Lab, Row], Row], lab: Lab, name: str) -> Row:
@@ -613,7 +629,7 @@ def tried(inject: Callable[[Lab, Row], Row], lab: Lab, name: str) -> Row:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="parts of the faults' names; all by default")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into this file")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the rows into the table of this file")
     args = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -622,10 +638,8 @@ def main() -> int:
             if not args.names or any(part in name for part in args.names):
                 rows.append(row := tried(inject, lab, name))
                 print(" | ".join(shown(row)), *row.problems, sep=" !! ", flush=True)
-    if args.write:
-        text = args.write.read_text()
-        start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-        args.write.write_text(f"{text[:start]}\n\n{table(rows)}\n\n{text[end:]}")
+                if args.write:
+                    write(args.write, rows)
     return any(row.problems for row in rows)
 
 

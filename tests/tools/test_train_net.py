@@ -246,6 +246,8 @@ def test_own_hooks_and_writers(tiny_coco, tmp_path):
     run_here(["--config-file", str(config), *argv[2:]])
     assert [line["mine/steps"] for line in metrics(tmp_path / "out", "mine/steps")] == [1, 2]
     assert (tmp_path / "mine.json").read_text().count("total_loss") == 2
+    run_here(["--config-file", str(config), *argv[2:], "--resume", "train.max_iter=3"])
+    assert [line["mine/steps"] for line in metrics(tmp_path / "out", "mine/steps")] == [1, 2, 3]
 
 
 def test_nothing_is_left_of_a_start_that_fails(error, tiny_coco, tmp_path):
@@ -299,6 +301,8 @@ def test_killed_run_resumes_to_the_same_bits(tiny_coco, tmp_path):
 
     assert losses(killed) == losses(whole)
     assert metrics(killed, "assignment/") == metrics(whole, "assignment/")
+    steps = [event.step for event in EventAccumulator(str(killed)).Reload().Scalars("total_loss")]
+    assert steps == list(range(10))
     final, expected = parameters(killed), parameters(whole)
     assert final.keys() == expected.keys()
     assert all(torch.equal(final[name], expected[name]) for name in final)
