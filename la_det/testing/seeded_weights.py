@@ -35,6 +35,12 @@ _CONFIGS = (
     (r"DW/dw_(r\d+)_fpn_dconv_c3-c5_mstrain_2x_coco", r"dw_dcnv2_\1_fpn_2x_ms_coco"),
     (r"o2f/(condinst_)?(r\d+)_1x", r"o2f_\1\2_fpn_1x_coco"),
     (r"o2f/(condinst_)?(r\d+)_3x(_ms)?", r"o2f_\1\2_fpn_3x_ms_coco"),
+    (r"mmdetection/fcos_(r\d+)-caffe_fpn_gn-head_1x_coco", r"fcos_mmdet_\1_fpn_1x_coco"),
+    (
+        r"mmdetection/fcos_(r\d+)-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco",
+        r"fcos_mmdet_center_normbbox_\1_fpn_1x_coco",
+    ),
+    (r"mmdetection/atss_(r\d+)_fpn_1x_coco", r"atss_mmdet_\1_fpn_1x_coco"),
     (r"o2f/crowdhuman", "o2f_r50_fpn_47k_crowdhuman"),
 )
 
