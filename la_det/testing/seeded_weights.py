@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from la_det import model_zoo
+from la_det.testing.golden import NotBuilt
 
 _MANIFESTS = Path(__file__).resolve().parents[2] / "tests" / "data" / "checkpoints"
 # "repository/official config" (with _ for every dot) -> name of the config here, without its project.
@@ -67,7 +68,7 @@ def zoo_config(manifest: dict[str, Any]) -> str:
     """Name of the config of the manifest's model.
 
     Raises:
-        KeyError: there is none.
+        NotBuilt: there is none.
     """
     source = manifest["source"]
     file = Path(source["config"])
@@ -80,7 +81,7 @@ def zoo_config(manifest: dict[str, Any]) -> str:
             for config in model_zoo.list():
                 if config.split("/")[1] == wanted:
                     return config
-    raise KeyError(f"no config for {source['repository']}'s {source['config']}")
+    raise NotBuilt(f"no config for {source['repository']}'s {source['config']}")
 
 
 def seeded_state_dict(manifest: dict[str, Any]) -> dict[str, Tensor]:
