@@ -6,7 +6,7 @@ from torch import Tensor
 from la_det.losses.box_iou import aligned_iou
 from la_det.matchers.candidates import ltrb_distances
 from la_det.matchers.nearest import nearest_priors
-from la_det.matchers.selection import best_per_prior
+from la_det.matchers.selection import best_in_group
 from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets
 
 
@@ -32,10 +32,11 @@ class ATSS:
 
 
 def mean_plus_std(iou: Tensor) -> Tensor:
-    """[G] mean plus standard deviation (unbiased: NaN for a single candidate) of the candidates' IoUs [G, C]."""
-    mean = iou.mean(1)
-    variance = (iou - mean.unsqueeze(1)).square().sum(1) / (iou.shape[1] - 1)
-    return mean + variance.sqrt()
+    """[..., G] mean plus standard deviation (unbiased: NaN for one candidate) of the candidates' IoUs [..., G, C]."""
+    if iou.shape[-1] == 1 or iou.numel() == 0:  # std_mean would warn
+        return iou.new_full(iou.shape[:-1], torch.nan)
+    std, mean = torch.std_mean(iou, -1)
+    return mean + std
 
 
 def select(
@@ -53,10 +54,9 @@ def select(
         The positives, and where they are in the flattened `candidates`; ties go to the first ground truth.
     """
     ltrb = ltrb_distances(priors.points[candidates], priors.inset(targets.boxes).unsqueeze(1))
-    positive = (iou >= threshold.unsqueeze(1)) & (ltrb.amin(-1) > margin)
-    where = positive.flatten().nonzero().squeeze(1)  # host synchronisation: the number of candidates that are good
+    positive = ((iou >= threshold.unsqueeze(1)) & (ltrb.amin(-1) > margin)).flatten()
+    location = (targets.image.unsqueeze(1) * len(priors) + candidates).flatten()
+    best = best_in_group(location, iou.flatten(), targets.num_images * len(priors), among=positive)
+    where = best.nonzero().squeeze(1)  # host synchronisation: the number of positives
     gt = where.div(max(candidates.shape[1], 1), rounding_mode="floor")
-    pairs = Pairs(targets.image[gt], candidates.flatten()[where], gt)
-    best = best_per_prior(pairs, iou.flatten()[where], priors, targets.num_images)
-    best = best.nonzero().squeeze(1)  # host synchronisation: the number of positives
-    return pairs[best], where[best]
+    return Pairs(targets.image[gt], candidates.flatten()[where], gt), where

@@ -62,7 +62,7 @@ def _largest_distances(priors: Priors, targets: Targets) -> Tensor:
         for row in (0, h - 1)
         for column in (0, w - 1)
     ]
-    points = priors.points[constant(tuple(corners), priors.points.device)]
+    points = priors.points[constant(tuple(corners), priors.points.device, torch.int64)]
     distance = (points - targets.centers.unsqueeze(1)).norm(dim=-1).amax(1)
     largest = distance.new_zeros(targets.num_images).scatter_reduce_(0, targets.image, distance, "amax")
     return largest[targets.image]

@@ -83,7 +83,7 @@ def check_losses(golden: GoldenFile) -> None:
         maps_of_image = {name: [x[i : i + 1].detach() for x in levels] for name, levels in maps.items()}
         terms = criterion(read_predictions(config, maps_of_image), Targets.from_instances([image]), progress=0.0)
         for key, name in (("cls_pos", "loss_cls_pos"), ("loc", "loss_loc"), ("cls_neg", "loss_cls_neg")):
-            golden.close(f"raw_{key}_{i}", terms[name].numerator, rtol=1e-5)
+            golden.close(f"raw_{key}_{i}", terms[name].weight * terms[name].numerator, rtol=1e-5)
 
 
 def check_weights(golden: GoldenFile, predictions: DensePredictions, targets: Targets, assignment: Assignment) -> None:

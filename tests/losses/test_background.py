@@ -177,9 +177,11 @@ def test_focal_loss(gate, extreme):
         positive = -0.3 * (2 * log_complement).exp() * log_p
         negative = -0.7 * (2 * log_p).exp() * log_complement
         loss = loss + 2 * (target * positive + (1 - target) * negative).sum()
-    torch.testing.assert_close(term.numerator.double(), loss, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close((term.weight * term.numerator).double(), loss, rtol=1e-5, atol=1e-6)
     if extreme is None:
-        compare_gradients(term.numerator, predictions, loss, maps, ["logits", "filter"] if gate else ["logits"])
+        compare_gradients(
+            term.weight * term.numerator, predictions, loss, maps, ["logits", "filter"] if gate else ["logits"]
+        )
     else:
         names = ["logits", "filter"] if gate else ["logits"]
         grads = torch.autograd.grad(term.numerator, [x for name in names for x in predictions.maps[name]])

@@ -133,7 +133,7 @@ def test_semantic_loss_is_the_focal_loss_over_foreground_cells():
     is_class = classes.unsqueeze(1) == torch.arange(K).view(1, -1, 1, 1)
     p_t = torch.where(is_class, logits.sigmoid(), 1 - logits.sigmoid())
     alpha = torch.where(is_class, 0.25, 0.75)
-    torch.testing.assert_close(term.numerator, (-alpha * (1 - p_t) ** 2 * p_t.log()).sum())
+    torch.testing.assert_close(term.weight * term.numerator, (-alpha * (1 - p_t) ** 2 * p_t.log()).sum())
     assert term.normaliser == (classes < K).sum() and term.floor == 1 and term.scope == "local"
 
 
