@@ -1,4 +1,4 @@
-"""MMDetection's FCOS: no centre sampling, boxes exp(x) pixels, centerness on the classification tower (Caffe's R-50)."""
+"""MMDetection's FCOS: no centre sampling, boxes exp(x) pixels, centerness on the classification tower (Caffe R-50)."""
 
 from detectron2.config import LazyCall as L
 
