@@ -73,7 +73,13 @@ def run_tests(mutation: Mutation, copy: Path) -> int:
 
     settings.register_profile("mutate", phases=(Phase.explicit, Phase.generate))  # one failing example will do
     settings.load_profile("mutate")
-    return int(pytest.main(["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", "not slow", *mutation.tests]))
+    for test in mutation.tests:
+        golden = test.removeprefix("golden:")
+        what = [test] if golden == test else ["tests/golden/test_golden.py", "-k", golden.replace("/", " and ")]
+        status = pytest.main(["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", "not slow", *what])
+        if status:
+            return int(status)
+    return 0
 
 
 def main() -> int:

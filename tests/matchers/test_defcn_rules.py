@@ -206,6 +206,29 @@ def test_aux_without_any_overlap():
     assert pairs.prior.tolist() == [*range(9), 320, 321, 322, 323, 400, 401, 405, 406, 420]
 
 
+@pytest.mark.parametrize(("left", "positive"), [(3.995, [40]), (4.0, [])], ids=["inside", "on the border"])
+def test_aux_takes_points_at_any_distance_from_the_border(left, positive):
+    targets = make_targets([[[left, 0, 60, 50]]])
+    priors = PointGenerator()(grid_sizes(128, 160), torch.device("cpu"))
+    maps = {
+        "logits": [torch.zeros(1, 1, *hw) for hw in priors.grid_sizes],
+        "boxes": [torch.zeros(1, 4, *hw) for hw in priors.grid_sizes],
+    }
+    maps["boxes"][0][0, :, 2, 0] = torch.tensor([0.005, 20.0, 56.0, 30.0])  # of the point (4, 20)
+    predictions = DensePredictions(priors, LTRBCodec(), maps)
+    assert assign(POTOAux(), predictions, targets).pairs.prior.tolist() == positive
+
+
+def test_foreground_loss_takes_a_candidate_however_dear():
+    targets = make_targets([[[8, 8, 24, 24]]])
+    predictions = random_predictions(torch.Generator().manual_seed(0), targets, 128, 160, 1)
+    for logits in predictions.maps["logits"]:
+        logits.fill_(-1e4)
+    (prior,) = assign(ForegroundLoss(), predictions, targets).pairs.prior.tolist()
+    x, y = predictions.priors.points[prior].tolist()
+    assert 8 < x < 24 and 8 < y < 24
+
+
 def test_dropping_unmatched_ground_truths():
     targets = make_targets([[[1, 1, 3, 3], [8, 8, 40, 40]], [[1, 1, 3, 3]]])
     predictions = random_predictions(torch.Generator().manual_seed(0), targets, 128, 160, 1)
