@@ -28,7 +28,7 @@ class Mutation:
         return text.replace(self.old, self.new)
 
 
-MATCHERS, CRITERIA = "la_det/matchers", "la_det/modeling/criteria"
+MATCHERS, CRITERIA, STEPS = "la_det/matchers", "la_det/modeling/criteria", "la_det/steps"
 GOLDEN = "tests/golden/test_golden.py"
 RULES = "tests/matchers/test_defcn_rules.py"
 
@@ -37,28 +37,40 @@ NEVER_EQUAL = "no difference of coordinates from 4 on is exactly the margin 0.01
 # File -> tests that look at it, and changes: (old, new), or (old, new, why it is equivalent).
 _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
     (f"{MATCHERS}/fcos.py", f"{RULES} -k 'fcos'", "tests/matchers/test_atss.py -k fcos", f"{GOLDEN} -k 'poto'"): [
-        ("(low <= reach)", "(low < reach)"),
-        ("(reach <= high)", "(reach < high)"),
         ("-targets.areas[pairs.gt]", "targets.areas[pairs.gt]"),
         ("ltrb.amin(-1) > self.margin", "ltrb.amin(-1) >= self.margin", NEVER_EQUAL),
-        ("ltrb.amax(-1)", "ltrb.mean(-1)"),
-        ("longest * 0.499 <= high", "longest * 0.6 <= high"),
-        ("longest * 1.001 >= low", "longest * 0.9 >= low"),
         ("center_radius: float = 1.5", "center_radius: float = 1.4"),
-        ("(64, 128)", "(64, 127)"),
         ("boxes=priors.inset(targets.boxes)", "boxes=targets.boxes"),
     ],
     (f"{MATCHERS}/atss.py", "tests/matchers/test_atss.py", f"{RULES} -k 'aux'", f"{GOLDEN} -k 'dynamic_atss'"): [
-        ("iou >= threshold.unsqueeze(1)", "iou > threshold.unsqueeze(1)"),
-        ("ltrb.amin(-1) > margin", "ltrb.amin(-1) >= margin"),
         ("topk: int = 9", "topk: int = 8"),
         ("margin: float = 0.01", "margin: float = 0.0"),
+    ],
+    (f"{STEPS}/select/size_ranges.py", f"{RULES} -k 'fcos or center or ranges'", f"{GOLDEN} -k 'poto'"): [
+        ("(low <= reach)", "(low < reach)"),
+        ("(reach <= high)", "(reach < high)"),
+        ("ltrb.amax(-1)", "ltrb.mean(-1)"),
+        ("longest * 0.499 <= high", "longest * 0.6 <= high"),
+        ("longest * 1.001 >= low", "longest * 0.9 >= low"),
+        ("(64, 128)", "(64, 127)"),
+    ],
+    (
+        f"{STEPS}/select/adaptive_threshold.py",
+        "tests/matchers/test_atss.py",
+        f"{RULES} -k 'aux'",
+        f"{GOLDEN} -k 'dynamic_atss'",
+    ): [
+        ("iou >= threshold.unsqueeze(1)", "iou > threshold.unsqueeze(1)"),
+        ("ltrb.amin(-1) > margin", "ltrb.amin(-1) >= margin"),
         ("torch.std_mean(iou, -1)", "torch.std_mean(iou, -1, correction=0)"),
         ("return mean + std", "return mean"),
         ("priors.inset(targets.boxes).unsqueeze(1)", "targets.boxes.unsqueeze(1)"),
         ("among=positive", "among=None"),
         ("best_in_group(location, iou.flatten()", "best_in_group(location, -iou.flatten()"),
         ("return iou.new_full(iou.shape[:-1], torch.nan)", "return iou.new_zeros(iou.shape[:-1])"),
+    ],
+    (f"{STEPS}/score/quality.py", f"{RULES} -k 'poto or aux'"): [
+        ("p ** (1 - alpha) * iou**alpha", "p**alpha * iou ** (1 - alpha)"),
     ],
     (f"{MATCHERS}/dynamic_atss.py", "tests/matchers/test_atss.py", f"{GOLDEN} -k 'dynamic_atss and datss'"): [
         ("mean_plus_std(iou).sum(0)", "mean_plus_std(iou.sum(0))"),
@@ -67,7 +79,7 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("topk: int = 9", "topk: int = 8"),
         ("margin: float = 0.01", "margin: float = 0.0"),
     ],
-    (f"{MATCHERS}/nearest.py", "tests/matchers/test_nearest.py"): [
+    (f"{STEPS}/candidates/nearest.py", "tests/steps/candidates/test_nearest.py"): [
         ("(a + 1) * (b + 1) <= k", "(a + 1) * (b + 1) < k"),
         ("priors.offset + k / 2", "priors.offset + k / 2 + 1"),
         ("centers - priors.shift if", "centers if"),
@@ -101,7 +113,7 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("float(len(targets))", "float(len(targets) + 1)"),
         ("lowered = 1 - n.weight", "lowered = n.weight"),
     ],
-    (f"{MATCHERS}/o2f.py", "tests/matchers/test_o2f.py", "golden:o2f"): [
+    (f"{MATCHERS}/o2f.py", "tests/matchers/test_o2f.py", f"{GOLDEN} -k 'o2f'"): [
         ("rank < self.topk", "rank <= self.topk"),
         ("few &= q > 0", "few &= q >= 0"),
         ("alpha: float = 0.8", "alpha: float = 0.75"),
@@ -119,7 +131,7 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         f"{CRITERIA}/soft_label.py",
         "tests/modeling/criteria/test_soft_label.py",
         "tests/matchers/test_o2f.py",
-        "golden:o2f",
+        f"{GOLDEN} -k 'o2f'",
     ): [
         ("alpha: float = 0.75", "alpha: float = 0.25"),
         ("(2 * log_z).exp()", "log_z.exp()"),
@@ -129,7 +141,6 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("alpha: float = 0.8", "alpha: float = 0.75"),
         ("center_radius: float = 1.5", "center_radius: float = 1.4"),
         ("outside: float = -1.0", "outside: float = 0.0"),
-        ("p ** (1 - alpha) * iou**alpha", "p**alpha * iou ** (1 - alpha)"),
         ("targets, among=inside", "targets"),
         ("if not self.hungarian", "if self.hungarian"),
         ('"drop_missing": self.drop_unmatched', '"drop_missing": False'),
@@ -146,13 +157,12 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
     (f"{MATCHERS}/poto_aux.py", f"{RULES} -k 'aux'", f"{GOLDEN} -k 'aux'"): [
         ("margin=0.0", "margin=0.01"),
         ("topk: int = 9", "topk: int = 8"),
-        ("p ** (1 - self.alpha) * iou**self.alpha", "iou**self.alpha"),
         ("~(q <= 0)", "(q > 0)"),
         ("alpha: float = 0.8", "alpha: float = 0.75"),
     ],
     (
-        f"{MATCHERS}/linear_assignment.py",
-        "tests/matchers/test_linear_assignment.py",
+        f"{STEPS}/select/linear_assignment.py",
+        "tests/steps/select/test_linear_assignment.py",
         "tests/matchers/test_hungarian.py",
     ): [
         ("if bound > to_free", "if bound >= to_free"),
@@ -225,14 +235,14 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("priors=predictions.priors.at_origin()", "priors=predictions.priors"),
         ("clamp_(min=FLOAT32_EPS)", "clamp_(min=1e-3)"),
     ],
-    (f"{MATCHERS}/selection.py", "tests/matchers/test_selection.py"): [
+    (f"{STEPS}/select/groups.py", "tests/steps/select/test_groups.py"): [
         ("+ 0.0  # of", "# of"),
         ("nan=torch.inf, posinf=torch.inf", "nan=0.0, posinf=torch.inf"),
         ("is_best &= among", "pass"),
         ('len(group)), "amin"', 'len(group)), "amax"'),
         ("rank < limit[group[order]]", "rank <= limit[group[order]]"),
     ],
-    (f"{MATCHERS}/candidates.py", "tests/matchers/test_candidates.py", "tests/matchers/test_max_iou.py"): [
+    (f"{STEPS}/candidates/grid.py", "tests/steps/candidates/test_grid.py", "tests/matchers/test_max_iou.py"): [
         ("points > lower.unsqueeze(-1)", "points >= lower.unsqueeze(-1)"),
         ("points < upper.unsqueeze(-1)", "points <= upper.unsqueeze(-1)"),
         ("first_cell(lower, strides, priors, torch.le)", "first_cell(lower, strides, priors, torch.lt)"),
@@ -241,7 +251,7 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("height = height * (width > 0)", "pass", "rectangles without columns have no cells to list"),
         ("(overlap <= shorter).all", "(overlap < shorter / 2).all"),
     ],
-    (f"{MATCHERS}/overlaps.py", "tests/matchers/test_overlaps.py"): [
+    (f"{STEPS}/candidates/overlaps.py", "tests/steps/candidates/test_overlaps.py"): [
         ("furthest <= needed.unsqueeze(2)", "furthest < needed.unsqueeze(2)"),
         ("members <= needed[gt].unsqueeze(2)", "members < needed[gt].unsqueeze(2)"),
         ("gt + gts.start", "gt"),

@@ -2,10 +2,9 @@
 
 import torch
 
-from la_det.losses.box_iou import aligned_iou
-from la_det.matchers.atss import mean_plus_std, select
-from la_det.matchers.candidates import every_pair
-from la_det.matchers.nearest import nearest_priors
+from la_det.geometry import aligned_iou
+from la_det.steps.candidates import every_pair, nearest_priors
+from la_det.steps.select import above_threshold, mean_plus_std
 from la_det.structures import Assignment, DensePredictions, Score, Targets
 
 
@@ -28,5 +27,5 @@ class DynamicATSS:
         predicted = predictions.boxes_at(pairs.image, pairs.prior).view(*candidates.shape, 4)
         iou = aligned_iou(torch.stack([priors.boxes[candidates], predicted]), gt_boxes)
         threshold = mean_plus_std(iou).sum(0)  # not the deviation of the sum
-        pairs, where = select(candidates, iou.sum(0), threshold, priors, targets, self.margin)
+        pairs, where = above_threshold(candidates, iou.sum(0), threshold, priors, targets, self.margin)
         return Assignment(pairs, target=iou[1].flatten()[where])

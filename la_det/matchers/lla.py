@@ -6,11 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from la_det.losses.box_iou import FLOAT32_EPS, aligned_iou
+from la_det.geometry import FLOAT32_EPS, aligned_iou
 from la_det.losses.focal import focal_entries
-from la_det.matchers.candidates import inside_box
-from la_det.matchers.overlaps import overlapping_pairs
-from la_det.matchers.selection import best_per_prior, rank_in_group
+from la_det.steps.candidates import inside_box, overlapping_pairs
+from la_det.steps.select import best_per_prior, rank_in_group
 from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets, constant, count, true_indices
 
 # Cost of lying outside the box. Every location that costs less lies inside.

@@ -5,13 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from la_det.losses.box_iou import aligned_giou, aligned_iou
+from la_det.geometry import aligned_giou, aligned_iou
 from la_det.losses.focal import focal_entries
-from la_det.matchers.candidates import cell_of, center_region, every_pair, ltrb_of_pairs, window_priors
-from la_det.matchers.fcos import SIZE_RANGES, in_size_range
-from la_det.matchers.linear_assignment import match
-from la_det.matchers.nearest import nearest_priors
-from la_det.matchers.selection import best_of_each, best_per_prior
+from la_det.steps.candidates import cell_of, center_region, every_pair, ltrb_of_pairs, nearest_priors, window_priors
+from la_det.steps.select import SIZE_RANGES, best_of_each, best_per_prior, in_size_range, match
 from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets, constant
 
 

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from la_det.losses.box_iou import aligned_iou
-from la_det.matchers.atss import mean_plus_std, select
-from la_det.matchers.overlaps import overlapping_pairs
-from la_det.matchers.selection import rank_in_group
+from la_det.geometry import aligned_iou
+from la_det.steps.candidates import overlapping_pairs
+from la_det.steps.score import quality
+from la_det.steps.select import above_threshold, mean_plus_std, rank_in_group
 from la_det.structures import Assignment, DensePredictions, Score, Targets, constant
 
 # Ground truths are looked at in portions, so that even boxes which all overlap need no more memory than this.
@@ -43,7 +43,7 @@ class POTOAux:
         portions = [slice(start, start + step) for start in range(0, max(len(targets), 1), step)]
         best = [self._best_of_levels(predictions, boxes, targets, portion, score) for portion in portions]
         candidates, q = (torch.cat(x) for x in zip(*best, strict=True))  # [G, C]
-        return Assignment(select(candidates, q, mean_plus_std(q), predictions.priors, targets, margin=0.0)[0])
+        return Assignment(above_threshold(candidates, q, mean_plus_std(q), predictions.priors, targets, margin=0.0)[0])
 
     def _best_of_levels(
         self, predictions: DensePredictions, boxes: Tensor, targets: Targets, portion: slice, score: Score
@@ -56,7 +56,7 @@ class POTOAux:
             targets.boxes.index_select(0, pairs.gt),
         )
         p = score.at(predictions, pairs.image, pairs.prior, targets.classes.index_select(0, pairs.gt))
-        q = p ** (1 - self.alpha) * iou**self.alpha
+        q = quality(p, iou, self.alpha)
         # All q that are not listed are 0. The first locations of a level stand for them: if any q is larger, so is the
         # threshold.
         counts = [min(self.topk, h * w) for h, w in priors.grid_sizes]

@@ -7,11 +7,11 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from la_det import model_zoo
-from la_det.losses.box_iou import aligned_giou, aligned_iou
-from la_det.matchers.candidates import inside_box
+from la_det.geometry import aligned_giou, aligned_iou
 from la_det.matchers.dw import GIOU_EPS, center_prior
 from la_det.modeling.criteria import reduce_losses
 from la_det.modeling.heads.boundary_refinement import boundary_points, refine
+from la_det.steps.candidates import inside_box
 from la_det.structures import Assignment, DensePredictions, Pairs, Targets
 from la_det.testing.golden import GoldenFile, compare_detections
 

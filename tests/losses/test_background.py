@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from la_det.losses import background
 from la_det.losses.background import background_loss
 from la_det.modeling.criteria import Decision, FocalLoss
+from la_det.references.scene import make_targets
 from la_det.structures import AnchorGenerator, Assignment, DensePredictions, LTRBCodec, Pairs, Score
-from la_det.testing.references.scene import make_targets
 
 GRID_SIZES = [(5, 7), (3, 4), (1, 1)]
 

@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 
 from la_det.matchers import FCOS, POTO, ForegroundLoss, OneToOneAnchor, OneToOneCenter, POTOAux, poto_aux
 from la_det.modeling.criteria import Decision, FocalLoss
-from la_det.structures import AnchorGenerator, DensePredictions, LTRBCodec, PointGenerator, Score
-from la_det.testing.references import poto as reference
-from la_det.testing.references.scene import (
+from la_det.references import poto as reference
+from la_det.references.scene import (
     KINDS,
     flat,
     grid_sizes,
@@ -18,6 +17,8 @@ from la_det.testing.references.scene import (
     random_boxes,
     random_predictions,
 )
+from la_det.steps.select import SIZE_RANGES
+from la_det.structures import AnchorGenerator, DensePredictions, LTRBCodec, PointGenerator, Score
 
 NUM_CLASSES = 4
 SIZES = st.sampled_from([(64, 64), (128, 160), (200, 328)])
@@ -61,6 +62,11 @@ def check_matches(assignment, predictions, targets, rule):
 def probabilities(predictions, i, gate=None):
     p = flat(predictions, "logits")[i].sigmoid()
     return p if gate is None else p * flat(predictions, gate)[i].sigmoid()
+
+
+def test_size_ranges():
+    """Each begins where the one before ends, from 64 pixels on at twice the size (FCOS, section 3.2)."""
+    assert SIZE_RANGES == ((-1, 64), (64, 128), (128, 256), (256, 512), (512, float("inf")))
 
 
 @given(scenes(), st.sampled_from([1.5, 0.0]))

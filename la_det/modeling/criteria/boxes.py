@@ -5,8 +5,7 @@ from typing import Literal
 
 import torch
 
-from la_det.losses.box_iou import FLOAT32_EPS, aligned_giou, aligned_iou
-from la_det.losses.relative_boxes import image_scales, relative_cxcywh
+from la_det.geometry import FLOAT32_EPS, aligned_giou, aligned_iou, image_scales, relative_cxcywh
 from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from la_det.geometry import aligned_giou
 from la_det.losses.background import background_loss
-from la_det.losses.box_iou import aligned_giou
 from la_det.losses.focal import focal_entries
 from la_det.matchers.dw import BETA, GIOU_EPS
 from la_det.modeling.criteria.decision import Decision

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from la_det.losses.box_iou import FLOAT32_EPS
+from la_det.geometry import FLOAT32_EPS
 from la_det.modeling.criteria.classification import background_and_pairs
 from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm

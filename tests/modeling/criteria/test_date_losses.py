@@ -15,6 +15,7 @@ from la_det.modeling.criteria import (
     RetinaNetFocalLoss,
     reduce_losses,
 )
+from la_det.references.scene import make_targets
 from la_det.structures import (
     AnchorGenerator,
     Assignment,
@@ -25,7 +26,6 @@ from la_det.structures import (
     PointGenerator,
     Score,
 )
-from la_det.testing.references.scene import make_targets
 
 GRIDS = [(4, 5), (2, 3)]
 N, K, A = 2, 3, 2

@@ -78,7 +78,7 @@ def test_dice_of_every_pair(num_pairs):
     ):
         torch.testing.assert_close(actual_grad, expected_grad, rtol=1e-3, atol=1e-6)
     term = MaskLoss(weight=2.0)(Decision(predictions, targets, assignment, Score()))
-    torch.testing.assert_close(term.numerator / term.normaliser, 2 * expected.mean())
+    torch.testing.assert_close(term.weight * term.numerator / term.normaliser, 2 * expected.mean())
     assert term.scope == "local"
 
 

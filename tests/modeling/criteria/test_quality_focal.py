@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.structures import Boxes, Instances
 
-from la_det.losses.box_iou import aligned_giou
+from la_det.geometry import aligned_giou
 from la_det.modeling.criteria import Decision, FocalLoss, GIoULoss, QualityFocalLoss, SoftTargetLoss, VarifocalLoss
 from la_det.structures import (
     AnchorGenerator,

@@ -9,7 +9,7 @@ lies, and of the columns and rows only the nearest k, which are consecutive.
 import torch
 from torch import Tensor
 
-from la_det.matchers.candidates import cell_points
+from la_det.steps.candidates import cell_points
 from la_det.structures import Priors, Targets, constant
 
 

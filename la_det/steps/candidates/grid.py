@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from la_det.geometry import ltrb_distances
 from la_det.structures import Pairs, Priors, Targets
 
 
@@ -142,11 +143,6 @@ def every_pair(prior: Tensor, targets: Targets) -> Pairs:
     """Each ground truth with its priors [G, W]: G W pairs."""
     gt = torch.arange(len(targets), device=prior.device).unsqueeze(1)
     return Pairs(*(x.expand_as(prior).flatten() for x in (targets.image.unsqueeze(1), prior, gt)))
-
-
-def ltrb_distances(points: Tensor, boxes: Tensor) -> Tensor:
-    """Distances [..., 4] from points [..., 2] to the left, top, right and bottom sides of boxes [..., 4], pixels."""
-    return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], -1)
 
 
 def ltrb_of_pairs(pairs: Pairs, priors: Priors, targets: Targets) -> Tensor:
