@@ -11,8 +11,9 @@ from torchvision.ops import box_iou
 from la_det.matchers import MaxIoU
 from la_det.matchers.max_iou import grid_extents
 from la_det.references import atss as reference
+from la_det.references.scene import make_targets
 from la_det.steps.candidates import overlapping_anchors
-from la_det.structures import AnchorGenerator
+from la_det.structures import AnchorGenerator, DeltaCodec, DensePredictions, Score
 from tests.matchers.anchor_scenes import make_scene, scenes
 
 ONE = AnchorGenerator(sizes=(8.0,), box_offset=1)
@@ -97,7 +98,26 @@ def test_positives_with_their_centre_outside_are_dropped():
     assert len(inside.dropped[0]) == len(anywhere.dropped[0]) + len(anywhere.pairs)
 
 
-@pytest.mark.parametrize("boxes", [[], [[10.0, 10.0, 10.0, 40.0]], [[5000.0, 0.0, 5100.0, 50.0]]])
+@pytest.mark.parametrize(
+    ("foreground", "background", "dropped"), [(0.5, 0.4, False), (0.6, 0.5, True)], ids=["positive", "not background"]
+)
+def test_thresholds_are_inclusive(foreground, background, dropped):
+    """Of the ground truth, one anchor has an IoU of exactly a half, the next one 0.8."""
+    priors = AnchorGenerator(strides=(16,), sizes=(2.0,))([(3, 4)], torch.device("cpu"))
+    predictions = DensePredictions(priors, DeltaCodec(), {"logits": [torch.zeros(1, 1, 3, 4)]})
+    matcher = MaxIoU(foreground=foreground, background=background)
+    targets = make_targets([[[16.0, 8.0, 56.0, 40.0]]], size=(48, 64))
+    assignment = matcher(predictions, targets, score=Score(), progress=0.0)
+    half, better = 5, 6  # in the second of three rows
+    assert assignment.pairs.prior.tolist() == ([better] if dropped else [half, better])
+    assert assignment.dropped[1].tolist() == ([half] if dropped else [])
+
+
+# The last two have no area, or one border in common with the outermost anchors.
+NOWHERE = [[], [[5000.0, 0.0, 5100.0, 50.0]], [[10.0, 10.0, 10.0, 40.0]], [[576.5, 0.0, 600.0, 50.0]]]
+
+
+@pytest.mark.parametrize("boxes", NOWHERE)
 def test_ground_truths_that_meet_no_anchor_get_none(boxes):
     scene = make_scene([boxes, []], (64, 64), ONE)
     assignment = scene.assign(MaxIoU())
