@@ -18,7 +18,7 @@ import torch
 from omegaconf import OmegaConf
 
 from la_det import model_zoo
-from la_det.comparison.records import (
+from la_det.comparison.results import (
     Run,
     RunRecord,
     device_name,
