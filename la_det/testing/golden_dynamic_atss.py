@@ -27,7 +27,7 @@ LOSSES = {
 # The reference's POSITIVE_TYPE: the same settings of the inside test and of overlaps in this project's matchers.
 POSITIVE_TYPES = {
     "ssc": L(FCOS)(center_radius=0, margin=0.01),
-    "iou": L(MaxIoU)(best_anchors="own", margin=0.01),
+    "iou": L(MaxIoU)(reassign_best=False, margin=0.01),
     "topk": L(TopKIoU)(),
 }
 
@@ -207,7 +207,9 @@ def check_inference(golden: GoldenFile) -> None:
     config = model_config(golden)
     config.inference.score_threshold = golden.number("score_threshold")
     config.inference.nms_threshold = golden.number("nms_threshold")
-    config.inference.topk = golden.number("pre_nms_top_n" if "pre_nms_top_n" in golden else "topk_candidates")
+    config.inference.candidates.topk = golden.number(
+        "pre_nms_top_n" if "pre_nms_top_n" in golden else "topk_candidates"
+    )
     config.inference.max_detections = golden.number("max_detections")
     predictions, _ = read_predictions(golden, config)
     detections = instantiate(config.inference)(predictions, golden.tensor("image_sizes"))

@@ -30,17 +30,17 @@ def dense(assignment, scene) -> torch.Tensor:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.data(), st.sampled_from(sorted(GENERATORS)), st.sampled_from(["that", "own"]))
-def test_same_as_the_dense_version(data, anchors, best_anchors):
+@given(st.data(), st.sampled_from(sorted(GENERATORS)), st.booleans())
+def test_same_as_the_dense_version(data, anchors, reassign_best):
     scene = data.draw(scenes(GENERATORS[anchors]))
-    matched = dense(scene.assign(MaxIoU(best_anchors=best_anchors)), scene)
+    matched = dense(scene.assign(MaxIoU(reassign_best=reassign_best)), scene)
     for i, actual in enumerate(matched):
         gts = scene.boxes(i)
         if len(gts) == 0:
             assert (actual == -1).all()
             continue
         iou = box_iou(scene.predictions.priors.boxes, gts).nan_to_num(0)
-        assert torch.equal(actual, reference.max_iou(iou, 0.5, 0.4, best_anchors == "that"))
+        assert torch.equal(actual, reference.max_iou(iou, 0.5, 0.4, reassign_best))
 
 
 @settings(max_examples=30, deadline=None)
@@ -92,8 +92,8 @@ def test_rectangles_are_small():
 def test_positives_with_their_centre_outside_are_dropped():
     """A narrow ground truth is best met by anchors whose centres lie beside it."""
     scene = make_scene([[[18.0, 0.0, 19.5, 60.0]]], (64, 64), ONE)
-    anywhere = scene.assign(MaxIoU(best_anchors="own"))
-    inside = scene.assign(MaxIoU(best_anchors="own", margin=0.01))
+    anywhere = scene.assign(MaxIoU(reassign_best=False))
+    inside = scene.assign(MaxIoU(reassign_best=False, margin=0.01))
     assert len(anywhere.pairs) > 0 and len(inside.pairs) == 0
     assert len(inside.dropped[0]) == len(anywhere.dropped[0]) + len(anywhere.pairs)
 
