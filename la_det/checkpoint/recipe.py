@@ -54,14 +54,31 @@ def write_weights(path: Path, weights: dict[str, Tensor], recipe: dict[str, Any]
 
 def read_recipe(path: str) -> dict[str, Any]:
     """The recipe in a converted file, or in one at an address; empty for whatever else the path may be."""
+    return read_entry(path, _KEY)
+
+
+def read_classes(path: str) -> dict[str, list] | None:
+    """Names and ids of the classes that the weights in a file were trained for; None where it does not say.
+
+    In the form of `la_det.data.classes.Classes.state_dict`.
+    """
+    found = read_entry(path, "classes")
+    if not isinstance(found, dict) or not all(isinstance(found.get(key), list) for key in ("names", "ids")):
+        return None
+    strings = all(isinstance(name, str) for name in found["names"])
+    return found if strings and len(found["names"]) == len(found["ids"]) else None
+
+
+def read_entry(path: str, key: str) -> dict[str, Any]:
+    """What a file of weights, or one at an address, holds beside them; empty for whatever else the path may be."""
     if not path.endswith(SUFFIXES):
         return {}
     try:
         path = PathManager.get_local_path(path)
         if path.endswith(".safetensors"):
             with safe_open(path, "pt") as file:
-                return json.loads((file.metadata() or {}).get(_KEY, "{}"))
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True).get(_KEY, {})
+                return json.loads((file.metadata() or {}).get(key, "{}"))
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True).get(key, {})
     except (OSError, EOFError, RuntimeError, ValueError, AttributeError, pickle.UnpicklingError, SafetensorError):
         return {}  # whoever loads the weights says what is wrong with them
 

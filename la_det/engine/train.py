@@ -14,9 +14,9 @@ import torch.distributed as dist
 from detectron2.config import instantiate
 from detectron2.engine import hooks
 from detectron2.engine.defaults import create_ddp_model
-from detectron2.evaluation import inference_on_dataset
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
 from omegaconf import DictConfig
 from tabulate import tabulate
 from torch import nn
@@ -27,12 +27,15 @@ from la_det.checkpoint import Checkpointer
 from la_det.checkpoint.recipe import apply_recipe
 from la_det.config import class_node
 from la_det.data.records import check_num_classes
+from la_det.data.sources import labels_of
 from la_det.engine.diagnostics import AssignmentDiagnostics
 from la_det.engine.hooks import CheckpointHook
 from la_det.engine.output_dir import prepare_output_dir
+from la_det.engine.own_dataset import check_classes, check_data, data_classes, names_of_test_sets
 from la_det.engine.setup import device_of, load_config, setup
 from la_det.engine.trainer import Trainer
 from la_det.engine.visualize import save_predictions
+from la_det.engine.writers import MetricsWriter
 from la_det.errors import UserError
 from la_det.evaluation.duplicates import objects_of
 from la_det.evaluation.nms_gap import NMSGapEvaluator, variant_inference
@@ -55,6 +58,7 @@ def main(args: argparse.Namespace) -> None:
 
 def train(cfg: DictConfig, resume: bool = False) -> Results:
     """Train `cfg.model`, from the last checkpoint in the output folder if `resume`; return the last evaluation."""
+    check_data(cfg)
     model = build_model(cfg)
     logger.info("%s with %.2f M parameters", type(model).__name__, sum(p.numel() for p in model.parameters()) / 1e6)
     ema = build_ema(cfg, model)
@@ -80,7 +84,9 @@ def train(cfg: DictConfig, resume: bool = False) -> Results:
     )
     # Before loading, so that a checkpoint restores the last look; the timer first, so that it leaves looks out.
     trainer.register_hooks([hooks.IterationTimer(), _diagnostics(cfg, model, loader)])
-    checkpointer = build_checkpointer(cfg, model, ema, trainer=trainer, stream=stream)
+    classes = data_classes(cfg)
+    named = {} if classes is None else {"classes": classes}
+    checkpointer = build_checkpointer(cfg, model, ema, trainer=trainer, stream=stream, **named)
     resume = resume and _all_have_checkpoint(checkpointer)
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
     start = trainer.iter + 1 if resume else 0  # a checkpoint holds the iteration that it was saved after
@@ -132,27 +138,42 @@ def evaluate_checkpoint(cfg: DictConfig, last: bool = False) -> Results:
             "--eval-only: give train.init_checkpoint=FILE, or --resume for the output folder's last checkpoint"
         )
     checkpointer.load(path)
+    check_classes(cfg, path)
     if ema is not None and ema.n_averaged == 0:
         raise UserError(f"{path}: it holds no EMA weights; evaluate it with train.ema.enabled=False")
     return evaluate_model(cfg, model, ema)
 
 
 def evaluate_model(cfg: DictConfig, model: nn.Module, ema: AveragedModel | None = None) -> Results:
-    """Run `cfg.dataloader.evaluator` and log its table; results of the EMA weights are those of tasks `<task>_ema`."""
+    """Run `cfg.dataloader.evaluator` on every test set and log the table of results.
+
+    Results of the EMA weights are those of tasks `<task>_ema`; of several test sets, those of `<test set>/<task>`.
+    Detections on a test set without annotations are left in the folder `inference` of the output folder.
+    """
     models = {"": model} if ema is None else {"": model, "_ema": ema.module}
-    records = instantiate(cfg.dataloader.test.dataset)
-    check_num_classes(cfg.dataloader.test.dataset.names, class_node(cfg.model).num_classes)
-    loader = instantiate({**cfg.dataloader.test, "dataset": records})
-    of_data_set, objects, results = instantiate(cfg.dataloader.evaluator), objects_of(records), {}
-    for suffix, evaluated in models.items():
-        _broadcast_buffers(evaluated)
-        with variant_inference(evaluated) as inference:
-            evaluator = NMSGapEvaluator(of_data_set, objects, inference)
-            metrics = inference_on_dataset(evaluated, loader, evaluator)
-        results |= {f"{task}{suffix}": values for task, values in metrics.items()}
+    names, results = names_of_test_sets(cfg), {}
+    for name, label in zip(names, labels_of(names), strict=True):
+        prefix = f"{label}/" if len(names) > 1 else ""
+        records = instantiate({**cfg.dataloader.test.dataset, "names": name})
+        check_num_classes(name, class_node(cfg.model).num_classes)
+        loader, objects = instantiate({**cfg.dataloader.test, "dataset": records}), objects_of(records)
+        for suffix, evaluated in models.items():
+            _broadcast_buffers(evaluated)
+            evaluator = _evaluator(cfg, name, f"{label}{suffix}", annotated="annotations" in records[0])
+            with variant_inference(evaluated) as inference:
+                metrics = inference_on_dataset(evaluated, loader, NMSGapEvaluator(evaluator, objects, inference))
+            results |= {f"{prefix}{task}{suffix}": values for task, values in metrics.items()}
     if results:  # only the main process has them
         logger.info("Results:\n%s", results_table(results))
     return results
+
+
+def _evaluator(cfg: DictConfig, name: str, label: str, annotated: bool) -> DatasetEvaluator:
+    """The config's evaluator for one test set; without annotations, detections are all that it gives."""
+    changes = {"dataset_name": name} if "dataset_name" in cfg.dataloader.evaluator else {}
+    if not annotated and cfg.dataloader.evaluator.get("output_dir") is None:
+        changes["output_dir"] = str(Path(cfg.train.output_dir, "inference", label))
+    return instantiate({**cfg.dataloader.evaluator, **changes})
 
 
 def results_table(results: Results) -> str:
@@ -223,6 +244,6 @@ def _writers(cfg: DictConfig, start: int) -> list[EventWriter]:
     metrics = prepare_output_dir(Path(cfg.train.output_dir), start)
     return [
         CommonMetricPrinter(cfg.train.max_iter),
-        JSONWriter(str(metrics), window_size=1),  # exact values, so that runs can be compared to the last bit
+        MetricsWriter(str(metrics), window_size=1),  # exact values, so that runs can be compared to the last bit
         TensorboardXWriter(cfg.train.output_dir),
     ]

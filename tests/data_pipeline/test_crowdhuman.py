@@ -11,7 +11,8 @@ from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
 
 from la_det.data.builtin import register_shapes
-from la_det.data.crowdhuman import load_annotated_records, load_crowdhuman, read_odgt, register_crowdhuman
+from la_det.data.crowdhuman import load_annotated_records, load_crowdhuman, register_crowdhuman
+from la_det.data.odgt import read_odgt
 from la_det.data.shapes import SHAPES
 from la_det.errors import UserError
 from la_det.evaluation.crowdhuman import CrowdHumanEvaluator
@@ -124,7 +125,7 @@ def test_dataset_dicts_in_detectron2(tmp_path: Path) -> None:
     try:
         first, second, third = get_detection_dataset_dicts("crowdhuman_test", filter_empty=False)
         # Unlike with Detectron2's filter_empty, an image with ignored boxes only takes part.
-        assert load_annotated_records("crowdhuman_test") == [first, second]
+        assert list(load_annotated_records("crowdhuman_test")) == [first, second]
         assert MetadataCatalog.get("crowdhuman_test").thing_classes == ["person"]
     finally:
         DatasetCatalog.remove("crowdhuman_test")
