@@ -110,7 +110,8 @@ def build(source: Source, options: Options) -> Records:
     problems.check()
 
     masks = _read_masks(source, sizes)
-    kept = np.flatnonzero(good & (label_of[source.labels] >= 0))
+    chosen = label_of[source.labels] >= 0
+    kept = np.flatnonzero(good & chosen)
     kept = kept[np.argsort(source.images[kept], kind="stable")]
     return Records(
         source=problems.source,
@@ -129,6 +130,7 @@ def build(source: Source, options: Options) -> Records:
         places=source.places[kept].astype(np.int32),
         place=source.place,
         masks=masks,
+        has_objects=np.bincount(source.images[chosen & ~source.crowd], minlength=len(source.names)) > 0,
         annotated=source.annotated,
         problems=problems,
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from detectron2.utils.file_io import PathManager
@@ -22,6 +23,19 @@ ABSENT = (None, MISSING)  # of optional values
 MAX_SIDE = 1_000_000  # pixels
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without looks for garbage: millions of new objects set them off, and no cycle is among these."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+@_no_collection()
 def read_coco(json_file: str, image_root: str, options: Options = Options()) -> Records:
     """Read and check a file; images and classes are in the order of their ids, as in Detectron2.
 
@@ -107,8 +121,6 @@ def load_json(path: str) -> object:
     Raises:
         UserError: it is missing, cannot be read, or is no JSON.
     """
-    collecting = gc.isenabled()
-    gc.disable()  # millions of new objects, and no cycle among them
     try:
         with open(PathManager.get_local_path(str(path)), encoding="utf-8-sig") as file:
             return json.load(file)
@@ -118,9 +130,6 @@ def load_json(path: str) -> object:
         raise UserError(f"{path}: malformed JSON ({error}); write the file again") from error
     except RecursionError as error:
         raise UserError(f"{path}: malformed JSON (lists nested too deeply to be read); write the file again") from error
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def _objects(content: object, key: str, source: str, may_be_empty: bool = False) -> list[dict]:
@@ -219,6 +228,9 @@ def _sizes(images: list[dict], names: list[str], image_root: str, problems: Prob
         )
         sizes[:, axis] = numbers.clip(-1, MAX_SIDE + 1)
     problems.check()
+    problems.note(
+        sorted(absent), lambda i: _describe_image(images[i]), "it has no height and width; those of its file are taken"
+    )
     for i in sorted(absent):
         try:
             size = read_header(os.path.join(image_root, names[i])).size

@@ -10,6 +10,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 from tabulate import tabulate
 
+from la_det.data.dataset_dicts import drop_degenerate_boxes
 from la_det.data.sources import read_source
 from la_det.data.table import Joined, Records
 from la_det.errors import UserError
@@ -40,7 +41,12 @@ def load_records(names: str | Sequence[str], filter_empty: bool) -> Sequence[dic
     for name, part, of in zip(names, parts, classes, strict=True):
         if isinstance(part, Records) and part.annotated:
             logger.info("%s: %s", name, summary(part, of))
+    parts = [part if isinstance(part, Records) else _without_degenerate(part) for part in parts]
     return parts[0] if len(parts) == 1 else Joined(parts)
+
+
+def _without_degenerate(records: list[dict]) -> list[dict]:
+    return drop_degenerate_boxes(records) if "annotations" in records[0] else records
 
 
 def _with_objects(name: str, records: Records | list[dict]) -> Records | list[dict]:

@@ -28,7 +28,6 @@ from detectron2.utils.file_io import PathManager
 from la_det.data.boxes import CONVENTIONS
 from la_det.data.build import Options
 from la_det.data.coco import read_coco
-from la_det.data.dataset_dicts import drop_degenerate_boxes
 from la_det.data.odgt import read_odgt_records
 from la_det.data.problems import show
 from la_det.data.table import Records
@@ -256,12 +255,11 @@ def _call_registered(name: str) -> Records | list[dict]:
 
 
 def _checked_dicts(name: str) -> list[dict]:
-    """Dicts of a function of others, checked by Detectron2 and without degenerate boxes."""
+    """Dicts of a function of others, checked by Detectron2."""
     try:
-        records = get_detection_dataset_dicts([name], filter_empty=False)
+        return get_detection_dataset_dicts([name], filter_empty=False)
     except (KeyError, TypeError, ValueError, AssertionError) as error:
         raise UserError(f"{name}: not Detectron2's dataset dicts ({error!r}); correct the registered function") from error
-    return drop_degenerate_boxes(records) if "annotations" in records[0] else records
 
 
 def _only(chosen: dict[str, list[str]], key: str, text: str) -> str | None:

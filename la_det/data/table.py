@@ -38,6 +38,7 @@ class Records(Sequence[dict]):
         areas: [A] square pixels, for the sizes of objects in COCO's evaluation.
         masks: of the source's annotations, and `rows` [A] which of them an annotation has; None where there are none.
         place: form of an annotation's place in the source, for instance "annotations[{}]", and `places` [A] its number.
+        has_objects: [N] bool: the source has an annotation that is no region to ignore.
         annotated: whether the source has annotations; the test sets of competitions have none.
         problems: what was found wrong and did not stop.
         chosen: [M] numbers of the images that are left, None for all.
@@ -59,6 +60,7 @@ class Records(Sequence[dict]):
     rows: np.ndarray
     place: str
     places: np.ndarray
+    has_objects: np.ndarray
     annotated: bool
     problems: Problems
     chosen: np.ndarray | None = None
@@ -66,7 +68,9 @@ class Records(Sequence[dict]):
     def __len__(self) -> int:
         return len(self.names) if self.chosen is None else len(self.chosen)
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int | slice) -> dict | list[dict]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
         image = self._image(index)
         height, width = self.sizes[image].tolist()
         record = {
@@ -127,9 +131,8 @@ class Records(Sequence[dict]):
         return self.choose(self.counts() > 0)
 
     def with_objects(self) -> Records:
-        """The images that have an annotation that is no region to ignore."""
-        objects = np.bincount(self.annotation_images()[~self.crowd], minlength=len(self.names))
-        return self.choose(objects[self.images()] > 0)
+        """The images for which the source has an object, one whose box was dropped included, as in Detectron2."""
+        return self.choose(self.has_objects[self.images()])
 
     def require_masks(self) -> None:
         """Raise `UserError`, which names the first, if an object has no usable mask; regions to ignore need none."""
@@ -183,7 +186,9 @@ class Joined(Sequence[dict]):
     def __len__(self) -> int:
         return self._ends[-1]
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int | slice) -> dict | list[dict]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)

@@ -114,7 +114,7 @@ def compare_counts(case: GoldenCase, result: CrowdHumanResult) -> None:
 def check_loader(case: GoldenCase) -> None:
     """The conversion to COCO JSON beside DATE's, and dataset dicts beside cvpods' records."""
     odgt = case.path / "annotation.odgt"
-    records, dataset_dicts = read_odgt(odgt), load_crowdhuman(odgt, "Images")
+    records, dataset_dicts = read_odgt(odgt), list(load_crowdhuman(odgt, "Images"))
     coco = odgt_to_coco(records)
     for key, expected in case.expected.items():
         case.record(key, count_different(expected, coco.get(key, [])), 0)
