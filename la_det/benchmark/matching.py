@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -94,14 +94,19 @@ class Case:
     targets: Targets
 
     def assign(self) -> None:
+        predictions = self._step()
         for criterion in self.criteria:
-            criterion.assign(self.predictions[criterion.branch], self.targets, dense.PROGRESS)
+            criterion.assign(predictions[criterion.branch], self.targets, dense.PROGRESS)
 
     def train(self) -> None:
-        terms = {}
+        predictions, terms = self._step(), {}
         for criterion in self.criteria:
-            terms |= criterion(self.predictions[criterion.branch], self.targets, dense.PROGRESS)
+            terms |= criterion(predictions[criterion.branch], self.targets, dense.PROGRESS)
         self._backward(sum(reduce_losses(terms).values()))
+
+    def _step(self) -> dict[str, DensePredictions]:
+        """The predictions as a new step has them: nothing has been read yet."""
+        return {branch: replace(predictions) for branch, predictions in self.predictions.items()}
 
     def dense_assign(self) -> None:
         for criterion in self.criteria:

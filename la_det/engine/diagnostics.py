@@ -13,7 +13,8 @@ from detectron2.engine import HookBase
 from torch import Tensor
 
 from la_det.engine.trainer import unwrap
-from la_det.modeling.meta_arch import Assigned, AssignmentDetector
+from la_det.modeling.criteria import Criterion, Decision
+from la_det.modeling.meta_arch import AssignmentDetector
 from la_det.structures import Pairs
 
 logger = logging.getLogger(__name__)
@@ -57,11 +58,11 @@ class AssignmentDiagnostics(HookBase):
     def _look(self, model: AssignmentDetector) -> None:
         trainer, progress = self.trainer, model.progress()
         with torch.autocast(trainer.device_type, trainer.amp_dtype, enabled=trainer.amp_dtype is not None):
-            assigned = model.assignments(self.batch, progress)
-        for a in assigned:
-            name = f"assignment/{a.criterion.branch}/{type(a.criterion.matcher).__name__}"
-            values = diagnose(a, model.in_features, progress, self._last.get(name))
-            self._last[name] = pair_keys(a).cpu()
+            decisions = model.assignments(self.batch, progress)
+        for criterion, decision in zip(model.criteria, decisions, strict=True):
+            name = f"assignment/{criterion.branch}/{type(criterion.matcher).__name__}"
+            values = diagnose(criterion, decision, model.in_features, progress, self._last.get(name))
+            self._last[name] = pair_keys(decision).cpu()
             trainer.storage.put_scalars(**{f"{name}/{k}": v for k, v in values.items()}, smoothing_hint=False)
 
     def state_dict(self) -> dict[str, Any]:
@@ -84,7 +85,11 @@ def _fingerprint(batch: list[dict]) -> str:
 
 
 def diagnose(
-    assigned: Assigned, level_names: Sequence[str], progress: float, last: Tensor | None = None
+    criterion: Criterion,
+    decision: Decision,
+    level_names: Sequence[str],
+    progress: float,
+    last: Tensor | None = None,
 ) -> dict[str, float]:
     """Numbers that describe an assignment; without those that have nothing to be a share of.
 
@@ -98,12 +103,13 @@ def diagnose(
     pairs on it.
 
     Args:
-        assigned: G ground truths' labels.
+        criterion: whose assignment it is.
+        decision: what it decided about a batch.
         level_names: of the L levels.
         progress: share of the training that is done, for the matcher.
         last: [P'] the pairs of the last look, from `pair_keys`.
     """
-    targets, pairs, priors = assigned.targets, assigned.assignment.pairs, assigned.predictions.priors
+    targets, pairs, priors = decision.targets, decision.assignment.pairs, decision.predictions.priors
     objects = targets.objects
     if not len(objects):
         return {}
@@ -113,15 +119,15 @@ def diagnose(
         counts = torch.bincount(priors.levels[prior], minlength=len(level_names)).double()
         return torch.cat([counts.sum(0, keepdim=True), counts])
 
-    wanted = wanted_pairs(assigned, objects, progress)
+    wanted = wanted_pairs(criterion, decision, objects, progress)
     parts = {
         "positives": count(pairs.prior) / len(objects),
         "conflicts": count(wanted.prior[_share_location(wanted, len(priors))]) / count(wanted.prior),
     }
     if last is not None:
         last = last.to(pairs.gt.device)
-        gone = last[~torch.isin(last, pair_keys(assigned))]
-        parts["switched"] = count(_prior(gone, assigned)) / count(_prior(last, assigned))
+        gone = last[~torch.isin(last, pair_keys(decision))]
+        parts["switched"] = count(_prior(gone, decision)) / count(_prior(last, decision))
     suffixes = ("", *(f"_{name}" for name in level_names))
     values = {
         name + suffix: value
@@ -132,29 +138,28 @@ def diagnose(
     return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
-def pair_keys(assigned: Assigned) -> Tensor:
+def pair_keys(decision: Decision) -> Tensor:
     """[P] one number for each pair, by which the pairs of looks at the same images can be compared."""
-    pairs = assigned.assignment.pairs
-    location = pairs.image * len(assigned.predictions.priors) + pairs.prior
-    return location * len(assigned.targets) + pairs.gt
+    pairs = decision.assignment.pairs
+    return pairs.location(len(decision.predictions.priors)) * len(decision.targets) + pairs.gt
 
 
-def _prior(keys: Tensor, assigned: Assigned) -> Tensor:
-    return keys.div(len(assigned.targets), rounding_mode="floor") % len(assigned.predictions.priors)
+def _prior(keys: Tensor, decision: Decision) -> Tensor:
+    return keys.div(len(decision.targets), rounding_mode="floor") % len(decision.predictions.priors)
 
 
-def wanted_pairs(assigned: Assigned, objects: Tensor, progress: float) -> Pairs:
+def wanted_pairs(criterion: Criterion, decision: Decision, objects: Tensor, progress: float) -> Pairs:
     """The pairs that each of the `objects` [g], indices of ground truths, would get if it were alone in its image."""
     found = []
     for gts in objects.split(OBJECTS_AT_A_TIME):
-        images = assigned.targets.image[gts]
-        predictions, targets = assigned.predictions.of_images(images), assigned.targets.alone(gts)
-        pairs = assigned.criterion.assign(predictions, targets, progress)[1].pairs
+        images = decision.targets.image[gts]
+        predictions, targets = decision.predictions.of_images(images), decision.targets.alone(gts)
+        pairs = criterion.assign(predictions, targets, progress).assignment.pairs
         found.append(torch.stack([images[pairs.image], pairs.prior, gts[pairs.gt]]))
     return Pairs(*torch.cat(found, 1))
 
 
 def _share_location(pairs: Pairs, num_priors: int) -> Tensor:
     """[P] bool: the pair's location is in another pair, too."""
-    _, location, counts = (pairs.image * num_priors + pairs.prior).unique(return_inverse=True, return_counts=True)
+    _, location, counts = pairs.location(num_priors).unique(return_inverse=True, return_counts=True)
     return counts[location] > 1

@@ -9,6 +9,8 @@ tensor is needed: `background_loss` sums b over all entries with an analytic gra
 out the logits of the few entries, through which autograd differentiates the corrections.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,11 @@ _SMALLEST = torch.finfo(torch.float32).tiny
 _LARGEST_LOGIT = 60.0
 # Intermediate values of a chunk stay in the processor's cache: 4 times faster than whole maps on a CPU.
 _CPU_CHUNK = 1 << 16
+
+
+def in_chunks(device: torch.device) -> bool:
+    """Whether maps are worked on in chunks: a GPU wants few large operations."""
+    return device.type == "cpu"
 
 
 def background_loss(
@@ -41,112 +48,129 @@ def background_loss(
         The sum (a scalar), c [P], and f [P] (None without a gate); all differentiable. With a gate logits count as at
         most 60, in the sum and in c and f.
     """
-    chosen = [predictions.elements("logits", image, prior, cls)]
-    maps = list(predictions.maps["logits"])
-    if score.gate is not None:
-        if predictions.priors.per_cell != 1:
-            raise ValueError("a gated score needs one prior per cell")
-        chosen.append(predictions.elements(score.gate, image, prior, torch.zeros_like(cls)))
-        maps += predictions.maps[score.gate]
-    masks = None if dropped is None else _mask_maps(predictions, *dropped)
-    total, c, *f = _Background.apply(chosen, masks, *maps)
-    return total, c, f[0] if f else None
+    a, k = predictions.priors.per_cell, predictions.num_classes
+    levels = [(predictions.num_images * a, k, h * w) for h, w in predictions.priors.grid_sizes]
+    c = predictions.flat("logits")
+    mask = None if dropped is None else _mask(predictions, *dropped)
+    index = predictions.index("logits", image, prior, cls)
+    if score.gate is None:
+        return *_Background.apply(c, index, mask, levels), None
+    gate_index = predictions.index(score.gate, image, prior)
+    return _GatedBackground.apply(c, predictions.flat(score.gate), index, gate_index, mask, levels)
 
 
-def _mask_maps(predictions: DensePredictions, image: Tensor, prior: Tensor) -> list[Tensor]:
-    """Per level, a map [N, A, 1, h, w] that is True at the given priors."""
+def _mask(predictions: DensePredictions, image: Tensor, prior: Tensor) -> Tensor:
+    """[N R] bool in the order of a flat map with one channel per prior, True at the given priors."""
     priors = predictions.priors
-    mask = torch.zeros(predictions.num_images, len(priors), dtype=torch.bool, device=prior.device)
-    mask[image, prior] = True
-    levels = mask.split([h * w * priors.per_cell for h, w in priors.grid_sizes], 1)
-    return [
-        level.view(-1, 1, h, w, priors.per_cell).permute(0, 4, 1, 2, 3)
-        for level, (h, w) in zip(levels, priors.grid_sizes, strict=True)
-    ]
+    first, step = priors.layout(predictions.num_images, priors.per_cell).index_select(0, prior).unbind(1)
+    mask = torch.zeros(predictions.num_images * len(priors), dtype=torch.bool, device=prior.device)
+    return mask.index_fill_(0, torch.addcmul(first, step, image * priors.per_cell), True)
+
+
+def _split(flat: Tensor, levels: list[tuple[int, int, int]], channels: int | None = None) -> Iterator[Tensor]:
+    """A flat map's levels as [N A, K, h w], or [N A, `channels`, h w]."""
+    shapes = [(rows, channels or k, cells) for rows, k, cells in levels]
+    parts = flat.split([rows * k * cells for rows, k, cells in shapes])
+    return (part.view(shape) for part, shape in zip(parts, shapes, strict=True))
+
+
+def _without(c: Tensor, mask: Tensor | None, levels: list[tuple[int, int, int]]) -> Tensor:
+    """Logits of minus infinity at masked priors: b and its gradients are 0 there."""
+    if mask is None:
+        return c
+    c = c.clone()
+    for level, masked in zip(_split(c, levels), _split(mask, levels, 1), strict=True):
+        level.masked_fill_(masked, -torch.inf)
+    return c
 
 
 class _Background(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, chosen, masks, *maps):
-        levels = len(maps) // len(chosen)
-        logits, gates = maps[:levels], maps[levels:]
-        totals, grads, gate_grads = [], [], []
-        for level, c in enumerate(logits):
-            if masks is not None:  # b and its gradients are 0 at minus infinity
-                n, a, _, h, w = masks[level].shape
-                c = c.reshape(n, a, -1, h, w).masked_fill(masks[level], -torch.inf).view(c.shape)
-            if gates:
-                total, grad, gate_grad = _gated(c, gates[level])
-                gate_grads.append(gate_grad)
-            else:
-                total, grad = _plain(c)
+    def forward(ctx, c, index, mask, levels):
+        """b(sigma(c)), whose gradient is db/dc = p^2 (2 (1 - p) (-ln(1 - p)) + p)."""
+        values = c.index_select(0, index)
+        c = _without(c, mask, levels)
+        grad = torch.empty_like(c)
+        chunk = _CPU_CHUNK if in_chunks(c.device) else max(c.numel(), 1)
+        totals = []
+        for x, out in zip(c.split(chunk), grad.split(chunk), strict=True):
+            p, complement = x.sigmoid(), x.neg().sigmoid_()  # 1 - p without cancellation
+            # -ln(1 - p); beyond the smallest 1 - p in single precision it equals the logit.
+            cost = complement.clamp(min=_SMALLEST).log_().neg_().maximum(x)
+            p_squared = p * p
+            totals.append(torch.dot(p_squared, cost))
+            torch.mul(complement, cost, out=out).mul_(2).add_(p).mul_(p_squared)
+        ctx.save_for_backward(grad, index)
+        return _sum(totals), values
+
+    @staticmethod
+    def backward(ctx, grad_total, grad_values):
+        grad, index = ctx.saved_tensors
+        return (grad * grad_total).index_add_(0, index, grad_values), None, None, None
+
+
+class _GatedBackground(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, c, f, index, gate_index, mask, levels):
+        """b(sigma(c) sigma(f)) and its gradients.
+
+        With u = dp db/dp = p (2 p (-ln(1 - p)) + p^2 / (1 - p)): db/dc = u sigma(-c) and db/df = u sigma(-f), summed
+        over the classes.
+        """
+        # As in the sum, so that a correction takes away just what the sum holds.
+        values = [x.index_select(0, i).clamp_(max=_LARGEST_LOGIT) for x, i in ((c, index), (f, gate_index))]
+        c = _without(c, mask, levels)
+        grad, gate_grad, totals = torch.empty_like(c), torch.empty_like(f), []
+        maps = (_split(c, levels), _split(f, levels, 1), _split(grad, levels), _split(gate_grad, levels, 1))
+        if in_chunks(c.device):
+            for level in zip(*maps, strict=True):
+                for x, gate, out, gate_out in zip(*level, strict=True):
+                    u_sum = torch.zeros_like(gate)
+                    gate_p, gate_complement = _sigmoids(gate)
+                    rows = max(_CPU_CHUNK // max(x.shape[1], 1), 1)
+                    for part, part_out in zip(x.split(rows), out.split(rows), strict=True):
+                        total, u = _gated(part, gate_p, gate_complement, part_out)
+                        totals.append(total)
+                        u_sum += u.sum(0, keepdim=True)
+                    torch.mul(u_sum, gate_complement, out=gate_out)
+        else:
+            every_gate = torch.empty_like(c)
+            for wide, gate in zip(_split(every_gate, levels), _split(f, levels, 1), strict=True):
+                wide.copy_(gate)
+            gate_p, gate_complement = _sigmoids(every_gate)
+            total, u = _gated(c, gate_p, gate_complement, grad)
             totals.append(total)
-            grads.append(grad)
-        ctx.chosen = chosen
-        ctx.save_for_backward(*grads, *gate_grads)
-        values = [_pick(part, *where) for part, where in zip((logits, gates), chosen, strict=False)]
-        if gates:  # as in the sum, so that a correction takes away just what the sum holds
-            values = [x.clamp(max=_LARGEST_LOGIT) for x in values]
-        return torch.stack(totals).sum(), *values
+            u.mul_(gate_complement)
+            for level, out in zip(_split(u, levels), maps[3], strict=True):
+                torch.sum(level, 1, keepdim=True, out=out)
+        ctx.save_for_backward(grad, gate_grad, index, gate_index)
+        return _sum(totals), *values
 
     @staticmethod
     def backward(ctx, grad_total, *grad_values):
-        grads = [g * grad_total for g in ctx.saved_tensors]
-        levels = len(grads) // len(ctx.chosen)
-        for part, ((indices, masks), grad_value) in enumerate(zip(ctx.chosen, grad_values, strict=True)):
-            for grad, index, here in zip(grads[part * levels :], indices, masks, strict=False):
-                grad.view(-1).index_add_(0, index, torch.where(here, grad_value, 0))
-        return None, None, *grads
+        grad, gate_grad, index, gate_index = ctx.saved_tensors
+        grad = (grad * grad_total).index_add_(0, index, grad_values[0])
+        return grad, (gate_grad * grad_total).index_add_(0, gate_index, grad_values[1]), None, None, None, None
 
 
-def _pick(maps, indices, masks) -> Tensor:
-    values = maps[0].new_zeros(indices[0].shape)
-    for elements, index, here in zip(maps, indices, masks, strict=True):
-        values = torch.where(here, elements.reshape(-1)[index], values)
-    return values
+def _sigmoids(x: Tensor) -> tuple[Tensor, Tensor]:
+    x = x.clamp(max=_LARGEST_LOGIT)
+    return x.sigmoid(), x.neg_().sigmoid_()
 
 
-def _plain(c: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of b(sigma(c)) and its gradient db/dc = p^2 (2 (1 - p) (-ln(1 - p)) + p)."""
-    grad = torch.empty(c.shape, dtype=c.dtype, device=c.device)
-    c, flat = c.reshape(-1), grad.view(-1)
-    chunk = _CPU_CHUNK if c.device.type == "cpu" else max(c.numel(), 1)
-    totals = []
-    for x, out in zip(c.split(chunk), flat.split(chunk), strict=True):
-        p, complement = x.sigmoid(), x.neg().sigmoid_()  # 1 - p without cancellation
-        # -ln(1 - p); beyond the smallest 1 - p in single precision it equals the logit.
-        cost = complement.clamp(min=_SMALLEST).log_().neg_().maximum(x)
-        p_squared = p * p
-        totals.append(torch.dot(p_squared, cost))
-        torch.mul(complement, cost, out=out).mul_(2).add_(p).mul_(p_squared)
-    return torch.stack(totals).sum(), grad
+def _gated(c: Tensor, gate: Tensor, gate_complement: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of b, and u; db/dc goes to `out`. The gate broadcasts against the logits."""
+    class_p, class_complement = _sigmoids(c)
+    p = class_p * gate
+    # 1 - sigma(c) sigma(f) = sigma(-c) + sigma(c) sigma(-f): no cancellation near p = 1.
+    complement = class_p.mul_(gate_complement).add_(class_complement)
+    cost = complement.log().neg_()
+    p_squared = p * p
+    total = torch.dot(p_squared.view(-1), cost.view(-1))
+    u = cost.mul_(2).mul_(p_squared).add_(p_squared.mul_(p).div_(complement))
+    torch.mul(u, class_complement, out=out)
+    return total, u
 
 
-def _gated(c: Tensor, f: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sum of b(sigma(c) sigma(f)) and its gradients; c [N, K, h, w], f [N, 1, h, w].
-
-    With u = dp db/dp = p (2 p (-ln(1 - p)) + p^2 / (1 - p)): db/dc = u sigma(-c) and db/df = u sigma(-f), summed
-    over the classes.
-    """
-    f = f.clamp(max=_LARGEST_LOGIT)
-    gate, gate_complement = f.sigmoid(), f.neg().sigmoid()
-    grad = torch.empty(c.shape, dtype=c.dtype, device=c.device)
-    gate_grad = torch.empty(f.shape, dtype=f.dtype, device=f.device)
-    rows = max(_CPU_CHUNK // max(c[0, 0].numel(), 1), 1) if c.device.type == "cpu" else c.shape[1]
-    totals = []
-    for n in range(len(c)) if c.device.type == "cpu" else (slice(None),):
-        u_sum = torch.zeros_like(gate[n])
-        for x, out in zip(c[n].split(rows, -3), grad[n].split(rows, -3), strict=True):
-            x = x.clamp(max=_LARGEST_LOGIT)
-            class_p, class_complement = x.sigmoid(), x.neg_().sigmoid_()
-            p = class_p * gate[n]
-            # 1 - sigma(c) sigma(f) = sigma(-c) + sigma(c) sigma(-f): no cancellation near p = 1.
-            complement = class_p.mul_(gate_complement[n]).add_(class_complement)
-            cost = complement.log().neg_()
-            p_squared = p * p
-            totals.append(torch.dot(p_squared.reshape(-1), cost.reshape(-1)))
-            u = cost.mul_(2).mul_(p_squared).add_(p_squared.mul_(p).div_(complement))
-            u_sum += u.sum(-3, keepdim=True)
-            torch.mul(u, class_complement, out=out)
-        torch.mul(u_sum, gate_complement[n], out=gate_grad[n])
-    return torch.stack(totals).sum(), grad, gate_grad
+def _sum(totals: list[Tensor]) -> Tensor:
+    return totals[0] if len(totals) == 1 else torch.stack(totals).sum()

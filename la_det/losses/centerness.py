@@ -10,5 +10,5 @@ def centerness(points: Tensor, boxes: Tensor) -> Tensor:
     0 for points outside their box.
     """
     before, after = points - boxes[:, :2], boxes[:, 2:] - points
-    ratios = torch.minimum(before, after) / torch.maximum(before, after)
-    return ratios.clamp(min=0).prod(-1).sqrt()
+    of_x, of_y = (torch.minimum(before, after) / torch.maximum(before, after)).clamp_(min=0).unbind(-1)
+    return (of_x * of_y).sqrt_()

@@ -40,7 +40,7 @@ def mean_plus_std(iou: Tensor) -> Tensor:
 
 def select(
     candidates: Tensor, iou: Tensor, threshold: Tensor, priors: Priors, targets: Targets, margin: float
-) -> tuple[Pairs, tuple[Tensor, Tensor]]:
+) -> tuple[Pairs, Tensor]:
     """The candidates that reach the threshold with their centre inside; an anchor goes to its largest IoU.
 
     Args:
@@ -50,11 +50,13 @@ def select(
         priors, targets, margin: see `ATSS`.
 
     Returns:
-        The positives, and where they are in `candidates`; ties go to the first ground truth.
+        The positives, and where they are in the flattened `candidates`; ties go to the first ground truth.
     """
     ltrb = ltrb_distances(priors.points[candidates], priors.inset(targets.boxes).unsqueeze(1))
     positive = (iou >= threshold.unsqueeze(1)) & (ltrb.amin(-1) > margin)
-    gt, column = positive.nonzero(as_tuple=True)  # host synchronisation: the number of positives
-    pairs = Pairs(targets.image[gt], candidates[gt, column], gt)
-    best = best_per_prior(pairs, iou[gt, column], priors, targets.num_images)
-    return pairs[best], (gt[best], column[best])
+    where = positive.flatten().nonzero().squeeze(1)  # host synchronisation: the number of candidates that are good
+    gt = where.div(max(candidates.shape[1], 1), rounding_mode="floor")
+    pairs = Pairs(targets.image[gt], candidates.flatten()[where], gt)
+    best = best_per_prior(pairs, iou.flatten()[where], priors, targets.num_images)
+    best = best.nonzero().squeeze(1)  # host synchronisation: the number of positives
+    return pairs[best], where[best]

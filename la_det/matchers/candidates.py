@@ -4,37 +4,79 @@ The points of a level form a grid, so those strictly inside a box are a rectangl
 arithmetic: O(G L) work to find the rectangles, O(P) to list their P cells.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from la_det.structures import Pairs, Priors, Targets, on_device
+from la_det.structures import Pairs, Priors, Targets
 
 
-def inside_box(priors: Priors, targets: Targets) -> Pairs:
-    """All (point, ground truth) with the point strictly inside the ground truth's box, on every level."""
-    windows = targets.boxes.unsqueeze(1).expand(-1, len(priors.level_strides), -1)
-    return _points_in_windows(priors, targets, windows)
+def inside_box(priors: Priors, targets: Targets, levels: Tensor | None = None) -> Pairs:
+    """All (point, ground truth) with the point strictly inside the ground truth's box.
+
+    Args:
+        levels: [G, L] bool, which levels count; by default all.
+
+    Returns:
+        Pairs ordered by ground truth, then prior.
+    """
+    strides = priors.grid_table[2]
+    lower, upper = targets.boxes.unsqueeze(1).split(2, -1)
+    # No point is beyond a bound that is NaN.
+    lower = lower.masked_fill(lower.isnan(), torch.inf)
+    first = first_cell(lower, strides, priors, torch.le)
+    extent = first_cell(upper, strides, priors, torch.lt) - first
+    return grid_cells(priors, targets, first, extent if levels is None else extent * levels.unsqueeze(-1))
 
 
-def center_region(priors: Priors, targets: Targets, radius: float, centers: Tensor | None = None) -> Pairs:
+def center_region(
+    priors: Priors,
+    targets: Targets,
+    radius: float,
+    centers: Tensor | None = None,
+    levels: Tensor | None = None,
+) -> Pairs:
     """All (point, ground truth) with the point strictly inside the box and its centre region, on every level.
+
+    A region that is open and `2 radius` cells wide holds at most as many, rounded up, of a level's columns and rows. So
+    each ground truth has windows of fixed size, and what lies in them is compared at once.
 
     Args:
         radius: half side of the square around the ground truth's centre, in strides of the point's level
             (FCOS's centre sampling; 1.5 allows at most 3 x 3 points of a level). 0 means the whole box.
         centers: [G, 2] of the regions, by default of the boxes; one of NaN has no points.
+        levels: [G, L] bool, which levels count; by default all.
+
+    Returns:
+        Pairs ordered by ground truth, then prior.
     """
     if radius == 0:
-        return inside_box(priors, targets)
-    strides = on_device(priors.level_strides, targets.boxes.device, torch.float32)
-    half = (radius * strides)[None, :, None]
+        return inside_box(priors, targets, levels)
+    if priors.per_cell != 1:
+        raise ValueError("a centre region needs one prior per cell")
+    starts, columns_rows, strides = priors.grid_table
     centers = (targets.centers if centers is None else centers).unsqueeze(1)
-    boxes = targets.boxes.unsqueeze(1)
-    lower = torch.maximum(centers - half, boxes[..., :2])
+    boxes, half = targets.boxes.unsqueeze(1), radius * strides
+    lower = torch.maximum(centers - half, boxes[..., :2])  # [G, L, 2]
     upper = torch.minimum(centers + half, boxes[..., 2:])
-    return _points_in_windows(priors, targets, torch.cat([lower, upper], -1))
+
+    first = _cell(lower, strides, priors).floor()
+    for _ in range(2):  # the first point beyond the bound is this or the next one, or, by rounding, the one after
+        first = first + (_point(first, strides, priors) <= lower)
+    first = first.clamp(min=0).minimum(columns_rows)
+    cells = first.unsqueeze(-1) + torch.arange(math.ceil(2 * radius), device=first.device)  # [G, L, 2, side]
+    points = _point(cells, strides.unsqueeze(-1), priors)
+    inside = (points > lower.unsqueeze(-1)) & (points < upper.unsqueeze(-1)) & (cells < columns_rows.unsqueeze(-1))
+    inside = inside[:, :, 1, :, None] & inside[:, :, 0, None, :]  # [G, L, rows, columns]
+    if levels is not None:
+        inside &= levels[:, :, None, None]
+
+    gt, window = inside.flatten(1).nonzero().unbind(1)  # host synchronisation: the number of pairs
+    column, row = cells.to(torch.int64).unbind(2)
+    prior = (starts.view(-1, 1, 1) + row.unsqueeze(3) * columns_rows[:, :1, None] + column.unsqueeze(2)).flatten(1)
+    return Pairs(targets.image.index_select(0, gt), prior[gt, window], gt)
 
 
 def overlapping_anchors(priors: Priors, targets: Targets, min_iou: Tensor, extents: Tensor) -> Pairs:
@@ -51,8 +93,8 @@ def overlapping_anchors(priors: Priors, targets: Targets, min_iou: Tensor, exten
         Pairs ordered by ground truth.
     """
     device, a = targets.boxes.device, priors.per_cell
-    starts = on_device(priors.level_starts[:-1], device).unsqueeze(1)
-    shapes = priors.boxes[(starts + torch.arange(a, device=device)).flatten()]  # [L A, 4]
+    starts, _, strides = priors.grid_table
+    shapes = priors.boxes[(starts.unsqueeze(1) + torch.arange(a, device=device)).flatten()]  # [L A, 4]
     sizes, gt_sizes = shapes[:, 2:] - shapes[:, :2], (targets.boxes[:, 2:] - targets.boxes[:, :2]).unsqueeze(1)
     t = 0.999 * min_iou.unsqueeze(1)  # rounding must not lose a pair
     intersection = t / (1 + t) * (sizes.prod(-1) + gt_sizes.prod(-1))  # [G, L A]
@@ -61,18 +103,24 @@ def overlapping_anchors(priors: Priors, targets: Targets, min_iou: Tensor, exten
     possible = (overlap <= shorter).all(-1, keepdim=True)
     reach = (sizes + gt_sizes) / 2 - overlap
 
-    strides = on_device(priors.level_strides, device, torch.float32).repeat_interleave(a).unsqueeze(-1)
+    strides = _per_prior_of_cell(strides, a)
     centers = targets.centers.unsqueeze(1)
     windows = torch.cat([centers - reach, centers + reach], -1)  # [G, L A, 4]
     first = first_cell(windows[..., :2], strides, priors, torch.lt)
     last = first_cell(windows[..., 2:], strides, priors, torch.le)
-    last = last.minimum(extents.repeat_interleave(a, 1)[targets.image])
+    last = last.minimum(_per_prior_of_cell(extents[targets.image], a))
     return grid_cells(priors, targets, first, (last - first) * possible)
 
 
 def ltrb_distances(points: Tensor, boxes: Tensor) -> Tensor:
     """Distances [..., 4] from points [..., 2] to the left, top, right and bottom sides of boxes [..., 4], pixels."""
     return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], -1)
+
+
+def ltrb_of_pairs(pairs: Pairs, priors: Priors, targets: Targets) -> Tensor:
+    """[P, 4] distances of the pairs' points to the sides of their ground truths, pixels."""
+    points = priors.points.index_select(0, pairs.prior)
+    return ltrb_distances(points, targets.boxes.index_select(0, pairs.gt))
 
 
 def grid_cells(priors: Priors, targets: Targets, first: Tensor, extent: Tensor) -> Pairs:
@@ -88,21 +136,20 @@ def grid_cells(priors: Priors, targets: Targets, first: Tensor, extent: Tensor) 
     a = priors.per_cell
     if first.shape[1] != len(priors.level_strides) * a:
         raise ValueError(f"grid candidates need {a} rectangles per level, for as many priors per cell")
-    sizes = on_device(priors.grid_sizes, first.device).repeat_interleave(a, 0)  # [L A, 2] rows, columns
-    columns_rows = sizes.flip(-1)
+    starts, columns_rows, _ = priors.grid_table
+    columns_rows = _per_prior_of_cell(columns_rows, a)
     end = (first + extent).clamp(min=0).minimum(columns_rows)
-    first = first.clamp(min=0).minimum(columns_rows)
-    extent = (end - first).clamp(min=0)
-    width, height = extent.flatten(0, 1).unbind(-1)  # [G * L A]
+    first = first.clamp(min=0)
+    width, height = (end - first).clamp(min=0).flatten(0, 1).unbind(-1)  # [G * L A]
     height = height * (width > 0)
     num_rows, total = torch.stack([height.sum(), (height * width).sum()]).tolist()  # host synchronisation
 
-    starts = on_device(priors.level_starts[:-1], first.device).repeat_interleave(a)
-    starts = starts + torch.arange(a, device=first.device).repeat(len(priors.level_strides))
-    corner = (starts + (first[..., 1] * sizes[:, 1] + first[..., 0]) * a).flatten()  # prior of each first cell
+    starts = (starts.unsqueeze(1) + torch.arange(a, device=first.device)).flatten()
+    columns = columns_rows[:, 0]
+    corner = (starts + (first[..., 1] * columns + first[..., 0]) * a).flatten()  # prior of each first cell
     rectangle, row = _repeat(height, num_rows)
-    gt, level = rectangle.div(len(sizes), rounding_mode="floor"), rectangle % len(sizes)
-    start = corner[rectangle] + row * sizes[level, 1] * a  # the first prior of each row of a rectangle
+    gt, level = rectangle.div(len(starts), rounding_mode="floor"), rectangle % len(starts)
+    start = corner[rectangle] + row * columns[level] * a  # the first prior of each row of a rectangle
     of_row, column = _repeat(width[rectangle], total)
     gt = gt.index_select(0, of_row)
     return Pairs(targets.image.index_select(0, gt), start.index_select(0, of_row) + column * a, gt)
@@ -114,14 +161,9 @@ def _repeat(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
     return index, torch.arange(total, device=counts.device) - (counts.cumsum(0) - counts).index_select(0, index)
 
 
-def _points_in_windows(priors: Priors, targets: Targets, windows: Tensor) -> Pairs:
-    """Points strictly inside per-level windows [G, L, 4] XYXY; ordered by ground truth, then prior."""
-    strides = on_device(priors.level_strides, windows.device, torch.float32).unsqueeze(-1)
-    # No point is beyond a bound that is NaN.
-    lower = windows[..., :2].masked_fill(windows[..., :2].isnan(), torch.inf)
-    first = first_cell(lower, strides, priors, torch.le)
-    last = first_cell(windows[..., 2:], strides, priors, torch.lt)
-    return grid_cells(priors, targets, first, last - first)
+def _per_prior_of_cell(x: Tensor, per_cell: int) -> Tensor:
+    """[..., L, C] to [..., L A, C]."""
+    return x if per_cell == 1 else x.repeat_interleave(per_cell, -2)
 
 
 def first_cell(bound: Tensor, stride: Tensor, priors: Priors, before: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -130,8 +172,20 @@ def first_cell(bound: Tensor, stride: Tensor, priors: Priors, before: Callable[[
     The division only guesses; points themselves are compared, so that rounding cannot move a cell across a border.
     """
     # Far-away and non-finite bounds must not overflow the integers; no grid is that large.
-    guess = ((bound - priors.shift) / stride - priors.offset).floor()
-    cell = guess.nan_to_num(nan=0.0).clamp(-(2**30), 2**30).to(torch.int64) - 1
+    cell = _cell(bound, stride, priors).floor().nan_to_num(nan=0.0).clamp(-(2**23), 2**23) - 1
+    # The bound lies in the guessed cell or, by rounding, in one of its neighbours: the cell before the guess, the guess
+    # and the cell after it are the ones whose points can be before the bound.
     for _ in range(3):
-        cell = cell + before((cell + priors.offset) * stride + priors.shift, bound).to(cell.dtype)
-    return cell
+        cell = cell + before(_point(cell, stride, priors), bound)
+    return cell.to(torch.int64)
+
+
+def _cell(position: Tensor, stride: Tensor, priors: Priors) -> Tensor:
+    """Columns or rows, not rounded, of positions in pixels."""
+    return (position - priors.shift if priors.shift else position) / stride - priors.offset
+
+
+def _point(cell: Tensor, stride: Tensor, priors: Priors) -> Tensor:
+    """Coordinate of the points of columns or rows, pixels."""
+    point = (cell + priors.offset) * stride
+    return point + priors.shift if priors.shift else point

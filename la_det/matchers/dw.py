@@ -6,11 +6,12 @@ code, which gives the published AP and differs from the paper's formulas in deta
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from la_det.losses.box_iou import aligned_giou, aligned_iou
 from la_det.matchers.candidates import inside_box
-from la_det.structures import Assignment, DensePredictions, Negatives, Pairs, Priors, Score, Targets
+from la_det.structures import Assignment, DensePredictions, Negatives, Pairs, Priors, Score, Targets, true_indices
 
 BETA = 5.0  # localisation against classification
 MU, MU_SUM = 5.0, 3.0  # sharpness of the positive weight, and of the sum that normalises it
@@ -34,10 +35,14 @@ class DW:
     def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
         pairs = inside_box(predictions.priors, targets)
         boxes = predictions.boxes_at(pairs.image, pairs.prior)
-        negatives = negative_weights(pairs, boxes, targets, len(predictions.priors))
-
+        iou = aligned_iou(boxes, targets.boxes[pairs.gt], GIOU_EPS)
         prior = center_prior(predictions.priors, targets, pairs, self.soft_prior)
-        near = prior.nonzero().squeeze(-1)  # host synchronisation: the number of positives
+        num_classes = min(predictions.num_images * predictions.num_classes, len(targets))
+        lowered = (iou >= 0.5) & last_of_class(pairs, targets, len(predictions.priors), num_classes)
+        # Host synchronisation: the numbers of lowered negative weights and of positives.
+        lowered, near = true_indices(lowered, prior != 0)
+        negatives = negative_weights(pairs, iou, lowered, targets)
+
         pairs, boxes, prior = pairs[near], boxes[near], prior[near]
         p_cls = score.at(predictions, pairs.image, pairs.prior, targets.classes[pairs.gt])
         weight = positive_weights(pairs, p_cls, boxes, prior, targets)
@@ -63,7 +68,7 @@ def positive_weights(pairs: Pairs, p_cls: Tensor, boxes: Tensor, prior: Tensor, 
     return prior * (MU * t).exp() * t / total.clamp(min=1e-12)[pairs.gt]
 
 
-def negative_weights(pairs: Pairs, boxes: Tensor, targets: Targets, num_priors: int) -> Negatives:
+def negative_weights(pairs: Pairs, iou: Tensor, lowered: Tensor, targets: Targets) -> Negatives:
     """w_neg where it may not be 1 (section "negative weighting function").
 
     It is 1 below an IoU of 0.5, and falls linearly in IoU^2 to 0 at a ground truth's best pair. The fall starts at the
@@ -72,18 +77,15 @@ def negative_weights(pairs: Pairs, boxes: Tensor, targets: Targets, num_priors: 
 
     Args:
         pairs: all locations inside boxes.
-        boxes: [P, 4] predicted boxes of the pairs.
+        iou: [P] of their predicted boxes.
+        lowered: [Q] indices of the pairs from 0.5 on that decide.
         targets: the batch's ground truths.
-        num_priors: R.
     """
-    iou = aligned_iou(boxes, targets.boxes[pairs.gt], GIOU_EPS)
     best = iou.new_zeros(len(targets)).scatter_reduce_(0, pairs.gt, iou, "amax")
     worst = iou.new_ones(len(targets)).scatter_reduce_(0, pairs.gt, iou, "amin")
     lowest, highest = _fall(best), _fall(worst).clamp(max=1)
 
-    lowered = (iou >= 0.5) & last_of_class(pairs, targets, num_priors)
-    index = lowered.nonzero().squeeze(-1)  # host synchronisation: the number of lowered weights
-    pairs, iou = pairs[index], iou[index]
+    pairs, iou = pairs[lowered], iou[lowered]
     # A ground truth with one pair, or with pairs of one IoU, has 0 / 0 here: eps makes that 1, as in the official code.
     eps = 1e-12
     low, high = lowest[pairs.gt], highest[pairs.gt]
@@ -96,13 +98,22 @@ def _fall(iou: Tensor) -> Tensor:
     return 4 / 3 * (1 - iou * iou)
 
 
-def last_of_class(pairs: Pairs, targets: Targets, num_priors: int) -> Tensor:
+def last_of_class(pairs: Pairs, targets: Targets, num_priors: int, num_classes: int) -> Tensor:
     """[P] bool: no ground truth of the same class and a larger index is paired with the same location.
 
     The official code overwrites in this order on a CPU; on a GPU the winner is left to chance.
+
+    Args:
+        pairs: of locations and ground truths.
+        targets: the batch's ground truths.
+        num_priors: R.
+        num_classes: a bound of the number of (image, class) that have ground truths.
     """
-    # One row of locations for each (image, class) that has ground truths; host synchronisation: their number.
-    keys, row = ((targets.image << 32) + targets.classes).unique(return_inverse=True)
-    entry = row[pairs.gt] * num_priors + pairs.prior
-    last = pairs.gt.new_zeros(len(keys) * num_priors).scatter_reduce_(0, entry, pairs.gt, "amax")
-    return last[entry] == pairs.gt
+    # Number those (image, class) in their order.
+    keys, order = ((targets.image << 32) + targets.classes).sort()
+    number = F.pad(keys.diff() != 0, (1, 0))[: len(keys)].cumsum(0)
+    row = torch.empty_like(order).index_copy_(0, order, number)
+    # One row of locations for each of them.
+    entry, gt = row[pairs.gt] * num_priors + pairs.prior, pairs.gt.int()
+    last = gt.new_zeros(num_classes * num_priors).scatter_reduce_(0, entry, gt, "amax")
+    return last[entry] == gt

@@ -29,4 +29,4 @@ class DynamicATSS:
         p = aligned_iou(predicted, gt_boxes)
         threshold = mean_plus_std(a) + mean_plus_std(p)  # not the deviation of the sum
         pairs, where = select(candidates, a + p, threshold, priors, targets, self.margin)
-        return Assignment(pairs, target=p[where])
+        return Assignment(pairs, target=p.flatten()[where])

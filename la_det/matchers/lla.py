@@ -10,7 +10,7 @@ from la_det.losses.focal import focal_entries
 from la_det.matchers.candidates import inside_box
 from la_det.matchers.overlaps import overlapping_pairs
 from la_det.matchers.selection import best_of_groups, best_per_prior
-from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets, count, on_device
+from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets, constant, count, true_indices
 
 # Cost of lying outside the box. Every location that costs less lies inside.
 OUTSIDE = 1000.0
@@ -108,7 +108,7 @@ def take_from_all(cost: JointCost, gts: Tensor, k: int) -> list[Pairs]:
     targets, num_priors = cost.targets, len(cost.predictions.priors)
     boxes = cost.predictions.boxes()
     # No pair that overlaps must be lost to rounding.
-    rounding = on_device([-MARGIN, -MARGIN, MARGIN, MARGIN], boxes.device, boxes.dtype)
+    rounding = constant((-MARGIN, -MARGIN, MARGIN, MARGIN), boxes.device, boxes.dtype)
     cheapest = cost.cost_cls.topk(k, largest=False).indices  # [N, K, k]
     is_cheapest = torch.zeros_like(cost.cost_cls, dtype=torch.bool).scatter_(2, cheapest, True)
     taken = []
@@ -134,19 +134,15 @@ def resolve_conflicts(cost: JointCost, taken: Pairs, inside: Pairs, cost_inside:
         inside, cost_inside: all pairs with the location inside. Those below 1000 decide at their locations.
     """
     priors, num_images = cost.predictions.priors, cost.targets.num_images
-
-    def location(pairs: Pairs) -> Tensor:
-        return pairs.image * len(priors) + pairs.prior
-
-    taken_at = location(taken)
+    taken_at = taken.location(len(priors))
     contested = count(taken_at, num_images * len(priors)) > 1
-    winners = [taken[~contested[taken_at]]]  # host synchronisation
-    decisive = (contested[location(inside)] & (cost_inside < OUTSIDE)).nonzero().squeeze(1)  # host synchronisation
+    decisive = contested[inside.location(len(priors))] & (cost_inside < OUTSIDE)
+    alone, decisive = true_indices(~contested[taken_at], decisive)  # host synchronisation
     rivals = inside[decisive]
-    winners.append(rivals[best_per_prior(rivals, -cost_inside[decisive], priors, num_images)])
-    contested[location(winners[-1])] = False
-
-    open_locations = contested.nonzero().squeeze(1)  # host synchronisation
+    best = best_per_prior(rivals, -cost_inside[decisive], priors, num_images)
+    decided = torch.zeros_like(contested).index_put_((rivals.location(len(priors)),), best, accumulate=True)
+    best, open_locations = true_indices(best, contested & ~decided)  # host synchronisation
+    winners = [taken[alone], rivals[best]]
     for some in open_locations.split(max(_MAX_PAIRS // max(len(cost.targets), 1), 1)):
         image, prior = some.div(len(priors), rounding_mode="floor"), some % len(priors)
         index, gt = (image.unsqueeze(1) == cost.targets.image).nonzero(as_tuple=True)  # host synchronisation

@@ -8,8 +8,7 @@ from torch import Tensor
 from la_det.losses.box_iou import aligned_iou
 from la_det.matchers.candidates import ltrb_distances, overlapping_anchors
 from la_det.matchers.nearest import nearest_priors
-from la_det.matchers.selection import best_per_prior
-from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets, move
+from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets, move, true_indices
 
 BACKGROUND, DROPPED = -1, -2
 
@@ -52,25 +51,22 @@ class MaxIoU:
         pairs = overlapping_anchors(priors, targets, self._lowest_iou(priors, targets, extents), extents)
         iou = aligned_iou(priors.boxes[pairs.prior], targets.boxes[pairs.gt])
 
-        # Ground truth of each (image, prior), or BACKGROUND or DROPPED: [N R].
-        matched = iou.new_full((targets.num_images * len(priors),), BACKGROUND, dtype=torch.int64)
-        own = best_per_prior(pairs, iou, priors, targets.num_images)
-        flat = pairs.image * len(priors) + pairs.prior
-        between = torch.where(iou[own] >= self.background, DROPPED, BACKGROUND)
-        matched[flat[own]] = torch.where(iou[own] >= self.foreground, pairs.gt[own], between)
+        # Of each (image, prior), [N R]: the largest IoU, and the first ground truth that has it, at least with an IoU.
+        flat, num_locations = pairs.location(len(priors)), targets.num_images * len(priors)
+        own_iou = iou.new_zeros(num_locations).scatter_reduce_(0, flat, iou, "amax")
+        first = pairs.gt.masked_fill(iou < own_iou[flat], len(targets))
+        own = pairs.gt.new_full((num_locations,), len(targets)).scatter_reduce_(0, flat, first, "amin")
 
+        # Ground truth of each (image, prior), or BACKGROUND or DROPPED.
+        matched = torch.where(own_iou >= self.background, DROPPED, BACKGROUND)
+        matched = torch.where(own_iou >= self.foreground, own, matched)
         largest = iou.new_zeros(len(targets)).scatter_reduce_(0, pairs.gt, iou, "amax")
-        best = ((iou == largest[pairs.gt]) & (iou > 0)).nonzero().squeeze(-1)  # host synchronisation
-        if self.best_anchors == "own":
-            own_gt = torch.empty_like(matched).index_copy_(0, flat[own], pairs.gt[own])
-            matched[flat[best]] = own_gt[flat[best]]
-        else:
-            last = torch.full_like(matched, BACKGROUND).scatter_reduce_(0, flat[best], pairs.gt[best], "amax")
-            matched = torch.where(last >= 0, last, matched)
-
-        matched = matched.view(targets.num_images, -1)
+        best = (iou == largest[pairs.gt]) & (iou > 0)
+        last = pairs.gt.masked_fill(~best, BACKGROUND)
+        last = torch.full_like(matched, BACKGROUND).scatter_reduce_(0, flat, last, "amax")
+        matched = torch.where(last >= 0, own if self.best_anchors == "own" else last, matched)
         if self.pad_to is not None:
-            matched.masked_fill_(~_is_within(priors, extents), DROPPED)
+            matched.masked_fill_(~_is_within(priors, extents).flatten(), DROPPED)
         return self._assignment(matched, priors, targets)
 
     def _lowest_iou(self, priors: Priors, targets: Targets, extents: Tensor) -> Tensor:
@@ -87,14 +83,19 @@ class MaxIoU:
         return per_image.scatter_reduce_(0, targets.image, lowest, "amin")[targets.image]
 
     def _assignment(self, matched: Tensor, priors: Priors, targets: Targets) -> Assignment:
-        image, prior = (matched >= 0).nonzero(as_tuple=True)  # host synchronisation: the number of positives
-        pairs = Pairs(image, prior, matched[image, prior])
+        # Host synchronisation: the numbers of positive and of dropped priors.
+        positive, dropped = true_indices(matched >= 0, matched == DROPPED)
+        pairs = Pairs(*_image_and_prior(positive, priors), matched[positive])
         if self.margin is not None:
-            ltrb = ltrb_distances(priors.points[prior], priors.inset(targets.boxes)[pairs.gt])
+            ltrb = ltrb_distances(priors.points[pairs.prior], priors.inset(targets.boxes)[pairs.gt])
             inside = ltrb.amin(-1) > self.margin
-            matched[image, prior] = torch.where(inside, pairs.gt, DROPPED)
+            dropped = torch.cat([dropped, positive[~inside]])  # host synchronisation
             pairs = pairs[inside]  # host synchronisation
-        return Assignment(pairs, dropped=(matched == DROPPED).nonzero(as_tuple=True))  # host synchronisation
+        return Assignment(pairs, dropped=_image_and_prior(dropped, priors))
+
+
+def _image_and_prior(location: Tensor, priors: Priors) -> tuple[Tensor, Tensor]:
+    return location.div(len(priors), rounding_mode="floor"), location % len(priors)
 
 
 def grid_extents(priors: Priors, targets: Targets, pad_to: int | None) -> Tensor:

@@ -9,7 +9,7 @@ lies, and of the columns and rows only the nearest k, which are consecutive.
 import torch
 from torch import Tensor
 
-from la_det.structures import Priors, Targets, on_device
+from la_det.structures import Priors, Targets, constant
 
 
 def nearest_priors(priors: Priors, targets: Targets, k: int) -> Tensor:
@@ -24,8 +24,7 @@ def nearest_priors(priors: Priors, targets: Targets, k: int) -> Tensor:
         [G, C] int64, level by level, nearest first, of equally near ones the first; C = A sum over levels min(k, h w).
     """
     device = targets.boxes.device
-    sizes = on_device(priors.grid_sizes, device).flip(-1)  # [L, 2] columns, rows
-    strides = on_device(priors.level_strides, device, torch.float32).unsqueeze(-1)
+    starts, sizes, strides = priors.grid_table
     centers = targets.centers.unsqueeze(1)
     position = (centers - priors.shift) / strides - priors.offset  # [G, L, 2] in cells
     first = (position - k / 2).ceil().to(torch.int64).clamp(min=0).minimum((sizes - k).clamp(min=0))
@@ -35,14 +34,14 @@ def nearest_priors(priors: Priors, targets: Targets, k: int) -> Tensor:
     distance, order = distance.sort(stable=True)
     cells = cells.gather(-1, order)
 
-    a, b = on_device([(a, b) for a in range(k) for b in range(k) if (a + 1) * (b + 1) <= k], device).T
+    a, b = constant(tuple((a, b) for a in range(k) for b in range(k) if (a + 1) * (b + 1) <= k), device).T
     distance = distance[:, :, 0, a] + distance[:, :, 1, b]  # [G, L, 23], squared
     cell = cells[:, :, 1, b] * sizes[:, :1] + cells[:, :, 0, a]
     # The bits of non-negative floats sort like the floats: this key sorts by distance, then by index.
     key = (distance.view(torch.int32).to(torch.int64) << 32) | cell
     nearest = key.topk(k, largest=False).values & 0xFFFFFFFF  # [G, L, k]
 
-    starts = on_device(priors.level_starts[:-1], device).view(-1, 1, 1)
-    prior = starts + nearest.unsqueeze(-1) * priors.per_cell + torch.arange(priors.per_cell, device=device)
+    prior = starts.view(-1, 1, 1) + nearest.unsqueeze(-1) * priors.per_cell
+    prior = prior + torch.arange(priors.per_cell, device=device) if priors.per_cell > 1 else prior
     existing = [min(k, h * w) * priors.per_cell for h, w in priors.grid_sizes]
     return torch.cat([level[:, :count] for level, count in zip(prior.flatten(2).unbind(1), existing, strict=True)], 1)

@@ -6,7 +6,7 @@ from torch import Tensor
 from la_det.errors import UserError
 from la_det.losses.box_iou import aligned_iou
 from la_det.matchers.candidates import center_region
-from la_det.matchers.selection import best_in_group, best_of_groups, best_per_prior
+from la_det.matchers.selection import best_in_group, best_per_prior, rank_in_group
 from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets
 
 
@@ -51,18 +51,19 @@ class O2F:
         priors, num_gts = predictions.priors, len(targets)
         pairs, p, q = self.quality(predictions, targets, score)
         q = q.nan_to_num(nan=torch.inf)  # NaN wins, so that a diverged prediction shows in the losses
-        few, _ = best_of_groups(pairs.gt, q, torch.full((num_gts,), self.topk, device=q.device))
-        few = few[q[few] > 0]  # no candidates: predicted boxes that miss the ground truth; host synchronisation
+        order, rank = rank_in_group(pairs.gt, q, num_gts)
+        few = torch.zeros_like(q, dtype=torch.bool).index_copy_(0, order, rank < self.topk)
+        few &= q > 0  # no candidates: predicted boxes that miss the ground truth
         # A location wanted by several ground truths goes to the one of largest quality; the others get no other.
-        few = few[best_per_prior(pairs[few], q[few], priors, targets.num_images)]
+        few = best_per_prior(pairs, q, priors, targets.num_images, among=few)
+        few = few.nonzero().squeeze(1)  # host synchronisation: the number of positives
         pairs, p, q = pairs[few], p[few], q[few]
 
         certain = best_in_group(pairs.gt, q, num_gts)
-        soft_p = p.index_fill(0, certain, 0)
-        largest = p.new_zeros(num_gts).scatter_reduce_(0, pairs.gt, soft_p, "amax")
+        largest = p.new_zeros(num_gts).scatter_reduce_(0, pairs.gt, p.masked_fill(certain, 0), "amax")
         target = self.largest_soft_target(progress) * p / largest[pairs.gt]  # without soft ones x / 0, and certain
-        weight = torch.full_like(p, self.soft_weight)
-        return Assignment(pairs, weight=weight.index_fill(0, certain, 1), target=target.index_fill(0, certain, 1))
+        weight = torch.full_like(p, self.soft_weight).masked_fill_(certain, 1)
+        return Assignment(pairs, weight=weight, target=target.masked_fill_(certain, 1))
 
     def quality(self, predictions: DensePredictions, targets: Targets, score: Score) -> tuple[Pairs, Tensor, Tensor]:
         """The pairs of the candidate regions with p and q = p^(1 - alpha) IoU^alpha, both [P].

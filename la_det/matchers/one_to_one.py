@@ -7,12 +7,12 @@ from torch import Tensor
 
 from la_det.losses.box_iou import aligned_giou, aligned_iou
 from la_det.losses.focal import focal_entries
-from la_det.matchers.candidates import center_region, first_cell, grid_cells
+from la_det.matchers.candidates import center_region, first_cell, grid_cells, ltrb_of_pairs
 from la_det.matchers.fcos import SIZE_RANGES, in_size_range
 from la_det.matchers.linear_assignment import match
 from la_det.matchers.nearest import nearest_priors
 from la_det.matchers.selection import best_of_each, best_per_prior
-from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets, on_device
+from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets
 
 
 class OneToOneAnchor:
@@ -37,11 +37,10 @@ def best_anchor_candidates(priors: Priors, targets: Targets) -> Pairs:
     at most half the difference of their sides, and falls beyond. So the first best cell is the first one of that
     interval, or one of its two neighbours if no cell lies in it; the third cell covers rounding.
     """
-    strides = on_device(priors.level_strides, targets.boxes.device, torch.float32).unsqueeze(-1)
-    anchors = priors.boxes[on_device(priors.level_starts[:-1], priors.boxes.device)]
+    starts, columns_rows, strides = priors.grid_table
+    anchors = priors.boxes[starts]
     difference = (anchors[:, 2:] - anchors[:, :2]) - (targets.boxes[:, 2:] - targets.boxes[:, :2]).unsqueeze(1)
     first = first_cell(targets.centers.unsqueeze(1) - difference.abs() / 2, strides, priors, torch.lt)
-    columns_rows = on_device(priors.grid_sizes, first.device).flip(-1)
     first = first.clamp(min=0).minimum(columns_rows - 1)
     return grid_cells(priors, targets, first - 1, torch.full_like(first, 3))
 
@@ -65,8 +64,9 @@ class OneToOneCenter:
         prior = nearest_priors(priors, targets, 1)  # [G, L]
         gt = torch.arange(len(targets), device=prior.device).unsqueeze(-1).expand_as(prior).flatten()
         pairs = Pairs(targets.image[gt], prior.flatten(), gt)
-        pairs = pairs[in_size_range(pairs, priors, targets, self.size_ranges)]  # host synchronisation
-        return Assignment(pairs[best_per_prior(pairs, -targets.areas[pairs.gt], priors, targets.num_images)])
+        fits = in_size_range(ltrb_of_pairs(pairs, priors, targets), pairs, priors, self.size_ranges)
+        best = best_per_prior(pairs, -targets.areas[pairs.gt], priors, targets.num_images, among=fits)
+        return Assignment(pairs[best])  # host synchronisation: the number of positives
 
 
 class ForegroundLoss:

@@ -1,4 +1,4 @@
-"""Choosing among candidate pairs with scatter reductions."""
+"""Choosing among candidate pairs with scatter reductions; by masks, so that nothing waits for a GPU."""
 
 import torch
 from torch import Tensor
@@ -6,48 +6,67 @@ from torch import Tensor
 from la_det.structures import Pairs, Priors, Targets
 
 
-def best_in_group(group: Tensor, value: Tensor, num_groups: int) -> Tensor:
-    """Index of the pair with the largest value of each group, ties to the first pair.
+def best_in_group(group: Tensor, value: Tensor, num_groups: int, among: Tensor | None = None) -> Tensor:
+    """Which pair has the largest value of its group, ties to the first pair.
 
     Args:
         group: [P] int64, 0..num_groups-1.
-        value: [P] float.
+        value: [P] float, no NaN.
+        num_groups: a bound of the groups.
+        among: [P] bool, the pairs that compete; all by default.
 
     Returns:
-        int64 indices into the pairs, one per non-empty group, ascending by group.
+        [P] bool, one pair per group that has any.
     """
+    if among is not None:
+        value = value.masked_fill(~among, -torch.inf)
     best = value.new_full((num_groups,), -torch.inf).scatter_reduce_(0, group, value, "amax")
+    is_best = value == best[group]
+    if among is not None:
+        is_best &= among
     order = torch.arange(len(group), device=group.device)
-    order = torch.where(value == best[group], order, len(group))
-    first = torch.full_like(best, len(group), dtype=torch.int64).scatter_reduce_(0, group, order, "amin")
-    return first[first < len(group)]  # host synchronisation: the number of winners
+    first = group.new_full((num_groups,), len(group)).scatter_reduce_(
+        0, group, order.masked_fill(~is_best, len(group)), "amin"
+    )
+    return first[group] == order
+
+
+def rank_in_group(group: Tensor, value: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
+    """The pairs by descending value in each group, ties to the first pair.
+
+    Args:
+        group: [P] int64, 0..num_groups-1.
+        value: [P] float32; NaN counts as infinite, so that it does not hide.
+        num_groups: a bound of the groups.
+
+    Returns:
+        [P] int64 each: indices into the pairs, ascending by group, then descending by value; and each one's rank,
+        from 0.
+    """
+    value = value.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf) + 0.0  # of two zeros none is larger
+    bits = value.view(torch.int32).to(torch.int64)
+    ascending = bits ^ ((bits >> 32) & 0x7FFFFFFF)  # integers in the order of the floats
+    order = ((group << 32) - ascending).argsort(stable=True)
+    group = group[order]
+    first = torch.searchsorted(group, torch.arange(num_groups, device=group.device))
+    return order, torch.arange(len(group), device=group.device) - first[group]
 
 
 def best_of_groups(group: Tensor, value: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
-    """The pairs with the largest values of each group, ties to the first pair.
+    """The pairs with the largest values of each group, as `rank_in_group` orders them, and each one's rank.
 
     Args:
-        group: [P] int64, 0 <= group < len(limit).
-        value: [P] float32; NaN counts as infinite, so that it does not hide.
+        group, value: see `rank_in_group`.
         limit: [groups] int64, how many pairs of each group are wanted.
-
-    Returns:
-        int64 indices into the pairs, ascending by group, then descending by value; and each one's rank, from 0.
     """
-    value = torch.where(value.isnan(), torch.inf, value) + 0.0  # + 0.0: neither of two zeros is larger
-    bits = value.view(torch.int32).to(torch.int64)
-    ascending = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # integers in the order of the floats
-    order = ((group << 32) - ascending).argsort(stable=True)
-    group = group[order]
-    starts = torch.searchsorted(group, torch.arange(len(limit), device=group.device))
-    rank = torch.arange(len(group), device=group.device) - starts[group]
-    wanted = (rank < limit[group]).nonzero().squeeze(1)  # host synchronisation: their number
+    order, rank = rank_in_group(group, value, len(limit))
+    wanted = (rank < limit[group[order]]).nonzero().squeeze(1)  # host synchronisation: their number
     return order[wanted], rank[wanted]
 
 
-def best_per_prior(pairs: Pairs, value: Tensor, priors: Priors, num_images: int) -> Tensor:
-    """Index of the best pair of each location that appears in `pairs`, ties to the first pair."""
-    return best_in_group(pairs.image * len(priors) + pairs.prior, value, num_images * len(priors))
+def best_per_prior(pairs: Pairs, value: Tensor, priors: Priors, num_images: int, among: Tensor | None = None) -> Tensor:
+    """Which pair is the best of its location, ties to the first pair: [P] bool; `among` as in `best_in_group`."""
+    return best_in_group(pairs.location(len(priors)), value, num_images * len(priors), among)
 
 
 def best_of_each(pairs: Pairs, value: Tensor, priors: Priors, targets: Targets) -> Pairs:
@@ -58,4 +77,4 @@ def best_of_each(pairs: Pairs, value: Tensor, priors: Priors, targets: Targets) 
     """
     value = value.nan_to_num(nan=torch.inf)
     best = best_in_group(pairs.gt, value, len(targets))
-    return pairs[best[best_per_prior(pairs[best], value[best], priors, targets.num_images)]]
+    return pairs[best_per_prior(pairs, value, priors, targets.num_images, among=best)]

@@ -8,7 +8,7 @@ from la_det.matchers.candidates import ltrb_distances, overlapping_anchors
 from la_det.matchers.max_iou import grid_extents
 from la_det.matchers.nearest import nearest_priors
 from la_det.matchers.selection import best_of_groups, best_per_prior
-from la_det.structures import Assignment, DensePredictions, Priors, Score, Targets, on_device
+from la_det.structures import Assignment, DensePredictions, Priors, Score, Targets, constant
 
 
 class TopKIoU:
@@ -45,9 +45,9 @@ class TopKIoU:
         )
         pairs, iou = pairs[chosen], iou[chosen]
         ltrb = ltrb_distances(priors.points[pairs.prior], priors.inset(targets.boxes)[pairs.gt])
-        inside = (ltrb.amin(-1) > self.margin).nonzero().squeeze(1)  # host synchronisation
-        pairs, iou = pairs[inside], iou[inside]
-        return Assignment(pairs[best_per_prior(pairs, iou, priors, targets.num_images)])
+        inside = ltrb.amin(-1) > self.margin
+        best = best_per_prior(pairs, iou, priors, targets.num_images, among=inside)
+        return Assignment(pairs[best])  # host synchronisation: the number of positives
 
 
 def _largest_distances(priors: Priors, targets: Targets) -> Tensor:
@@ -62,7 +62,7 @@ def _largest_distances(priors: Priors, targets: Targets) -> Tensor:
         for row in (0, h - 1)
         for column in (0, w - 1)
     ]
-    points = priors.points[on_device(corners, priors.points.device)]
+    points = priors.points[constant(tuple(corners), priors.points.device)]
     distance = (points - targets.centers.unsqueeze(1)).norm(dim=-1).amax(1)
     largest = distance.new_zeros(targets.num_images).scatter_reduce_(0, targets.image, distance, "amax")
     return largest[targets.image]

@@ -7,7 +7,7 @@ G ground truths (over the whole batch), P pairs.
 from la_det.structures.assignment import Assignment, Negatives, Pairs
 from la_det.structures.box_codec import BoxCodec, DeltaCodec, LTRBCodec
 from la_det.structures.masks import Masks
-from la_det.structures.no_wait import count, move, on_device
+from la_det.structures.no_wait import constant, count, move, on_device, true_indices
 from la_det.structures.predictions import DensePredictions
 from la_det.structures.priors import AnchorGenerator, PointGenerator, Priors
 from la_det.structures.score import Score
@@ -27,7 +27,9 @@ __all__ = [
     "Priors",
     "Score",
     "Targets",
+    "constant",
     "count",
     "move",
     "on_device",
+    "true_indices",
 ]

@@ -1,6 +1,7 @@
 """The result of label assignment: a sparse list of (prior, ground truth) pairs for the whole batch."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -22,6 +23,10 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.gt)
+
+    def location(self, num_priors: int) -> Tensor:
+        """[P] index of (image, prior) among all N R locations of the batch."""
+        return self.image * num_priors + self.prior
 
     def __getitem__(self, index: Tensor) -> "Pairs":
         """The pairs at an index or mask [P] (a mask costs a host synchronisation)."""
@@ -61,7 +66,7 @@ class Assignment:
     dropped: tuple[Tensor, Tensor] | None = None
     num_counted: int = 0
 
-    @property
+    @cached_property
     def num_positives(self) -> Tensor:
         """Scalar float32, the usual normaliser of losses."""
         return torch.full((), len(self.pairs) + self.num_counted, dtype=torch.float32, device=self.pairs.gt.device)

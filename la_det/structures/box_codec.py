@@ -6,18 +6,23 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from la_det.structures.no_wait import on_device
+from la_det.structures.no_wait import constant
 from la_det.structures.priors import Priors
+
+_OUTWARD = (-1.0, -1.0, 1.0, 1.0)  # direction of (left, top, right, bottom)
 
 
 class BoxCodec(Protocol):
-    """Decodes box channels at chosen priors. `prior` indexes the R priors and has the leading shape of `raw`."""
+    """Decodes box channels at chosen priors.
 
-    def decode(self, raw: Tensor, priors: Priors, prior: Tensor) -> Tensor:
+    `prior` indexes the R priors and has the leading shape of the boxes; None stands for all R in their order.
+    """
+
+    def decode(self, raw: Tensor, priors: Priors, prior: Tensor | None) -> Tensor:
         """Box channels [..., 4] to boxes [..., 4], XYXY pixels, not clipped."""
         ...
 
-    def encode(self, boxes: Tensor, priors: Priors, prior: Tensor) -> Tensor:
+    def encode(self, boxes: Tensor, priors: Priors, prior: Tensor | None) -> Tensor:
         """Boxes [..., 4] to the channels that would decode to them."""
         ...
 
@@ -34,16 +39,16 @@ class LTRBCodec:
     def __init__(self, *, in_strides: bool = False):
         self.in_strides = in_strides
 
-    def decode(self, raw: Tensor, priors: Priors, prior: Tensor) -> Tensor:
+    def decode(self, raw: Tensor, priors: Priors, prior: Tensor | None) -> Tensor:
         if self.in_strides:
-            raw = raw * priors.strides[prior].unsqueeze(-1)
-        points, ltrb = priors.points[prior], raw + priors.shift
-        return torch.cat([points - ltrb[..., :2], points + ltrb[..., 2:]], -1)
+            raw = raw * _at(priors.strides, prior).unsqueeze(-1)
+        if priors.shift:
+            raw = raw + priors.shift
+        return torch.addcmul(_at(priors.points_twice, prior), raw, constant(_OUTWARD, raw.device, raw.dtype))
 
-    def encode(self, boxes: Tensor, priors: Priors, prior: Tensor) -> Tensor:
-        points = priors.points[prior]
-        ltrb = torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], -1) - priors.shift
-        return ltrb / priors.strides[prior].unsqueeze(-1) if self.in_strides else ltrb
+    def encode(self, boxes: Tensor, priors: Priors, prior: Tensor | None) -> Tensor:
+        ltrb = (boxes - _at(priors.points_twice, prior)) * constant(_OUTWARD, boxes.device, boxes.dtype) - priors.shift
+        return ltrb / _at(priors.strides, prior).unsqueeze(-1) if self.in_strides else ltrb
 
 
 class DeltaCodec:
@@ -60,21 +65,26 @@ class DeltaCodec:
         weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
         max_log_scale: float = math.log(1000 / 16),
     ):
-        self.weights = weights
+        self.weights = tuple(weights)
         self.max_log_scale = max_log_scale
 
-    def decode(self, raw: Tensor, priors: Priors, prior: Tensor) -> Tensor:
-        centers, sizes = _centers_and_sizes(_anchors(priors)[prior])
-        deltas = raw / on_device(self.weights, raw.device, raw.dtype)
+    def decode(self, raw: Tensor, priors: Priors, prior: Tensor | None) -> Tensor:
+        centers, sizes = _centers_and_sizes(_at(_anchors(priors), prior))
+        deltas = raw / constant(self.weights, raw.device, raw.dtype)
         new_centers = centers + deltas[..., :2] * sizes
         half = 0.5 * sizes * deltas[..., 2:].clamp(max=self.max_log_scale).exp()
         return torch.cat([new_centers - half, new_centers + half], -1)
 
-    def encode(self, boxes: Tensor, priors: Priors, prior: Tensor) -> Tensor:
-        centers, sizes = _centers_and_sizes(_anchors(priors)[prior])
+    def encode(self, boxes: Tensor, priors: Priors, prior: Tensor | None) -> Tensor:
+        centers, sizes = _centers_and_sizes(_at(_anchors(priors), prior))
         box_centers, box_sizes = _centers_and_sizes(boxes)
         deltas = torch.cat([(box_centers - centers) / sizes, (box_sizes / sizes).log()], -1)
-        return deltas * on_device(self.weights, deltas.device, deltas.dtype)
+        return deltas * constant(self.weights, deltas.device, deltas.dtype)
+
+
+def _at(table: Tensor, prior: Tensor | None) -> Tensor:
+    """Rows of a table [R, ...] at priors of any shape."""
+    return table if prior is None else table[prior]
 
 
 def _anchors(priors: Priors) -> Tensor:

@@ -1,6 +1,7 @@
-"""What PyTorch does after a wait for the work queued on a GPU, without that wait."""
+"""What PyTorch does after a wait for the work queued on a GPU, without that wait or with fewer."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -11,9 +12,36 @@ def on_device(values: Sequence, device: torch.device, dtype: torch.dtype | None 
     return move(torch.tensor(values, dtype=dtype, device="cpu"), device)
 
 
+def constant(values: Sequence, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Like `on_device`, for values that recur in every step: a GPU gets them once. The tensor must not be changed.
+
+    Args:
+        values: a number, or (nested) tuples of numbers.
+    """
+    make = on_device if recording() else _constant
+    return make(values, torch.device(device), dtype)
+
+
+@lru_cache(maxsize=512)
+def _constant(values: Sequence, device: torch.device, dtype: torch.dtype | None) -> Tensor:
+    with torch.inference_mode(False):  # training may save the tensor for its backward pass
+        return on_device(values, device, dtype)
+
+
+def recording() -> bool:
+    """Whether a graph is being recorded: tensors made meanwhile belong to the graph, and sizes may be symbols."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def move(x: Tensor, device: torch.device) -> Tensor:
     """Like `x.to(device)`; only from the host to a GPU without a wait."""
     return x.to(device, non_blocking=x.device.type == "cpu")
+
+
+def true_indices(*masks: Tensor) -> list[Tensor]:
+    """Indices [n] of what is True in each mask [P]; one wait for all of them."""
+    numbers = torch.stack([mask.sum() for mask in masks]).tolist()  # host synchronisation
+    return [torch.nonzero_static(mask, size=n).squeeze(1) for mask, n in zip(masks, numbers, strict=True)]
 
 
 def count(index: Tensor, length: int) -> Tensor:

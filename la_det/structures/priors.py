@@ -1,13 +1,14 @@
 """Where predictions live: points, and optionally anchor boxes, over all levels of one branch."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from la_det.structures.no_wait import on_device
+from la_det.structures.no_wait import constant, recording
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Priors:
     box_offset: int = 0
     boxes: Tensor | None = None
     per_cell: int = 1
+    _layouts: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.points)
@@ -67,10 +69,44 @@ class Priors:
         boxes = None if self.boxes is None else self.boxes - self.points.repeat(1, 2)
         return replace(self, points=torch.zeros_like(self.points), boxes=boxes)
 
-    @property
+    @cached_property
     def level_starts(self) -> list[int]:
         """First prior of each level, and R at the end (L + 1 numbers)."""
         return list(accumulate((h * w * self.per_cell for h, w in self.grid_sizes), initial=0))
+
+    @cached_property
+    def grid_table(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each level: first prior [L] int64, columns and rows [L, 2] int64, stride [L, 1] pixels."""
+        device = self.points.device
+        starts = constant(tuple(self.level_starts[:-1]), device)
+        columns_rows = constant(tuple((w, h) for h, w in self.grid_sizes), device)
+        return starts, columns_rows, constant(tuple((s,) for s in self.level_strides), device, torch.float32)
+
+    @cached_property
+    def points_twice(self) -> Tensor:
+        """[R, 4] (x, y, x, y)."""
+        return torch.cat([self.points, self.points], 1)
+
+    def layout(self, num_images: int, channels: int) -> Tensor:
+        """Where a prior's values lie in maps [N, A C, h, w] of all levels that are flattened one after the other.
+
+        Args:
+            num_images: N.
+            channels: A C.
+
+        Returns:
+            [R, 2] int64: the position of the prior's first channel in the first image, and the step from channel to
+            channel. An image has A C channels.
+        """
+        if (num_images, channels) not in self._layouts:
+            starts, columns_rows, _ = self.grid_table
+            start, step = starts[self.levels], columns_rows.prod(1)[self.levels]
+            inside = torch.arange(len(self), device=start.device) - start
+            cell, k = inside.div(self.per_cell, rounding_mode="floor"), inside % self.per_cell
+            of_cell = channels // self.per_cell
+            first = start * (num_images * of_cell) + k * (of_cell * step) + cell
+            self._layouts[num_images, channels] = torch.stack([first, step], 1)
+        return self._layouts[num_images, channels]
 
 
 class PointGenerator:
@@ -91,24 +127,36 @@ class PointGenerator:
 
     def __call__(self, grid_sizes: Sequence[tuple[int, int]], device: torch.device) -> Priors:
         """Priors for feature maps of these (rows, columns), finest level first."""
-        points, strides, levels = [], [], []
-        shift = self.box_offset / 2
-        for level, ((h, w), s) in enumerate(zip(grid_sizes, self.strides, strict=True)):
-            y = (torch.arange(h, device=device, dtype=torch.float32) + self.offset) * s + shift
-            x = (torch.arange(w, device=device, dtype=torch.float32) + self.offset) * s + shift
-            grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
-            points.append(torch.stack([grid_x, grid_y], -1).flatten(0, 1))
-            strides.append(torch.full((h * w,), float(s), device=device))
-            levels.append(torch.full((h * w,), level, device=device))
-        return Priors(
-            torch.cat(points),
-            torch.cat(strides),
-            torch.cat(levels),
-            tuple(map(tuple, grid_sizes)),
-            self.strides,
-            self.offset,
-            self.box_offset,
-        )
+        return _made_once(_points, grid_sizes, device, self.strides, self.offset, self.box_offset)
+
+
+def _made_once(make: Callable[..., Priors], grid_sizes: Sequence[tuple[int, int]], device: torch.device, *options):
+    """`make(grid_sizes, device, *options)`, or what it returned when it was called with the same arguments before."""
+    sizes = tuple(map(tuple, grid_sizes))
+    if recording():
+        return make(sizes, device, *options)
+    return _cached(make, sizes, torch.device(device), *options)
+
+
+@lru_cache(maxsize=32)  # multi-scale training has some hundred sizes; 1 MB each at 800 x 1333
+def _cached(make: Callable[..., Priors], *arguments) -> Priors:
+    with torch.inference_mode(False):  # training may save them for its backward pass
+        return make(*arguments)
+
+
+def _points(grid_sizes, device, level_strides, offset, box_offset) -> Priors:
+    points, strides, levels = [], [], []
+    shift = box_offset / 2
+    for level, ((h, w), s) in enumerate(zip(grid_sizes, level_strides, strict=True)):
+        y = (torch.arange(h, device=device, dtype=torch.float32) + offset) * s + shift
+        x = (torch.arange(w, device=device, dtype=torch.float32) + offset) * s + shift
+        grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+        points.append(torch.stack([grid_x, grid_y], -1).flatten(0, 1))
+        strides.append(torch.full((h * w,), float(s), device=device))
+        levels.append(torch.full((h * w,), level, device=device))
+    return Priors(
+        torch.cat(points), torch.cat(strides), torch.cat(levels), grid_sizes, level_strides, offset, box_offset
+    )
 
 
 class AnchorGenerator:
@@ -143,17 +191,22 @@ class AnchorGenerator:
 
     def __call__(self, grid_sizes: Sequence[tuple[int, int]], device: torch.device) -> Priors:
         """Priors for feature maps of these (rows, columns), finest level first."""
-        points = PointGenerator(strides=self.strides, offset=self.offset, box_offset=self.box_offset)(
-            grid_sizes, device
+        half_sides = tuple(
+            (size / ratio**0.5 / 2, size * ratio**0.5 / 2) for ratio in self.ratios for size in self.sizes
         )
-        half_sides = [(size / ratio**0.5 / 2, size * ratio**0.5 / 2) for ratio in self.ratios for size in self.sizes]
-        half = points.strides[:, None, None] * on_device(half_sides, device)  # [cells, A, 2]
-        centers = points.points.unsqueeze(1)
-        return replace(
-            points,
-            points=points.points.repeat_interleave(self.per_cell, 0),
-            strides=points.strides.repeat_interleave(self.per_cell),
-            levels=points.levels.repeat_interleave(self.per_cell),
-            boxes=torch.cat([centers - half, centers + half], -1).flatten(0, 1),
-            per_cell=self.per_cell,
-        )
+        return _made_once(_anchors, grid_sizes, device, self.strides, self.offset, self.box_offset, half_sides)
+
+
+def _anchors(grid_sizes, device, level_strides, offset, box_offset, half_sides) -> Priors:
+    priors = _points(grid_sizes, device, level_strides, offset, box_offset)
+    a = len(half_sides)
+    half = priors.strides[:, None, None] * constant(half_sides, device)  # [cells, A, 2]
+    centers = priors.points.unsqueeze(1)
+    return replace(
+        priors,
+        points=priors.points.repeat_interleave(a, 0),
+        strides=priors.strides.repeat_interleave(a),
+        levels=priors.levels.repeat_interleave(a),
+        boxes=torch.cat([centers - half, centers + half], -1).flatten(0, 1),
+        per_cell=a,
+    )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from detectron2.structures import BitMasks, Instances
@@ -40,12 +41,12 @@ class Targets:
     def num_images(self) -> int:
         return len(self.counts)
 
-    @property
+    @cached_property
     def centers(self) -> Tensor:
         """[G, 2] box centres (x, y)."""
         return (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
 
-    @property
+    @cached_property
     def areas(self) -> Tensor:
         """[G] box areas in square pixels."""
         return (self.boxes[:, 2] - self.boxes[:, 0]) * (self.boxes[:, 3] - self.boxes[:, 1])

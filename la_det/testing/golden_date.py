@@ -167,7 +167,8 @@ def average_normalisers(golden: GoldenFile, terms: dict[str, LossTerm]) -> dict[
 
 def check_assignment(golden: GoldenFile, predictions: DensePredictions, targets: Targets, criterion: Criterion) -> None:
     """Who is matched with whom and, for the one-to-one branch, the matrices that the solver sees."""
-    seen, assignment = criterion.assign(predictions, targets, progress=0.0)
+    decision = criterion.assign(predictions, targets, progress=0.0)
+    seen, assignment = decision.targets, decision.assignment
     branch = next(iter(criterion.losses)).split("_")[1]
     golden.exact(f"{branch}_assign", _matched_within_image(assignment, seen, len(predictions.priors)))
     if f"{branch}_num_pos" in golden:

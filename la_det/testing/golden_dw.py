@@ -72,7 +72,8 @@ def check_losses(golden: GoldenFile) -> None:
     maps = {name: [x.requires_grad_() for x in golden.levels(key)] for key, name in MAPS.items()}
     predictions, instances = read_predictions(config, maps), read_instances(golden)
     (criterion,) = instantiate(config.criteria)
-    targets, assignment = criterion.assign(predictions, Targets.from_instances(instances), progress=0.0)
+    decision = criterion.assign(predictions, Targets.from_instances(instances), progress=0.0)
+    targets, assignment = decision.targets, decision.assignment
     check_weights(golden, predictions, targets, assignment)
     terms = criterion(predictions, targets, progress=0.0)
     for key, name in (("pos_avg_factor", "loss_loc"), ("neg_avg_factor", "loss_cls_neg")):

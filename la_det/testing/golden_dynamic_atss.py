@@ -111,7 +111,8 @@ def check_losses(golden: GoldenFile, config: DictConfig, prefix: str = "") -> No
     """Assignment, targets, losses and, where the file has them, gradients."""
     (predictions, leaves), targets = read_predictions(golden, config), read_targets(golden)
     (criterion,) = instantiate(config.criteria)
-    seen, assignment = criterion.assign(predictions, targets, progress=0.0)
+    decision = criterion.assign(predictions, targets, progress=0.0)
+    seen, assignment = decision.targets, decision.assignment
     golden.exact(f"{prefix}assign_gt", assigned_within_image(assignment, targets, predictions))
     check_targets(golden, prefix, predictions, seen, assignment)
 

@@ -81,7 +81,8 @@ def check_losses(golden: GoldenFile) -> None:
     config = model_config(golden)
     predictions, targets = read_predictions(golden, config), read_targets(golden)
     (criterion,) = instantiate(config.criteria)
-    _, assignment = criterion.assign(predictions, targets, progress=0.0)
+    decision = criterion.assign(predictions, targets, progress=0.0)
+    assignment = decision.assignment
     check_assignment(golden, criterion, predictions, targets, assignment)
     if isinstance(criterion.matcher, LLA):
         check_costs(golden, criterion, predictions, targets)

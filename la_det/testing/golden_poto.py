@@ -89,7 +89,8 @@ def check_losses(golden: GoldenFile, variant: str) -> None:
     predictions, targets = read_predictions(golden, config), read_targets(golden)
     losses = {}
     for criterion in instantiate(config.criteria):
-        seen, assignment = criterion.assign(predictions, targets, progress=0.0)
+        decision = criterion.assign(predictions, targets, progress=0.0)
+        seen, assignment = decision.targets, decision.assignment
         prefix = "aux_" if "loss_cls_aux" in criterion.losses else ""
         golden.exact(f"{variant}.{prefix}matched", _matched_within_image(assignment, seen, predictions))
         golden.exact(f"{variant}.{prefix}num_pos", len(assignment.pairs))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from la_det.losses.box_iou import aligned_iou
-from la_det.modeling.meta_arch import Assigned
+from la_det.modeling.criteria import Decision
 from la_det.structures import Priors, Targets
 
 
@@ -69,17 +69,17 @@ class Locations:
         return self.kind <= Kind.SOFT
 
 
-def locations(assigned: Assigned, numbers: Tensor) -> Locations:
+def locations(decision: Decision, numbers: Tensor) -> Locations:
     """Of a batch of one image.
 
     Args:
-        assigned: one criterion's decision.
+        decision: of one criterion.
         numbers: [G] number in the image of each ground truth that the criterion saw.
 
     Dropped priors and background weights belong to no ground truth by themselves. They are listed for each one whose
     box contains their point (and has the class that the weight is of), or once without one.
     """
-    assignment, targets, priors = assigned.assignment, assigned.targets, assigned.predictions.priors
+    assignment, targets, priors = decision.assignment, decision.targets, decision.predictions.priors
     pairs = assignment.pairs
     ones = torch.ones(len(pairs), device=pairs.gt.device)
     weight = ones if assignment.weight is None else assignment.weight
@@ -98,7 +98,7 @@ def locations(assigned: Assigned, numbers: Tensor) -> Locations:
         entry, gt = _owners(priors, targets, prior)
         weight = torch.zeros(len(entry), device=weight.device)
         parts.append(_background(Kind.DROPPED, prior[entry], gt, weight, 1 - weight))
-    return _read(assigned, numbers, *(torch.cat(column) for column in zip(*parts, strict=True)))
+    return _read(decision, numbers, *(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 def _background(kind: Kind, prior: Tensor, gt: Tensor, weight: Tensor, strength: Tensor) -> tuple[Tensor, ...]:
@@ -117,7 +117,7 @@ def _owners(priors: Priors, targets: Targets, prior: Tensor, cls: Tensor | None 
 
 
 def _read(
-    assigned: Assigned,
+    decision: Decision,
     numbers: Tensor,
     prior: Tensor,
     gt: Tensor,
@@ -127,13 +127,13 @@ def _read(
     strength: Tensor,
 ) -> Locations:
     """The entries with what the network predicts at their priors."""
-    predictions, targets, priors = assigned.predictions, assigned.targets, assigned.predictions.priors
+    predictions, targets, priors = decision.predictions, decision.targets, decision.predictions.priors
     box = predictions.boxes_at(torch.zeros_like(prior), prior)
     number, probability, iou = torch.full_like(gt, -1), *box.new_full((2, len(gt)), torch.nan)
     owned = (gt >= 0).nonzero().squeeze(1)
     image, at, of = torch.zeros_like(owned), prior[owned], gt[owned]
     number[owned] = numbers[of]
-    probability[owned] = assigned.criterion.score.at(predictions, image, at, targets.classes[of])
+    probability[owned] = decision.score.at(predictions, image, at, targets.classes[of])
     iou[owned] = aligned_iou(box[owned], targets.boxes[of], eps=1e-6)
     anchor = torch.full_like(box, torch.nan) if priors.boxes is None else priors.boxes[prior]
     strength = strength.nan_to_num(0).clamp(0, 1)  # NaN from a network that diverged is nothing to draw

@@ -19,7 +19,8 @@ from la_det.checkpoint.recipe import apply_recipe
 from la_det.data.loader import map_record
 from la_det.engine.train import build_checkpointer, build_model
 from la_det.errors import UserError
-from la_det.modeling.meta_arch import Assigned, AssignmentDetector
+from la_det.modeling.criteria import Decision
+from la_det.modeling.meta_arch import AssignmentDetector
 from la_det.structures import Priors
 from la_det.visualization.locations import Locations, locations
 
@@ -117,10 +118,10 @@ class Scheme:
         for record in track(records, f"{self.name}, {label}", transient=True):
             example = map_record(self.mapper, record)
             # Not kept beyond the image: all maps of the network.
-            assigned = model.assignments([example], progress)
-            priors = priors or [a.predictions.priors for a in assigned]
-            for of_criterion, a in zip(found, assigned, strict=True):
-                of_criterion.append(locations(a, _numbers(a, example["instances"].ignored)))
+            decisions = model.assignments([example], progress)
+            priors = priors or [decision.predictions.priors for decision in decisions]
+            for of_criterion, decision in zip(found, decisions, strict=True):
+                of_criterion.append(locations(decision, _numbers(decision, example["instances"].ignored)))
         return [
             Panel(
                 scheme=self.name,
@@ -156,7 +157,7 @@ def _criterion_name(model: AssignmentDetector, index: int) -> str:
     return type(criterion.matcher).__name__ + (f", branch {criterion.branch}" if several else "")
 
 
-def _numbers(assigned: Assigned, ignored: Tensor) -> Tensor:
+def _numbers(decision: Decision, ignored: Tensor) -> Tensor:
     """Numbers in the image of the ground truths that the criterion saw."""
-    seen = torch.ones_like(ignored) if len(assigned.targets) == len(ignored) else ~ignored
-    return seen.nonzero().squeeze(1).to(assigned.targets.boxes.device)
+    seen = torch.ones_like(ignored) if len(decision.targets) == len(ignored) else ~ignored
+    return seen.nonzero().squeeze(1).to(decision.targets.boxes.device)

@@ -24,7 +24,8 @@ def test_decides_as_the_matcher_does(scheme, monkeypatch):
     case = matching.build_case(scheme, scene.make_scene(12, num_classes), num_classes, "cpu")
     for criterion in case.criteria:
         predictions = case.predictions[criterion.branch]
-        targets, assignment = criterion.assign(predictions, case.targets, dense.PROGRESS)
+        decided = criterion.assign(predictions, case.targets, dense.PROGRESS)
+        targets, assignment = decided.targets, decided.assignment
         decisions = dense.assign(criterion, predictions, targets)
         assert len(assignment.pairs) > 0
         if isinstance(criterion.matcher, DW):

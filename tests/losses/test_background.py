@@ -1,12 +1,14 @@
 """The background pass and its analytic gradients against autograd in double precision."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from la_det.losses import background
 from la_det.losses.background import background_loss
-from la_det.modeling.criteria import FocalLoss
+from la_det.modeling.criteria import Decision, FocalLoss
 from la_det.structures import AnchorGenerator, Assignment, DensePredictions, LTRBCodec, Pairs, Score
 from la_det.testing.references.scene import make_targets
 
@@ -92,13 +94,13 @@ def test_several_priors_per_cell():
     assert torch.equal(c.double(), exact_c)
     exact_loss = exact_background(maps, None) + exact_c.exp().sum()
     compare_gradients(total + c.exp().sum(), predictions, exact_loss, maps, ["logits"])
-    with pytest.raises(ValueError, match="one prior per cell"):
-        background_loss(predictions, Score("filter"), *chosen)
 
 
 def test_one_class_and_large_maps():
     """K = 1, and a level of more than one chunk."""
     predictions = make_predictions(num_classes=1)
+    priors = AnchorGenerator(strides=(8, 16, 32))([(300, 400), *GRID_SIZES[1:]], torch.device("cpu"))
+    predictions = replace(predictions, priors=priors)
     generator = torch.Generator().manual_seed(0)
     predictions.maps["logits"][0] = torch.randn(2, 1, 300, 400, generator=generator).requires_grad_()
     predictions.maps["filter"][0] = torch.randn(2, 1, 300, 400, generator=generator).requires_grad_()
@@ -158,7 +160,7 @@ def test_focal_loss(gate, extreme):
                 level.data.fill_(extreme)
     targets = make_targets([torch.rand(3, 4), torch.rand(1, 4)], [[0, 2, 1], [2]])
     pairs = Pairs(targets.image, torch.tensor([3, 40, 47, 3]), torch.arange(4))
-    term = FocalLoss(alpha=0.3, weight=2.0)(predictions, targets, Assignment(pairs), Score(gate))
+    term = FocalLoss(alpha=0.3, weight=2.0)(Decision(predictions, targets, Assignment(pairs), Score(gate)))
     assert term.normaliser == 4
 
     maps, loss = exact_maps(predictions), 0

@@ -51,7 +51,7 @@ def make_criterion(soft_prior=True):
 def test_same_weights_losses_and_gradients_as_the_dense_version(scene, soft_prior):
     targets, predictions = scene
     criterion = make_criterion(soft_prior)
-    _, assignment = criterion.assign(predictions, targets, progress=0.0)
+    assignment = criterion.assign(predictions, targets, progress=0.0).assignment
     w_pos, w_neg = dense_weights(predictions, targets, assignment)
     sums, lowered = torch.zeros(3), 0.0
     for i in range(targets.num_images):
@@ -101,9 +101,9 @@ def test_other_classes_do_not_interact():
     box = [0.0, 0.0, 64.0, 64.0]
     both = make_targets([[box, box]], [[0, 2]], size)
     pairs = inside_box(PointGenerator()([(8, 8), (4, 4), (2, 2), (1, 1), (1, 1)], torch.device("cpu")), both)
-    assert last_of_class(pairs, both, 86).all()
+    assert last_of_class(pairs, both, 86, 2).all()
     same = make_targets([[box, box]], [[2, 2]], size)
-    assert torch.equal(last_of_class(pairs, same, 86), pairs.gt == 1)
+    assert torch.equal(last_of_class(pairs, same, 86, 2), pairs.gt == 1)
 
 
 def test_a_ground_truth_with_one_location_keeps_its_negative_weight():

@@ -165,7 +165,7 @@ def test_ignored_ground_truths_take_locations_and_count():
     everything = assign(predictions, targets)
     targets = replace(targets, ignored=torch.tensor([True, False, False, False]))
     criterion = make_criterion()
-    _, assignment = criterion.assign(predictions, targets, progress=0.0)
+    assignment = criterion.assign(predictions, targets, progress=0.0).assignment
     of_ignored = everything.pairs.gt == 0
     assert of_ignored.any()
     assert set(zip(*(x.tolist() for x in assignment.dropped), strict=True)) == set(
@@ -212,9 +212,9 @@ def test_baselines_do_not_count_ignored_ground_truths(name):
     assert torch.equal(priors.points, predictions.priors.points)
     predictions = replace(predictions, priors=priors)
     (criterion,) = instantiate(config.criteria)
-    _, everything = criterion.assign(predictions, targets, progress=0.0)
+    everything = criterion.assign(predictions, targets, progress=0.0).assignment
     ignored = torch.tensor([False, True, False])
-    _, assignment = criterion.assign(predictions, replace(targets, ignored=ignored), progress=0.0)
+    assignment = criterion.assign(predictions, replace(targets, ignored=ignored), progress=0.0).assignment
     assert len(assignment.dropped[0]) == int((everything.pairs.gt == 1).sum()) > 0
     assert assignment.num_positives == len(assignment.pairs) == int((everything.pairs.gt != 1).sum())
 

@@ -1,5 +1,7 @@
 """o2f's assignment and losses against the dense version in la_det/testing/references/o2f.py, and at the edges."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from detectron2.config import instantiate
@@ -35,7 +37,7 @@ def dense(predictions, targets, assignment):
 def test_same_assignment_losses_and_gradients_as_the_dense_version(scene, topk, epoch):
     targets, predictions = scene
     criterion = make_criterion(topk=topk)
-    matched, t, w = dense(predictions, targets, criterion.assign(predictions, targets, epoch / 12)[1])
+    matched, t, w = dense(predictions, targets, criterion.assign(predictions, targets, epoch / 12).assignment)
     flat = {name: predictions.joined(name).transpose(1, 2) for name in predictions.maps}
     priors = predictions.priors
     sums = torch.zeros(4)
@@ -143,12 +145,12 @@ def test_duplicates_of_one_class_go_to_the_first():
 def test_locations_whose_box_misses_the_ground_truth_are_no_candidates():
     size = (64, 64)
     targets = make_targets([[[4.0, 4.0, 60.0, 60.0]]], [[0]], size)
-    predictions = make_predictions(1, size, targets, torch.Generator().manual_seed(0)).detach()
+    predictions = make_predictions(1, size, targets, torch.Generator().manual_seed(0))
     for boxes in predictions.maps["boxes"]:
-        boxes.zero_()
+        boxes.data.zero_()
     assert len(O2F()(predictions, targets, score=SCORE, progress=0.0).pairs) == 0
-    predictions.maps["boxes"][0][0, :, 3, 3] = 5.0
-    assignment = O2F()(predictions, targets, score=SCORE, progress=0.0)
+    predictions.maps["boxes"][0].data[0, :, 3, 3] = 5.0
+    assignment = O2F()(replace(predictions), targets, score=SCORE, progress=0.0)
     assert assignment.target.tolist() == [1.0] and assignment.weight.tolist() == [1.0]  # certain, no soft one
 
 

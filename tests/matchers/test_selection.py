@@ -34,7 +34,19 @@ def test_best_in_group(pairs):
     group = torch.tensor([g for g, _ in pairs], dtype=torch.int64)
     value = torch.tensor([v for _, v in pairs])
     expected = [ranked(pairs, g)[0] for g in range(5) if ranked(pairs, g)]
-    assert best_in_group(group, value, 5).tolist() == expected
+    assert best_in_group(group, value, 5).nonzero().squeeze(1).tolist() == sorted(expected)
+
+
+@given(PAIRS, st.data())
+@settings(max_examples=100, deadline=None)
+def test_best_in_group_among_some(pairs, data):
+    among = data.draw(st.lists(st.booleans(), min_size=len(pairs), max_size=len(pairs)))
+    group = torch.tensor([g for g, _ in pairs], dtype=torch.int64)
+    value = torch.tensor([v for _, v in pairs])
+    some = [i for i, chosen in enumerate(among) if chosen]
+    best = best_in_group(group, value, 5, torch.tensor(among, dtype=torch.bool))
+    alone = best_in_group(group[some], value[some], 5)
+    assert best[some].tolist() == alone.tolist() and best.sum() == alone.sum()
 
 
 @pytest.mark.parametrize("nan", [float("nan"), -float("nan")])

@@ -63,19 +63,22 @@ def test_of_images():
 
 
 @pytest.mark.parametrize("per_cell", [1, 3])
-def test_elements(per_cell):
+def test_index_of_the_flat_map(per_cell):
     predictions = make_predictions(per_cell)
     r = len(predictions.priors)
-    image, prior = torch.arange(2).repeat_interleave(r), torch.arange(r).repeat(2)
-    channel = prior % NUM_CLASSES
-    expected = naive(predictions, "logits")[image, prior, channel]
-    times_found = torch.zeros(2 * r, dtype=torch.int64)
-    levels = zip(predictions.maps["logits"], *predictions.elements("logits", image, prior, channel), strict=True)
-    for level, index, here in levels:
-        assert torch.equal(level.flatten()[index][here], expected[here])
-        assert (index[~here] == 0).all()
-        times_found += here
-    assert (times_found == 1).all()
+    every = torch.meshgrid(torch.arange(2), torch.arange(r), torch.arange(NUM_CLASSES), indexing="ij")
+    index = predictions.index("logits", *every)
+    assert torch.equal(index.flatten().sort().values, torch.arange(index.numel()))
+    assert torch.equal(predictions.flat("logits")[index], naive(predictions, "logits"))
+
+
+def test_matchers_and_losses_read_one_row():
+    predictions = make_predictions(per_cell=1)
+    with torch.no_grad():
+        seen = predictions.detach().flat("logits")
+    assert not seen.requires_grad
+    assert predictions.flat("logits").requires_grad
+    assert seen.data_ptr() == predictions.flat("logits").data_ptr()
 
 
 @pytest.mark.parametrize("pairs", [torch.tensor([0]), torch.zeros(0, dtype=torch.int64)], ids=["one level", "none"])

@@ -1,10 +1,8 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
-from la_det.modeling.meta_arch import Assigned
+from la_det.modeling.criteria import Decision
 from la_det.structures import (
     AnchorGenerator,
     Assignment,
@@ -23,7 +21,7 @@ CPU = torch.device("cpu")
 FINE, COARSE = 5, 16
 
 
-def assigned(assignment: Assignment, generator=PointGenerator) -> Assigned:
+def assigned(assignment: Assignment, generator=PointGenerator) -> Decision:
     """One 32-pixel image with three ground truths; every location predicts a 16-pixel box and p = 1/2."""
     priors = generator(strides=(8, 16))([(4, 4), (2, 2)], CPU)
     maps = {
@@ -38,7 +36,7 @@ def assigned(assignment: Assignment, generator=PointGenerator) -> Assigned:
         (3,),
         ((32, 32),),
     )
-    return Assigned(SimpleNamespace(score=Score()), DensePredictions(priors, LTRBCodec(), maps), targets, assignment)
+    return Decision(DensePredictions(priors, LTRBCodec(), maps), targets, assignment, Score())
 
 
 def pairs(prior: list[int], gt: list[int]) -> Pairs:

@@ -3,6 +3,7 @@
 from la_det.modeling.criteria.boxes import GIoULoss, IoULoss, RelativeL1Loss
 from la_det.modeling.criteria.classification import FocalLoss
 from la_det.modeling.criteria.criterion import Criterion
+from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.masks import MaskLoss, SemanticLoss
 from la_det.modeling.criteria.quality import CenternessLoss, PredictedIoULoss, SoftTargetLoss
 from la_det.modeling.criteria.quality_focal import QualityFocalLoss, VarifocalLoss
@@ -13,6 +14,7 @@ from la_det.modeling.criteria.soft_label import SoftLabelLoss
 __all__ = [
     "CenternessLoss",
     "Criterion",
+    "Decision",
     "FocalLoss",
     "GIoULoss",
     "IoULoss",

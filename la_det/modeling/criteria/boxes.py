@@ -6,10 +6,9 @@ from typing import Literal
 import torch
 
 from la_det.losses.box_iou import FLOAT32_EPS, aligned_giou, aligned_iou
-from la_det.losses.centerness import centerness
 from la_det.losses.relative_boxes import image_scales, relative_cxcywh
+from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
-from la_det.structures import Assignment, DensePredictions, Score, Targets
 
 
 @dataclass(frozen=True)
@@ -30,21 +29,16 @@ class GIoULoss:
     floor: float = 1.0
     eps: float = FLOAT32_EPS
 
-    def __call__(
-        self, predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
-    ) -> LossTerm:
-        priors, pairs = predictions.priors, assignment.pairs
-        boxes = priors.inset(predictions.boxes_at(pairs.image, pairs.prior))
-        gt_boxes = priors.inset(targets.boxes[pairs.gt])
-        loss = 1 - aligned_giou(boxes, gt_boxes, self.eps)
-        if self.weighting == "centerness":
-            u = centerness(priors.points[pairs.prior], gt_boxes)
-        elif self.weighting == "target":
-            u = assignment.target
+    def __call__(self, decision: Decision) -> LossTerm:
+        assignment, inset = decision.assignment, decision.predictions.priors.inset
+        giou = aligned_giou(inset(decision.boxes), inset(decision.gt_boxes), self.eps)
+        if self.weighting == "none":
+            loss, weights = (1 - giou).sum(), assignment.num_positives
         else:
-            u = torch.ones_like(loss)
-        normaliser = u.sum() if self.normaliser == "weights" else assignment.num_positives
-        return LossTerm(self.weight * (u * loss).sum(), normaliser, floor=self.floor)
+            u = decision.centerness if self.weighting == "centerness" else assignment.target
+            loss, weights = torch.dot(u, 1 - giou), u.sum()
+        normaliser = weights if self.normaliser == "weights" else assignment.num_positives
+        return LossTerm(self.weight * loss, normaliser, floor=self.floor)
 
 
 @dataclass(frozen=True)
@@ -61,14 +55,11 @@ class IoULoss:
     floor: float = 1e-6
     eps: float = 1e-6
 
-    def __call__(
-        self, predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
-    ) -> LossTerm:
-        pairs, gt_boxes = assignment.pairs, targets.boxes[assignment.pairs.gt]
-        iou = aligned_iou(predictions.boxes_at(pairs.image, pairs.prior), gt_boxes, self.eps)
-        u = centerness(predictions.priors.points[pairs.prior], gt_boxes)
-        loss = -(u * iou.clamp(min=self.eps).log()).sum()
-        return LossTerm(self.weight * loss, u.sum(), floor=self.floor, eps=FLOAT32_EPS)
+    def __call__(self, decision: Decision) -> LossTerm:
+        u = decision.centerness
+        iou = aligned_iou(decision.boxes, decision.gt_boxes, self.eps)
+        loss = torch.dot(u, iou.clamp(min=self.eps).log())
+        return LossTerm(-self.weight * loss, u.sum(), floor=self.floor, eps=FLOAT32_EPS)
 
 
 @dataclass(frozen=True)
@@ -80,11 +71,8 @@ class RelativeL1Loss:
 
     weight: float = 5.0
 
-    def __call__(
-        self, predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
-    ) -> LossTerm:
-        pairs = assignment.pairs
-        scales = image_scales(targets)[pairs.image]
-        b = relative_cxcywh(predictions.boxes_at(pairs.image, pairs.prior), scales)
-        b_gt = relative_cxcywh(targets.boxes[pairs.gt], scales)
-        return LossTerm(self.weight * (b - b_gt).abs().sum(), assignment.num_positives, floor=0.0)
+    def __call__(self, decision: Decision) -> LossTerm:
+        scales = image_scales(decision.targets).index_select(0, decision.assignment.pairs.image)
+        # The centre and size of a difference are the differences of centres and sizes.
+        difference = relative_cxcywh(decision.boxes - decision.gt_boxes, scales)
+        return LossTerm(self.weight * difference.abs().sum(), decision.assignment.num_positives, floor=0.0)

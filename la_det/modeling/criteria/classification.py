@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from la_det.losses.background import background_loss
 from la_det.losses.focal import focal_entries
+from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
-from la_det.structures import Assignment, DensePredictions, Score, Targets
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,15 @@ class FocalLoss:
     weight: float = 1.0
     eps: float = 0.0
 
-    def __call__(
-        self, predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
-    ) -> LossTerm:
-        pairs = assignment.pairs
-        entries = pairs.image, pairs.prior, targets.classes[pairs.gt]
-        background, c, f = background_loss(predictions, score, *entries, assignment.dropped)
-        positive, negative = focal_entries(score, c, f, self.alpha)
+    def __call__(self, decision: Decision) -> LossTerm:
+        background, c, f = background_and_pairs(decision)
+        positive, negative = focal_entries(decision.score, c, f, self.alpha)
         numerator = (1 - self.alpha) * background + (positive - negative).sum()
-        return LossTerm(self.weight * numerator, assignment.num_positives, eps=self.eps)
+        return LossTerm(self.weight * numerator, decision.assignment.num_positives, eps=self.eps)
+
+
+def background_and_pairs(decision: Decision) -> tuple[Tensor, Tensor, Tensor | None]:
+    """`background_loss` with the pairs' own classes as the chosen entries."""
+    pairs, dropped = decision.assignment.pairs, decision.assignment.dropped
+    entries = pairs.image, pairs.prior, decision.classes
+    return background_loss(decision.predictions, decision.score, *entries, dropped)

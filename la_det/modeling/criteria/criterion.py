@@ -5,16 +5,15 @@ from typing import Literal, Protocol
 from torch import nn
 
 from la_det.matchers import Matcher
+from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
-from la_det.structures import Assignment, DensePredictions, Score, Targets
+from la_det.structures import DensePredictions, Score, Targets
 
 
 class Term(Protocol):
     """One loss of a criterion."""
 
-    def __call__(
-        self, predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
-    ) -> LossTerm: ...
+    def __call__(self, decision: Decision) -> LossTerm: ...
 
 
 class Criterion(nn.Module):
@@ -45,15 +44,15 @@ class Criterion(nn.Module):
         self.branch = branch
         self.ignored = ignored
 
-    def assign(self, predictions: DensePredictions, targets: Targets, progress: float) -> tuple[Targets, Assignment]:
-        """The targets the matcher saw, and what follows from its decision about them."""
+    def assign(self, predictions: DensePredictions, targets: Targets, progress: float) -> Decision:
+        """The matcher's assignment, and what becomes of ignored ground truths."""
         if self.ignored == "background":
             targets = targets.without_ignored()
         assignment = self.matcher(predictions.detach(), targets, score=self.score, progress=progress)
         if self.ignored != "background" and targets.ignored is not None:
             mask = targets.ignored[assignment.pairs.gt]
             assignment = assignment.drop(mask, counted=self.ignored == "counted")
-        return targets, assignment
+        return Decision(predictions, targets, assignment, self.score)
 
     def forward(self, predictions: DensePredictions, targets: Targets, progress: float) -> dict[str, LossTerm]:
         """Loss terms before the reduction over processes.
@@ -63,5 +62,5 @@ class Criterion(nn.Module):
             targets: of the batch.
             progress: share of the training that is done, 0..1.
         """
-        targets, assignment = self.assign(predictions, targets, progress)
-        return {name: term(predictions, targets, assignment, self.score) for name, term in self.losses.items()}
+        decision = self.assign(predictions, targets, progress)
+        return {name: term(decision) for name, term in self.losses.items()}

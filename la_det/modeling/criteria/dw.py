@@ -12,8 +12,9 @@ from la_det.losses.background import background_loss
 from la_det.losses.box_iou import aligned_giou
 from la_det.losses.focal import focal_entries
 from la_det.matchers.dw import BETA, GIOU_EPS
+from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
-from la_det.structures import Assignment, DensePredictions, Score, Targets
+from la_det.structures import Targets
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,11 @@ class DWPositiveLoss:
 
     weight: float = 0.25
 
-    def __call__(
-        self, predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
-    ) -> LossTerm:
-        pairs = assignment.pairs
-        c, f = score.logits_at(predictions, pairs.image, pairs.prior, targets.classes[pairs.gt])
-        log_p = score.log_probability(c, f)
-        return LossTerm(self.weight * (assignment.weight * -log_p).sum(), _count(targets))
+    def __call__(self, decision: Decision) -> LossTerm:
+        pairs, score = decision.assignment.pairs, decision.score
+        c, f = score.logits_at(decision.predictions, pairs.image, pairs.prior, decision.classes)
+        loss = -torch.dot(decision.assignment.weight, score.log_probability(c, f))
+        return LossTerm(self.weight * loss, _count(decision.targets))
 
 
 @dataclass(frozen=True)
@@ -37,26 +36,22 @@ class DWBoxLoss:
 
     weight: float = 0.25
 
-    def __call__(
-        self, predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
-    ) -> LossTerm:
-        pairs = assignment.pairs
-        giou = aligned_giou(predictions.boxes_at(pairs.image, pairs.prior), targets.boxes[pairs.gt], GIOU_EPS)
-        loss = BETA * (assignment.weight * (1 - giou)).sum()
-        return LossTerm(self.weight * loss, _count(targets))
+    def __call__(self, decision: Decision) -> LossTerm:
+        giou = aligned_giou(decision.boxes, decision.gt_boxes, GIOU_EPS)
+        loss = torch.dot(decision.assignment.weight, 1 - giou)
+        return LossTerm(self.weight * BETA * loss, _count(decision.targets))
 
 
 @dataclass(frozen=True)
 class DWNegativeLoss:
     """Sum of w_neg p^2 (-ln(1 - p)) over all locations and classes, divided by the sum of 1 - w_neg."""
 
-    def __call__(
-        self, predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
-    ) -> LossTerm:
-        n = assignment.negatives
-        background, c, f = background_loss(predictions, score, n.image, n.prior, n.cls)
+    def __call__(self, decision: Decision) -> LossTerm:
+        n, score = decision.assignment.negatives, decision.score
+        background, c, f = background_loss(decision.predictions, score, n.image, n.prior, n.cls)
         _, entries = focal_entries(score, c, f, alpha=0.0)
-        return LossTerm(background - ((1 - n.weight) * entries).sum(), (1 - n.weight).sum())
+        lowered = 1 - n.weight
+        return LossTerm(background - torch.dot(lowered, entries), lowered.sum())
 
 
 def _count(targets: Targets) -> Tensor:

@@ -8,9 +8,10 @@ from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
 from la_det.modeling.heads.dynamic_mask_head import mask_logits
-from la_det.structures import Assignment, DensePredictions, Score, Targets, on_device
+from la_det.structures import Assignment, DensePredictions, Targets, on_device
 
 # Instances whose intermediate maps exist at a time; backward computes them again. 3 MB each at 800 x 1333.
 _CHUNK = 32
@@ -26,10 +27,8 @@ class MaskLoss:
 
     weight: float = 1.0
 
-    def __call__(
-        self, predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
-    ) -> LossTerm:
-        dice = dice_of_pairs(predictions, targets, assignment)
+    def __call__(self, decision: Decision) -> LossTerm:
+        dice = dice_of_pairs(decision.predictions, decision.targets, decision.assignment)
         num_positives = torch.full((), len(dice), dtype=torch.float32, device=dice.device)
         return LossTerm(self.weight * dice.sum(), num_positives, scope="local")
 
@@ -71,12 +70,10 @@ class SemanticLoss:
     gamma: float = 2.0
     weight: float = 1.0
 
-    def __call__(
-        self, predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
-    ) -> LossTerm:
-        logits = predictions.image_maps["semantic"]
+    def __call__(self, decision: Decision) -> LossTerm:
+        logits, stride = decision.predictions.image_maps["semantic"], decision.predictions.priors.level_strides[0]
         num_classes, *size = logits.shape[1:]
-        classes = semantic_targets(targets, num_classes, predictions.priors.level_strides[0], tuple(size))
+        classes = semantic_targets(decision.targets, num_classes, stride, tuple(size))
         one_hot = F.one_hot(classes, num_classes + 1)[..., :-1].permute(0, 3, 1, 2).to(logits.dtype)
         loss = sigmoid_focal_loss(logits, one_hot, self.alpha, self.gamma, reduction="sum")
         return LossTerm(self.weight * loss, (classes < num_classes).sum(), scope="local")

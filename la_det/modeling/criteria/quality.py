@@ -6,9 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from la_det.losses.box_iou import aligned_iou
-from la_det.losses.centerness import centerness
+from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
-from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets
 
 
 @dataclass(frozen=True)
@@ -20,12 +19,8 @@ class CenternessLoss:
 
     weight: float = 1.0
 
-    def __call__(
-        self, predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
-    ) -> LossTerm:
-        priors, pairs = predictions.priors, assignment.pairs
-        target = centerness(priors.points[pairs.prior], priors.inset(targets.boxes[pairs.gt]))
-        return LossTerm(self.weight * _quality_bce(predictions, pairs, target), assignment.num_positives)
+    def __call__(self, decision: Decision) -> LossTerm:
+        return _quality_bce(decision, decision.centerness, self.weight)
 
 
 @dataclass(frozen=True)
@@ -37,13 +32,8 @@ class PredictedIoULoss:
 
     weight: float = 1.0
 
-    def __call__(
-        self, predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
-    ) -> LossTerm:
-        pairs = assignment.pairs
-        boxes = predictions.boxes_at(pairs.image, pairs.prior).detach()
-        target = aligned_iou(boxes, targets.boxes[pairs.gt])
-        return LossTerm(self.weight * _quality_bce(predictions, pairs, target), assignment.num_positives)
+    def __call__(self, decision: Decision) -> LossTerm:
+        return _quality_bce(decision, aligned_iou(decision.boxes.detach(), decision.gt_boxes), self.weight)
 
 
 @dataclass(frozen=True)
@@ -55,13 +45,12 @@ class SoftTargetLoss:
 
     weight: float = 1.0
 
-    def __call__(
-        self, predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
-    ) -> LossTerm:
-        pairs = assignment.pairs
-        return LossTerm(self.weight * _quality_bce(predictions, pairs, assignment.target), assignment.num_positives)
+    def __call__(self, decision: Decision) -> LossTerm:
+        return _quality_bce(decision, decision.assignment.target, self.weight)
 
 
-def _quality_bce(predictions: DensePredictions, pairs: Pairs, target: Tensor) -> Tensor:
-    logits = predictions.at("quality", pairs.image, pairs.prior).squeeze(-1)
-    return F.binary_cross_entropy_with_logits(logits, target, reduction="sum")
+def _quality_bce(decision: Decision, target: Tensor, weight: float) -> LossTerm:
+    assignment = decision.assignment
+    logits = decision.predictions.at("quality", assignment.pairs.image, assignment.pairs.prior).squeeze(-1)
+    loss = F.binary_cross_entropy_with_logits(logits, target, reduction="sum")
+    return LossTerm(weight * loss, assignment.num_positives)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from la_det.losses.background import background_loss
+from la_det.modeling.criteria.classification import background_and_pairs
+from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
-from la_det.structures import Assignment, DensePredictions, Score, Targets
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,12 @@ class QualityFocalLoss:
 
     weight: float = 1.0
 
-    def __call__(
-        self, predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
-    ) -> LossTerm:
-        background, log_p, log_complement = _entries(predictions, targets, assignment, score)
-        q, p = assignment.target, log_p.exp()
+    def __call__(self, decision: Decision) -> LossTerm:
+        background, log_p, log_complement = _entries(decision)
+        q, p = decision.assignment.target, log_p.exp()
         positive = (q - p).square() * _cross_entropy(q, log_p, log_complement)
         numerator = background + (positive - p.square() * -log_complement).sum()
-        return LossTerm(self.weight * numerator, assignment.num_positives)
+        return LossTerm(self.weight * numerator, decision.assignment.num_positives)
 
 
 @dataclass(frozen=True)
@@ -46,24 +44,18 @@ class VarifocalLoss:
     alpha: float = 0.75
     weight: float = 1.0
 
-    def __call__(
-        self, predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
-    ) -> LossTerm:
-        background, log_p, log_complement = _entries(predictions, targets, assignment, score)
-        q, p = assignment.target, log_p.exp()
+    def __call__(self, decision: Decision) -> LossTerm:
+        background, log_p, log_complement = _entries(decision)
+        q, p = decision.assignment.target, log_p.exp()
         positive = q * _cross_entropy(q, log_p, log_complement)
         numerator = self.alpha * background + (positive - self.alpha * p.square() * -log_complement).sum()
-        return LossTerm(self.weight * numerator, assignment.num_positives)
+        return LossTerm(self.weight * numerator, decision.assignment.num_positives)
 
 
-def _entries(
-    predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
-) -> tuple[Tensor, Tensor, Tensor]:
+def _entries(decision: Decision) -> tuple[Tensor, Tensor, Tensor]:
     """Sum of p^2 BCE(p, 0) over all entries; ln p and ln(1 - p) [P] of the pairs' classes."""
-    pairs = assignment.pairs
-    entries = pairs.image, pairs.prior, targets.classes[pairs.gt]
-    background, c, f = background_loss(predictions, score, *entries, assignment.dropped)
-    return background, score.log_probability(c, f), score.log_complement(c, f)
+    background, c, f = background_and_pairs(decision)
+    return background, decision.score.log_probability(c, f), decision.score.log_complement(c, f)
 
 
 def _cross_entropy(q: Tensor, log_p: Tensor, log_complement: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from detectron2.utils import comm
 from torch import Tensor
 
-from la_det.structures import on_device
+from la_det.structures import constant
 
 
 @dataclass(frozen=True)
@@ -30,21 +30,29 @@ class LossTerm:
     floor: float = 1.0
     eps: float = 0.0
 
+    @property
+    def is_world(self) -> bool:
+        """Whether the normaliser is averaged over processes."""
+        return self.scope == "world"
+
 
 def reduce_losses(terms: dict[str, LossTerm]) -> dict[str, Tensor]:
     """Divides every term by its normaliser.
 
     All ranks must call this with the same terms, whatever they hold: a rank without ground truths joins too.
     """
+    device = next(iter(terms.values())).normaliser.device
+    floors, eps, is_world = (
+        constant(tuple(getattr(term, name) for term in terms.values()), device, dtype)
+        for name, dtype in (("floor", torch.float32), ("eps", torch.float32), ("is_world", torch.bool))
+    )
     normalisers = torch.stack([term.normaliser.detach().float() for term in terms.values()])
     if comm.get_world_size() > 1:
         averaged = normalisers.clone()
         dist.all_reduce(averaged)
         averaged /= comm.get_world_size()
-        world = on_device([term.scope == "world" for term in terms.values()], averaged.device)
-        normalisers = torch.where(world, averaged, normalisers)
-    losses = {}
-    for (name, term), normaliser in zip(terms.items(), normalisers.unbind(), strict=True):
-        divisor = normaliser.clamp(min=term.floor) + term.eps
-        losses[name] = term.numerator / torch.where(divisor == 0, 1.0, divisor)
-    return losses
+        normalisers = torch.where(is_world, averaged, normalisers)
+    divisors = normalisers.maximum(floors) + eps
+    divisors = divisors.masked_fill(divisors == 0, 1)
+    losses = torch.stack([term.numerator for term in terms.values()]) / divisors
+    return dict(zip(terms, losses.unbind(), strict=True))

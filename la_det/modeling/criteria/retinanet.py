@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from la_det.modeling.criteria.classification import FocalLoss
+from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
-from la_det.structures import Assignment, DensePredictions, Score, Targets, count
+from la_det.structures import count
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,9 @@ class RetinaNetFocalLoss:
 
     weight: float = 1.0
 
-    def __call__(
-        self, predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
-    ) -> LossTerm:
-        term = FocalLoss(weight=self.weight)(predictions, targets, assignment, score)
-        return replace(term, normaliser=_num_positives(targets, assignment), scope="local")
+    def __call__(self, decision: Decision) -> LossTerm:
+        term = FocalLoss(weight=self.weight)(decision)
+        return replace(term, normaliser=_num_positives(decision), scope="local")
 
 
 @dataclass(frozen=True)
@@ -31,15 +30,13 @@ class RetinaNetBoxLoss:
 
     weight: float = 1.0
 
-    def __call__(
-        self, predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
-    ) -> LossTerm:
-        pairs = assignment.pairs
-        target = predictions.codec.encode(targets.boxes[pairs.gt], predictions.priors, pairs.prior)
+    def __call__(self, decision: Decision) -> LossTerm:
+        predictions, pairs = decision.predictions, decision.assignment.pairs
+        target = predictions.codec.encode(decision.gt_boxes, predictions.priors, pairs.prior)
         loss = (predictions.at("boxes", pairs.image, pairs.prior) - target).abs().sum()
-        return LossTerm(self.weight * loss, _num_positives(targets, assignment), scope="local")
+        return LossTerm(self.weight * loss, _num_positives(decision), scope="local")
 
 
-def _num_positives(targets: Targets, assignment: Assignment) -> Tensor:
+def _num_positives(decision: Decision) -> Tensor:
     """Positives of the batch, at least 1 of each image."""
-    return count(assignment.pairs.image, targets.num_images).clamp(min=1).sum().float()
+    return count(decision.assignment.pairs.image, decision.targets.num_images).clamp(min=1).sum().float()

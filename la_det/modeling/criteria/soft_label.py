@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from la_det.losses.background import background_loss
 from la_det.losses.box_iou import FLOAT32_EPS
+from la_det.modeling.criteria.classification import background_and_pairs
+from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
-from la_det.structures import Assignment, DensePredictions, Score, Targets
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,9 @@ class SoftLabelLoss:
     weight: float = 1.0
     eps: float = FLOAT32_EPS
 
-    def __call__(
-        self, predictions: DensePredictions, targets: Targets, assignment: Assignment, score: Score
-    ) -> LossTerm:
-        pairs, t = assignment.pairs, assignment.target
-        background, c, f = background_loss(predictions, score, pairs.image, pairs.prior, targets.classes[pairs.gt])
+    def __call__(self, decision: Decision) -> LossTerm:
+        assignment, score, t = decision.assignment, decision.score, decision.assignment.target
+        background, c, f = background_and_pairs(decision)
         log_z, log_complement = score.log_probability(c, f), score.log_complement(c, f)
         positive = -assignment.weight * (t * log_z + (1 - t) * log_complement)
         as_background = -(2 * log_z).exp() * log_complement

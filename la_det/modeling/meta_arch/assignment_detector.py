@@ -1,7 +1,6 @@
 """The one detector of this project: backbone, head with branches, criteria, inference."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
@@ -9,28 +8,11 @@ from detectron2.structures import ImageList
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from la_det.modeling.criteria import Criterion, reduce_losses
+from la_det.modeling.criteria import Criterion, Decision, reduce_losses
 from la_det.modeling.heads import DenseHead
 from la_det.modeling.inference import Candidates, DenseInference, to_instances
 from la_det.modeling.mask_inference import MaskInference, paste_masks
-from la_det.structures import Assignment, DensePredictions, Targets, move, on_device
-
-
-@dataclass(frozen=True)
-class Assigned:
-    """What one criterion decided for a batch.
-
-    Attributes:
-        criterion: whose decision it is; `criterion.branch` names the branch.
-        predictions: of that branch.
-        targets: the ground truths that the matcher saw.
-        assignment: its decision about them.
-    """
-
-    criterion: Criterion
-    predictions: DensePredictions
-    targets: Targets
-    assignment: Assignment
+from la_det.structures import DensePredictions, Targets, move, on_device
 
 
 @META_ARCH_REGISTRY.register()
@@ -170,7 +152,7 @@ class AssignmentDetector(nn.Module):
             return reduce_losses(terms)
 
     @torch.no_grad()
-    def assignments(self, batched_inputs: list[dict], progress: float) -> list[Assigned]:
+    def assignments(self, batched_inputs: list[dict], progress: float) -> list[Decision]:
         """What each criterion would assign to the images with the present weights, for looking at.
 
         The network runs in its present mode: in evaluation mode nothing of the model changes.
@@ -178,15 +160,14 @@ class AssignmentDetector(nn.Module):
         Args:
             batched_inputs: as in training.
             progress: share of the training that is done, 0..1.
+
+        Returns:
+            One decision per criterion, in their order.
         """
         predictions = self.predict(self.preprocess_image(batched_inputs).tensor)
         targets = Targets.from_instances([x["instances"] for x in batched_inputs], self.device)
-        assigned = []
         with torch.autocast(self.device.type, enabled=False):
-            for criterion in self.criteria:
-                branch = predictions[criterion.branch]
-                assigned.append(Assigned(criterion, branch, *criterion.assign(branch, targets, progress)))
-        return assigned
+            return [criterion.assign(predictions[criterion.branch], targets, progress) for criterion in self.criteria]
 
     def progress(self) -> float:
         """Share of the training that is done, 0..1, from the trainer's iteration, so that resuming restores it."""

@@ -1,5 +1,7 @@
 """Criteria from DeFCN's configs at the edges: no ground truth, ignored ones, predictions of NaN."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from detectron2.config import instantiate
@@ -93,7 +95,7 @@ def test_nan_logits_never_pass_unnoticed(name):
 def with_ignored() -> tuple[DensePredictions, Targets]:
     _, predictions, _ = make_case(CONFIGS[1], [[]])
     targets = make_targets([[[0, 0, 30, 30], [40, 0, 90, 60]]], size=SIZE)
-    return predictions, Targets(**(vars(targets) | {"ignored": torch.tensor([False, True])}))
+    return predictions, replace(targets, ignored=torch.tensor([False, True]))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,8 @@ def test_ignored_ground_truths(ignored, num_positives, dropped):
     predictions, targets = with_ignored()
     matcher = FCOS(size_ranges=[(-1, 1e8)] + [(1e8, 1e9)] * 4, center_radius=0.5)  # one location of P3 each
     criterion = Criterion(matcher=matcher, losses={"cls": FocalLoss(), "box": GIoULoss()}, ignored=ignored)
-    seen, assignment = criterion.assign(predictions, targets, progress=0.0)
+    decision = criterion.assign(predictions, targets, progress=0.0)
+    seen, assignment = decision.targets, decision.assignment
     assert len(assignment.pairs) == 1
     assert seen.boxes[assignment.pairs.gt].tolist() == [[0, 0, 30, 30]]
     assert assignment.num_positives == num_positives

@@ -6,7 +6,14 @@ import pytest
 import torch
 from torchvision.ops import sigmoid_focal_loss
 
-from la_det.modeling.criteria import IoULoss, RelativeL1Loss, RetinaNetBoxLoss, RetinaNetFocalLoss, reduce_losses
+from la_det.modeling.criteria import (
+    Decision,
+    IoULoss,
+    RelativeL1Loss,
+    RetinaNetBoxLoss,
+    RetinaNetFocalLoss,
+    reduce_losses,
+)
 from la_det.structures import (
     AnchorGenerator,
     Assignment,
@@ -41,7 +48,7 @@ def make_predictions(per_cell: int) -> DensePredictions:
 
 
 def evaluate(term, predictions, assignment):
-    return term(predictions, TARGETS, assignment, Score())
+    return term(Decision(predictions, TARGETS, assignment, Score()))
 
 
 def box_pairs(predictions):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from la_det.benchmark.memory import peak_extra_mib
-from la_det.modeling.criteria import MaskLoss, SemanticLoss
+from la_det.modeling.criteria import Decision, MaskLoss, SemanticLoss
 from la_det.modeling.criteria.masks import dice_of_pairs, semantic_targets
 from la_det.modeling.heads.dynamic_mask_head import mask_logits
 from la_det.structures import Assignment, DensePredictions, LTRBCodec, Masks, Pairs, PointGenerator, Score, Targets
@@ -77,7 +77,7 @@ def test_dice_of_every_pair(num_pairs):
         torch.autograd.grad(actual.mean(), leaves), torch.autograd.grad(expected.mean(), leaves), strict=True
     ):
         torch.testing.assert_close(actual_grad, expected_grad, rtol=1e-3, atol=1e-6)
-    term = MaskLoss(weight=2.0)(predictions, targets, assignment, Score())
+    term = MaskLoss(weight=2.0)(Decision(predictions, targets, assignment, Score()))
     torch.testing.assert_close(term.numerator / term.normaliser, 2 * expected.mean())
     assert term.scope == "local"
 
@@ -101,9 +101,9 @@ def test_without_any_pair_every_input_has_a_gradient(counts):
     predictions, targets = make_predictions(), make_targets(counts)
     nothing = torch.zeros(0, dtype=torch.int64)
     assignment = Assignment(Pairs(nothing, nothing, nothing))
-    mask = MaskLoss()(predictions, targets, assignment, Score())
+    mask = MaskLoss()(Decision(predictions, targets, assignment, Score()))
     assert mask.numerator == 0 and mask.normaliser == 0 and mask.floor == 1
-    semantic = SemanticLoss()(predictions, targets, assignment, Score())
+    semantic = SemanticLoss()(Decision(predictions, targets, assignment, Score()))
     (mask.numerator + semantic.numerator).backward()
     features = predictions.image_maps["mask_features"]
     assert all(x.grad is not None and not x.grad.any() for x in [*predictions.maps["controller"], features])
@@ -127,7 +127,7 @@ def test_semantic_targets_are_the_smallest_instances_classes():
 def test_semantic_loss_is_the_focal_loss_over_foreground_cells():
     predictions, targets = make_predictions(), make_targets([2, 3])
     nothing = torch.zeros(0, dtype=torch.int64)
-    term = SemanticLoss()(predictions, targets, Assignment(Pairs(nothing, nothing, nothing)), Score())
+    term = SemanticLoss()(Decision(predictions, targets, Assignment(Pairs(nothing, nothing, nothing)), Score()))
     classes = semantic_targets(targets, K, 8, GRIDS[0])
     logits = predictions.image_maps["semantic"]
     is_class = classes.unsqueeze(1) == torch.arange(K).view(1, -1, 1, 1)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from detectron2.structures import Boxes, Instances
 
 from la_det.losses.box_iou import aligned_giou
-from la_det.modeling.criteria import FocalLoss, GIoULoss, QualityFocalLoss, SoftTargetLoss, VarifocalLoss
+from la_det.modeling.criteria import Decision, FocalLoss, GIoULoss, QualityFocalLoss, SoftTargetLoss, VarifocalLoss
 from la_det.structures import (
     AnchorGenerator,
     Assignment,
@@ -95,7 +95,7 @@ def test_same_as_dense_targets(name, dropped, channels_last):
         for levels in predictions.maps.values():
             levels[:] = [x.detach().to(memory_format=torch.channels_last).requires_grad_() for x in levels]
     term, formula = LOSSES[name]
-    result = term(predictions, make_targets(), assignment, Score())
+    result = term(Decision(predictions, make_targets(), assignment, Score()))
     expected = formula(*dense(predictions, assignment, soft=name != "focal"))
     torch.testing.assert_close(result.numerator, expected)
     assert result.normaliser == 4 and result.floor == 1 and result.scope == "world"
@@ -112,7 +112,7 @@ def test_dropped_priors_of_cells_with_several():
     image, prior = torch.tensor([0, 1]), torch.tensor([3 * 7 + 2, 3 * 20 + 1])  # cell 7, anchor 2; level 1, anchor 1
     none = torch.zeros(0, dtype=torch.int64)
     assignment = Assignment(Pairs(none, none, none), dropped=(image, prior))
-    FocalLoss()(predictions, make_targets(), assignment, Score()).numerator.backward()
+    FocalLoss()(Decision(predictions, make_targets(), assignment, Score())).numerator.backward()
     is_zero = [x.grad.view(N, 3, K, -1) == 0 for x in predictions.maps["logits"]]
     expected = [torch.zeros(x.shape, dtype=torch.bool) for x in is_zero]
     expected[0][0, 2, :, 7] = True
@@ -124,7 +124,7 @@ def test_dropped_priors_with_a_gate():
     predictions = make_predictions()
     none = torch.zeros(0, dtype=torch.int64)
     assignment = Assignment(Pairs(none, none, none), dropped=(torch.tensor([1]), torch.tensor([8])))
-    FocalLoss()(predictions, make_targets(), assignment, Score("quality")).numerator.backward()
+    FocalLoss()(Decision(predictions, make_targets(), assignment, Score("quality"))).numerator.backward()
     for name in ("logits", "quality"):
         grad = predictions.maps[name][0].grad.flatten(2)
         assert not grad[1, :, 8].any() and grad[0, :, 8].all() and grad[1, :, 7].all()
@@ -138,7 +138,7 @@ def test_extreme_logits_are_finite(name, logit):
     with torch.no_grad():
         for x in predictions.maps["logits"]:
             x.fill_(logit)
-    loss = LOSSES[name][0](predictions, make_targets(), make_assignment(), Score()).numerator
+    loss = LOSSES[name][0](Decision(predictions, make_targets(), make_assignment(), Score())).numerator
     loss.backward()
     assert loss.isfinite()
     assert all(x.grad.isfinite().all() for x in predictions.maps["logits"])
@@ -146,7 +146,7 @@ def test_extreme_logits_are_finite(name, logit):
 
 def test_soft_target_trains_the_quality_branch():
     predictions, assignment = make_predictions(), make_assignment()
-    term = SoftTargetLoss(weight=2.0)(predictions, make_targets(), assignment, Score())
+    term = SoftTargetLoss(weight=2.0)(Decision(predictions, make_targets(), assignment, Score()))
     z = predictions.joined("quality")[assignment.pairs.image, 0, assignment.pairs.prior]
     expected = 2 * F.binary_cross_entropy_with_logits(z, assignment.target, reduction="sum")
     torch.testing.assert_close(term.numerator, expected)
@@ -155,7 +155,7 @@ def test_soft_target_trains_the_quality_branch():
 
 def test_giou_weighted_by_the_soft_target():
     predictions, targets, assignment = make_predictions(), make_targets(), make_assignment()
-    term = GIoULoss(weight=2.0, weighting="target", floor=1e-6)(predictions, targets, assignment, Score())
+    term = GIoULoss(weight=2.0, weighting="target", floor=1e-6)(Decision(predictions, targets, assignment, Score()))
     pairs = assignment.pairs
     giou = aligned_giou(predictions.boxes_at(pairs.image, pairs.prior), targets.boxes[pairs.gt])
     torch.testing.assert_close(term.numerator, 2 * (assignment.target * (1 - giou)).sum())
@@ -168,7 +168,7 @@ def test_without_positives_every_map_has_a_gradient(name):
     none = torch.zeros(0, dtype=torch.int64)
     assignment = Assignment(Pairs(none, none, none), target=torch.zeros(0))
     losses = (LOSSES[name][0], GIoULoss(weighting="target", floor=1e-6), SoftTargetLoss())
-    terms = [loss(predictions, make_targets(), assignment, Score()) for loss in losses]
+    terms = [loss(Decision(predictions, make_targets(), assignment, Score())) for loss in losses]
     sum(term.numerator for term in terms).backward()
     assert terms[0].numerator > 0 and terms[1].numerator == 0 and terms[2].numerator == 0
     assert all(x.grad is not None and x.grad.isfinite().all() for levels in predictions.maps.values() for x in levels)

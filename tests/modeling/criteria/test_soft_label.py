@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from la_det.modeling.criteria import SoftLabelLoss
+from la_det.modeling.criteria import Decision, SoftLabelLoss
 from la_det.structures import Assignment, DensePredictions, LTRBCodec, Pairs, PointGenerator, Score, Targets
 
 GRIDS = [(3, 4), (2, 2)]
@@ -31,7 +31,7 @@ def make_assignment(seed=0):
 def test_same_as_cross_entropy_of_probabilities():
     targets, assignment = make_assignment()
     predictions = make_predictions()
-    term = SoftLabelLoss(weight=1.5)(predictions, targets, assignment, Score(gate="quality"))
+    term = SoftLabelLoss(weight=1.5)(Decision(predictions, targets, assignment, Score(gate="quality")))
     z = (predictions.joined("logits").sigmoid() * predictions.joined("quality").sigmoid()).double()
     loss = 0.75 * z**2 * F.binary_cross_entropy(z, torch.zeros_like(z), reduction="none")
     for i in range(4):
@@ -51,7 +51,7 @@ def test_same_as_cross_entropy_of_probabilities():
 def test_extreme_logits_have_finite_losses_and_gradients(scale):
     targets, assignment = make_assignment()
     predictions = make_predictions(scale)
-    term = SoftLabelLoss()(predictions, targets, assignment, Score(gate="quality"))
+    term = SoftLabelLoss()(Decision(predictions, targets, assignment, Score(gate="quality")))
     assert term.numerator.isfinite()
     term.numerator.backward()
     assert all(x.grad.isfinite().all() for x in sum(predictions.maps.values(), []))
