@@ -40,6 +40,11 @@ class ImageHeader:
     mode: str
     frames: int
 
+    @property
+    def turned(self) -> bool:
+        """Whether the EXIF orientation makes width and height change places."""
+        return self.size != self.stored_size
+
 
 def read_header(path: str | Path) -> ImageHeader:
     """Size and kind of an image file, without reading its pixels.
@@ -94,13 +99,17 @@ def check_size(path: str | Path, size: tuple[int, int], annotated: tuple[int, in
     """Raise `UserError` unless an image read from `path` has the (height, width) for which it is annotated."""
     if size == annotated:
         return
-    height, width = annotated
-    reason = f"it is {size[1]} x {size[0]} pixels, its annotation says {width} x {height}"
-    if size == (width, height) and read_header(path).stored_size == annotated:
+    raise UserError(explain_size(path, read_header(path), size, annotated))
+
+
+def explain_size(path: str | Path, header: ImageHeader, size: tuple[int, int], annotated: tuple[int, int]) -> str:
+    """Why the (height, width) of an image is not that of its annotation."""
+    reason = f"it is {size[1]} x {size[0]} pixels, its annotation says {annotated[1]} x {annotated[0]}"
+    if header.turned and header.stored_size == annotated:
         reason += (
             " because its EXIF orientation turns it: annotate the turned image, or take the orientation out of the file"
         )
-    raise UserError(f"{path}: cannot read this image ({reason}); replace the image or correct its annotation")
+    return f"{path}: cannot read this image ({reason}); replace the image or correct its annotation"
 
 
 @contextmanager
