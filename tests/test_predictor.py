@@ -122,7 +122,9 @@ class TestConfigAndWeights:
         config = LazyConfig.load(str(TINY))
         categories = [{"id": 7, "name": "right"}, {"id": 3, "name": "left"}]
         (tmp_path / "val.json").write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
-        config.dataloader.test.dataset.names = str(tmp_path / "val.json")  # as an earlier version's run with --dataset saved it
+        config.dataloader.test.dataset.names = str(
+            tmp_path / "val.json"
+        )  # as an earlier version's run with --dataset saved it
         weights = weights_of(config, tmp_path / "weights.pth")
         metadata = Predictor(config, weights).metadata
         assert metadata.thing_classes == ["left", "right"]

@@ -38,7 +38,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("what", choices=["read", "workers", "_read", "_workers"], metavar="{read,workers}")
     parser.add_argument("--images", type=int, default=118_000)
     parser.add_argument("--boxes", type=int, default=860_000)
-    parser.add_argument("--points", type=int, default=20, help="of the outline of an object, on average; 0 for boxes only")
+    parser.add_argument(
+        "--points", type=int, default=20, help="of the outline of an object, on average; 0 for boxes only"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="of reading; the fastest counts")
     parser.add_argument("--file", help=argparse.SUPPRESS)
     parser.add_argument("--by", help=argparse.SUPPRESS)

@@ -56,7 +56,9 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--dataset", required=True, metavar="DATASET", help=f"a registered name, or {FORMAT}")
-    parser.add_argument("--config-file", nargs="+", default=[], metavar="CONFIG", help="schemes: LazyConfigs, files or names")
+    parser.add_argument(
+        "--config-file", nargs="+", default=[], metavar="CONFIG", help="schemes: LazyConfigs, files or names"
+    )
     parser.add_argument(
         "--recipes",
         choices=["coco", *ENDINGS, "none"],
@@ -64,7 +66,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="without --config-file: the schemes' recipes for which data, which decides how images are resized "
         "(default: %(default)s)",
     )
-    parser.add_argument("--objects", type=int, default=1000, help="evenly spaced ones to look at (default: %(default)s)")
+    parser.add_argument(
+        "--objects", type=int, default=1000, help="evenly spaced ones to look at (default: %(default)s)"
+    )
     parser.add_argument("--skip-images", action="store_true", help="leave the image files alone")
     parser.add_argument("--output", type=Path, default=Path("output/check_dataset"), metavar="FOLDER")
     return parser
@@ -173,7 +177,11 @@ def schemes_table(objects: NetworkBoxes, lacking: dict[str, np.ndarray]) -> str:
     bounds = list(SIZES.values())
     size = np.searchsorted(bounds, objects.sides)
     rows = [
-        [name, int(flags.sum()), *(f"{int(flags[size == i].sum())} of {int((size == i).sum())}" for i in range(len(SIZES)))]
+        [
+            name,
+            int(flags.sum()),
+            *(f"{int(flags[size == i].sum())} of {int((size == i).sum())}" for i in range(len(SIZES))),
+        ]
         for name, flags in lacking.items()
     ]
     return tabulate(rows, ["scheme", "objects without positive", *SIZES], tablefmt="pipe")

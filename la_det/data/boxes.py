@@ -39,9 +39,7 @@ CONVENTIONS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 FRACTIONS = ("xywh_fractions", "xyxy_fractions", "cxcywh_fractions")
 
 
-def check_convention(
-    boxes: np.ndarray, sizes: np.ndarray, describe: Callable[[int], str], problems: Problems
-) -> None:
+def check_convention(boxes: np.ndarray, sizes: np.ndarray, describe: Callable[[int], str], problems: Problems) -> None:
     """Ask, by a fatal problem, whether boxes [A, 4] that should be XYWH are corners or fractions of the image.
 
     Args:
@@ -71,7 +69,9 @@ def check_convention(
         )
 
 
-def usable_boxes(boxes: np.ndarray, sizes: np.ndarray, describe: Callable[[int], str], problems: Problems) -> np.ndarray:
+def usable_boxes(
+    boxes: np.ndarray, sizes: np.ndarray, describe: Callable[[int], str], problems: Problems
+) -> np.ndarray:
     """[A] bool: which of the XYWH boxes [A, 4] have an area inside their image; the others are counted as dropped.
 
     Args:
@@ -88,5 +88,7 @@ def usable_boxes(boxes: np.ndarray, sizes: np.ndarray, describe: Callable[[int],
     else:
         problems.drop(bad, describe, "dropped, because the box has no area inside its image")
     beyond = (x1 < -OUTSIDE) | (y1 < -OUTSIDE) | (x2 > width + OUTSIDE) | (y2 > height + OUTSIDE)
-    problems.note(np.flatnonzero(good & beyond), describe, "the box reaches beyond its image; that part cannot be found")
+    problems.note(
+        np.flatnonzero(good & beyond), describe, "the box reaches beyond its image; that part cannot be found"
+    )
     return good

@@ -235,7 +235,9 @@ def _sizes(images: list[dict], names: list[str], image_root: str, problems: Prob
         try:
             size = read_header(os.path.join(image_root, names[i])).size
         except UserError as error:
-            raise UserError(f"{problems.source}: {_describe_image(images[i])} has no height and width; {error}") from None
+            raise UserError(
+                f"{problems.source}: {_describe_image(images[i])} has no height and width; {error}"
+            ) from None
         sizes[i] = size
     return sizes
 
@@ -269,9 +271,13 @@ def _crowd(annotations: list[dict], describe, problems: Problems) -> np.ndarray:
         values = column(annotations, key)
         if set(map(type, values)) <= {type(MISSING)}:
             continue
-        wrong = [i for i, v in enumerate(values) if v not in ABSENT and not (type(v) in (int, float, bool) and v in (0, 1))]
+        wrong = [
+            i for i, v in enumerate(values) if v not in ABSENT and not (type(v) in (int, float, bool) and v in (0, 1))
+        ]
         problems.stop(
-            wrong, lambda i, key=key: f"{describe(i)}: {key} is {show(annotations[i][key])}", "neither 0 nor 1; correct it"
+            wrong,
+            lambda i, key=key: f"{describe(i)}: {key} is {show(annotations[i][key])}",
+            "neither 0 nor 1; correct it",
         )
         if not wrong:
             flags[:] = [v not in ABSENT and bool(v) for v in values]

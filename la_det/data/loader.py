@@ -53,7 +53,11 @@ def build_train_loader(
         raise UserError(f"{_source(parts[0])}: no image has an object; there is nothing to train on")
     if getattr(mapper, "use_instance_mask", False):
         require_masks(dataset)
-    groups = np.concatenate([_is_portrait(part) for part in parts]) if aspect_ratio_grouping else np.zeros(len(dataset), bool)
+    groups = (
+        np.concatenate([_is_portrait(part) for part in parts])
+        if aspect_ratio_grouping
+        else np.zeros(len(dataset), bool)
+    )
     factors = None
     if repeat_threshold > 0:
         factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(dataset, repeat_threshold)
@@ -66,7 +70,9 @@ def build_train_loader(
     )
 
 
-def build_test_loader(*, dataset: Sequence[dict], mapper: Mapper, batch_size: int = 1, num_workers: int = 0) -> DataLoader:
+def build_test_loader(
+    *, dataset: Sequence[dict], mapper: Mapper, batch_size: int = 1, num_workers: int = 0
+) -> DataLoader:
     """Loader of every record once, split over the processes; Detectron2's has no batch size in release 0.6."""
     return DataLoader(
         MapDataset(_shared(dataset), partial(map_record, mapper)),

@@ -35,7 +35,9 @@ def load_records(names: str | Sequence[str], filter_empty: bool) -> Sequence[dic
     classes = [MetadataCatalog.get(name).get("thing_classes") for name in names]
     for name, other in zip(names, classes, strict=True):
         if other != classes[0]:
-            raise UserError(f"{name}: its classes are {other}, those of {names[0]} {classes[0]}; they need the same ones")
+            raise UserError(
+                f"{name}: its classes are {other}, those of {names[0]} {classes[0]}; they need the same ones"
+            )
     if filter_empty:
         parts = [_with_objects(name, part) for name, part in zip(names, parts, strict=True)]
     for name, part, of in zip(names, parts, classes, strict=True):

@@ -250,7 +250,7 @@ def _call_registered(name: str) -> Records | list[dict]:
     """What the function registered for a name returns; whatever goes wrong in it becomes one line."""
     try:
         return DatasetCatalog.get(name)
-    except (KeyError, TypeError, ValueError, AssertionError, OSError) as error:
+    except (LookupError, TypeError, ValueError, AssertionError, OSError) as error:
         raise UserError(f"{name}: the function that is registered for it fails ({error!r}); correct it") from error
 
 
@@ -258,8 +258,10 @@ def _checked_dicts(name: str) -> list[dict]:
     """Dicts of a function of others, checked by Detectron2."""
     try:
         return get_detection_dataset_dicts([name], filter_empty=False)
-    except (KeyError, TypeError, ValueError, AssertionError) as error:
-        raise UserError(f"{name}: not Detectron2's dataset dicts ({error!r}); correct the registered function") from error
+    except (LookupError, TypeError, ValueError, AssertionError) as error:
+        raise UserError(
+            f"{name}: not Detectron2's dataset dicts ({error!r}); correct the registered function"
+        ) from error
 
 
 def _only(chosen: dict[str, list[str]], key: str, text: str) -> str | None:

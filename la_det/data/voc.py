@@ -50,7 +50,9 @@ def read_voc(folder: str, options: Options = Options()) -> Records:
     root, names = _image_names(image_folder, stems, [files[stem].image for stem in stems])
     objects = [x for stem in stems for x in files[stem].objects]
     boxes = np.array([x.box for x in objects], dtype=np.float64).reshape(-1, 4)
-    sizes = [files[stem].size or read_header(os.path.join(root, name)).size for stem, name in zip(stems, names, strict=True)]
+    sizes = [
+        files[stem].size or read_header(os.path.join(root, name)).size for stem, name in zip(stems, names, strict=True)
+    ]
     return build(
         Source(
             problems=problems,

@@ -69,7 +69,6 @@ def names_of_test_sets(cfg: DictConfig) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
-
 def check_data(cfg: DictConfig) -> None:
     """Read the data sets of a training, training and test, and check what the main process can before it begins.
 
@@ -120,7 +119,9 @@ def check_classes(cfg: DictConfig, weights: str) -> None:
 
 
 def _log_table(splits: dict[str, Records]) -> None:
-    rows = [(use, r.image_root, r.source, len(r), len(r.labels) if r.annotated else "none") for use, r in splits.items()]
+    rows = [
+        (use, r.image_root, r.source, len(r), len(r.labels) if r.annotated else "none") for use, r in splits.items()
+    ]
     table = tabulate(rows, ["for", "images in", "annotations in", "images", "annotations"], tablefmt="pipe")
     classes = next(iter(splits.values())).classes
     logger.info("Data set with %d classes (%s):\n%s", len(classes), ", ".join(classes), table)

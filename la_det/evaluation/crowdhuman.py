@@ -22,9 +22,7 @@ from la_det.errors import UserError
 from .crowdhuman_metrics import Detections, GroundTruth, evaluate_crowdhuman
 
 
-def read_ground_truths(
-    odgt: str | Path, image_root: str | Path | None = None, tag: str = TAG
-) -> list[GroundTruth]:
+def read_ground_truths(odgt: str | Path, image_root: str | Path | None = None, tag: str = TAG) -> list[GroundTruth]:
     """Full-body boxes of an annotation file, in its order; errors as of :func:`la_det.data.odgt.read_odgt`."""
     return [
         GroundTruth(
@@ -136,7 +134,9 @@ def _files_of(dataset_name: str) -> tuple[str, str, str]:
     if is_source(dataset_name):
         source = parse_one(dataset_name)
         if source.kind != "odgt":
-            raise UserError(f"{dataset_name}: CrowdHuman's metrics need an odgt file; name the data set odgt:IMAGES,ODGT")
+            raise UserError(
+                f"{dataset_name}: CrowdHuman's metrics need an odgt file; name the data set odgt:IMAGES,ODGT"
+            )
         return source.paths[1], source.paths[0], source.options.tag or TAG
     metadata = MetadataCatalog.get(dataset_name)
     if metadata.get("odgt_file") is None:

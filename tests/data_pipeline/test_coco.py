@@ -202,7 +202,10 @@ def test_ids_of_any_kind_are_handed_on(tmp_path):
             "a.png": image_ids[0],
             "b.png": image_ids[1],
         }
-        assert dict(zip(records.classes, records.class_ids, strict=True)) == {"dog": category_ids[0], "cat": category_ids[1]}
+        assert dict(zip(records.classes, records.class_ids, strict=True)) == {
+            "dog": category_ids[0],
+            "cat": category_ids[1],
+        }
         by_file = {record["file_name"][-5:]: record["annotations"] for record in records}
         assert [records.classes[a["category_id"]] for a in by_file["a.png"]] == ["dog", "cat"]
 
@@ -300,7 +303,9 @@ def test_unusable_masks_leave_their_boxes(tmp_path, value, reason):
     assert records.counts().sum() == 4 and not any("segmentation" in a for r in records for a in r["annotations"])
     (problem,) = records.problems.found
     assert reason in problem.kind and problem.dropped == 0
-    with pytest.raises(UserError, match=r"a.json: annotations\[0\] of image a.png: it has no segmentation, and this model"):
+    with pytest.raises(
+        UserError, match=r"a.json: annotations\[0\] of image a.png: it has no segmentation, and this model"
+    ):
         records.require_masks()
 
 
@@ -360,5 +365,3 @@ def test_registered_data_are_read_here(tmp_path):
     finally:
         DatasetCatalog.remove("registered_coco")
         MetadataCatalog.remove("registered_coco")
-
-
