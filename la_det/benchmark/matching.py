@@ -21,7 +21,7 @@ from la_det.benchmark import dense
 from la_det.benchmark.memory import peak_extra_mib
 from la_det.benchmark.official import COSTS, R1_MS, official_cost, target
 from la_det.benchmark.scene import HEIGHT, WIDTH, Scene, make_scene
-from la_det.modeling.criteria import Criterion, reduce_losses
+from la_det.modeling.criteria import Criterion, loss_terms, reduce_losses
 from la_det.structures import DensePredictions, Targets
 
 # scheme -> its shared model config; the CrowdHuman schemes are measured with one class on a crowd.
@@ -99,10 +99,11 @@ class Case:
             criterion.assign(predictions[criterion.branch], self.targets, dense.PROGRESS)
 
     def train(self) -> None:
-        predictions, terms = self._step(), {}
-        for criterion in self.criteria:
-            terms |= criterion(predictions[criterion.branch], self.targets, dense.PROGRESS)
-        self._backward(sum(reduce_losses(terms).values()))
+        self._backward(self._loss())
+
+    def _loss(self) -> Tensor:
+        terms = loss_terms(self.criteria, self._step(), self.targets, dense.PROGRESS)
+        return torch.stack(list(reduce_losses(terms).values())).sum()
 
     def _step(self) -> dict[str, DensePredictions]:
         """The predictions as a new step has them: nothing has been read yet."""
@@ -174,6 +175,9 @@ def _cost(assign: Callable[[], None], train: Callable[[], None], device: str, re
 
 def build_case(scheme: str, scene: Scene, num_classes: int, device: str) -> Case:
     """The scheme's criteria and codecs from its config, the maps from the scene."""
+    # A training frees blocks of this size all the time. Having seen one, glibc keeps what is freed, while otherwise it
+    # may give it back in every step, whose page faults take as long as the step.
+    torch.empty(31 << 20, dtype=torch.uint8)
     config = model_zoo.get_config(SCHEMES[scheme]).model
     config.num_classes = num_classes
     predictions = {

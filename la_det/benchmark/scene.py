@@ -1,8 +1,8 @@
 """The scene of the matching benchmark: ground truths and informative predictions at real size.
 
-Two images of 800 x 1333 pixels, padded to 800 x 1344 (R = 22,400 locations on strides 8 to 128), G ground truths each
-in overlapping clusters, and predictions that are noise plus a signal around them. The same arguments give the same
-numbers.
+Two images, by default of 800 x 1333 pixels, padded to 800 x 1344 (R = 22,400 locations on strides 8 to 128), G ground
+truths each in overlapping clusters, and predictions that are noise plus a signal around them. The same arguments give
+the same numbers.
 """
 
 import math
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 STRIDES = (8, 16, 32, 64, 128)
-HEIGHT, WIDTH, PADDED_WIDTH = 800, 1333, 1344
+HEIGHT, WIDTH = 800, 1333
+SIZE_DIVISIBILITY = 32  # to which both sides are padded
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,21 @@ class Scene:
     filter: list[Tensor]
 
 
-def make_scene(num_gts: int, num_classes: int = 80, num_images: int = 2, crowd: bool = False, seed: int = 0) -> Scene:
-    """The scene with `num_gts` ground truths per image; `crowd` makes them pedestrian-shaped."""
+def make_scene(
+    num_gts: int,
+    num_classes: int = 80,
+    num_images: int = 2,
+    crowd: bool = False,
+    seed: int = 0,
+    size: tuple[int, int] = (HEIGHT, WIDTH),
+) -> Scene:
+    """The scene with `num_gts` ground truths per image of (height, width); `crowd` makes them pedestrian-shaped."""
     rng = np.random.default_rng(seed + 7 * num_gts + num_classes)
-    truths = [_ground_truths(rng, num_gts, num_classes, crowd) for _ in range(num_images)]
-    rows = [_predictions(rng, boxes, classes, num_classes) for boxes, classes in truths]
+    truths = [_ground_truths(rng, num_gts, num_classes, crowd, size) for _ in range(num_images)]
+    rows = [_predictions(rng, boxes, classes, num_classes, size) for boxes, classes in truths]
     maps: dict[str, list[Tensor]] = {name: [] for name in rows[0]}
     start = 0
-    for h, w in _grid_sizes():
+    for h, w in _grid_sizes(size):
         for name, levels in maps.items():
             cells = np.stack([row[name][start : start + h * w].reshape(h, w, -1) for row in rows])
             levels.append(torch.from_numpy(np.ascontiguousarray(cells.transpose(0, 3, 1, 2))))
@@ -51,22 +59,26 @@ def make_scene(num_gts: int, num_classes: int = 80, num_images: int = 2, crowd: 
     return Scene([torch.from_numpy(b) for b, _ in truths], [torch.from_numpy(c) for _, c in truths], **maps)
 
 
-def _grid_sizes() -> list[tuple[int, int]]:
-    return [(-(-HEIGHT // s), -(-PADDED_WIDTH // s)) for s in STRIDES]
+def _grid_sizes(size: tuple[int, int]) -> list[tuple[int, int]]:
+    height, width = (-(-side // SIZE_DIVISIBILITY) * SIZE_DIVISIBILITY for side in size)
+    return [(-(-height // s), -(-width // s)) for s in STRIDES]
 
 
-def _locations() -> tuple[np.ndarray, np.ndarray]:
+def _locations(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     points, strides = [], []
-    for (h, w), s in zip(_grid_sizes(), STRIDES, strict=True):
+    for (h, w), s in zip(_grid_sizes(size), STRIDES, strict=True):
         y, x = np.meshgrid((np.arange(h) + 0.5) * s, (np.arange(w) + 0.5) * s, indexing="ij")
         points.append(np.stack([x.ravel(), y.ravel()], 1))
         strides.append(np.full(h * w, s))
     return np.concatenate(points).astype(np.float32), np.concatenate(strides).astype(np.float32)
 
 
-def _ground_truths(rng, num: int, num_classes: int, crowd: bool) -> tuple[np.ndarray, np.ndarray]:
+def _ground_truths(
+    rng, num: int, num_classes: int, crowd: bool, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
     """Log-normal sizes; 55 % of the boxes sit beside, over or inside an earlier one."""
-    median = min(110 if num <= 20 else 65 if num <= 100 else 45, HEIGHT / 4)
+    height, width = size
+    median = min(110 if num <= 20 else 65 if num <= 100 else 45, height / 4)
     boxes, classes = [], []
     while len(boxes) < num:
         if boxes and rng.random() < 0.55:
@@ -77,20 +89,22 @@ def _ground_truths(rng, num: int, num_classes: int, crowd: bool) -> tuple[np.nda
             cy = (b[1] + b[3]) / 2 + rng.normal() * 0.3 * (b[3] - b[1])
             c = classes[j] if rng.random() < 0.7 else int(rng.integers(num_classes))
         else:
-            s = float(np.clip(median * math.exp(rng.normal() * 0.8), 8, 0.95 * HEIGHT))
+            s = float(np.clip(median * math.exp(rng.normal() * 0.8), 8, 0.95 * height))
             a = math.exp(rng.normal() * 0.35)
             bw, bh = (s * 0.65, s * 1.5) if crowd else (s * a, s / a)
-            cx, cy, c = rng.uniform(0, WIDTH), rng.uniform(0, HEIGHT), int(rng.integers(num_classes))
-        b = [max(cx - bw / 2, 0), max(cy - bh / 2, 0), min(cx + bw / 2, WIDTH), min(cy + bh / 2, HEIGHT)]
+            cx, cy, c = rng.uniform(0, width), rng.uniform(0, height), int(rng.integers(num_classes))
+        b = [max(cx - bw / 2, 0), max(cy - bh / 2, 0), min(cx + bw / 2, width), min(cy + bh / 2, height)]
         if b[2] - b[0] >= 5 and b[3] - b[1] >= 5:
             boxes.append(b)
             classes.append(c)
     return np.array(boxes, np.float32), np.array(classes, np.int64)
 
 
-def _predictions(rng, boxes: np.ndarray, classes: np.ndarray, num_classes: int) -> dict[str, np.ndarray]:
+def _predictions(
+    rng, boxes: np.ndarray, classes: np.ndarray, num_classes: int, size: tuple[int, int]
+) -> dict[str, np.ndarray]:
     """Noise plus signal around the ground truths, over all R locations; logits within [-9, 7]."""
-    points, strides = _locations()
+    points, strides = _locations(size)
     r = len(points)
     cls = -3.8 + 0.8 * rng.standard_normal((r, num_classes), dtype=np.float32)
     ctr = rng.standard_normal(r, dtype=np.float32) * 0.8 - 0.3

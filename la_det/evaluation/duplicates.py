@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +15,14 @@ from torchvision.ops import box_iou
 
 from la_det.losses.box_iou import aligned_iou
 
-from .greedy_matching import match_greedily
+from .greedy_matching import match_greedily, pairs_of_equal_keys
 
 MIN_SCORE = 0.3
 MIN_OVERLAP = 0.5  # always exceeded strictly
 SIZES = ("small", "medium", "large")
 SIZE_BOUNDS = (32.0**2, 96.0**2)  # COCO's, square pixels: up to the first small, up to the second medium
 CROWDING = ("apart", "crowded")
+IMAGES_AT_ONCE = 256
 CROWDED_OVERLAP = 0.3  # exceeded by the IoU of a crowded object with another of its class
 
 
@@ -50,9 +51,9 @@ class Objects:
         return cls(boxes.tensor, classes, _group(boxes, classes))
 
 
-def objects_of(records: Iterable[Mapping]) -> dict[str, Objects]:
-    """Of each image of a data set's Detectron2 dicts, by its `file_name`."""
-    return {record["file_name"]: Objects.from_record(record) for record in records}
+def objects_of(records: Iterable[Mapping]) -> dict[Hashable, Objects]:
+    """Of each image of a data set's Detectron2 dicts, by its `image_id`."""
+    return {record["image_id"]: Objects.from_record(record) for record in records}
 
 
 def _group(boxes: Boxes, classes: Tensor) -> Tensor:
@@ -70,7 +71,7 @@ class DuplicatesEvaluator(DatasetEvaluator):
     overlaps ground truths which are all taken is a duplicate of the one it overlaps most.
     """
 
-    def __init__(self, objects: Mapping[str, Objects]) -> None:
+    def __init__(self, objects: Mapping[Hashable, Objects]) -> None:
         """
         Args:
             objects: of each image of the data set, from `objects_of`.
@@ -81,24 +82,37 @@ class DuplicatesEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         self._num_images = 0
         self._counts = torch.zeros(len(SIZES), len(CROWDING), dtype=torch.int64)
+        self._waiting: list[tuple[Objects, Instances]] = []
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        objects = [self._objects[image["file_name"]] for image in inputs]
-        duplicates = find_duplicates(objects, [output["instances"].to("cpu") for output in outputs])
-        groups = torch.cat([o.group for o in objects])[duplicates]
-        self._num_images += len(inputs)
+        for image, output in zip(inputs, outputs, strict=True):
+            found = output["instances"]
+            fields = {name: found.get(name).to("cpu") for name in ("pred_boxes", "scores", "pred_classes")}
+            self._waiting.append((self._objects[image["image_id"]], Instances(found.image_size, **fields)))
+        if len(self._waiting) >= IMAGES_AT_ONCE:
+            self._count()
+
+    def _count(self) -> None:
+        if not self._waiting:
+            return
+        objects, detections = zip(*self._waiting, strict=True)
+        groups = torch.cat([o.group for o in objects])[find_duplicates(objects, detections)]
+        self._num_images += len(objects)
         self._counts += torch.bincount(groups, minlength=self._counts.numel()).view_as(self._counts)
+        self._waiting = []
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Task `duplicates`: `all` of them per image, and those of the objects of each size and of each crowding.
 
-        Of the images of all processes; only the main process returns it.
+        Of the images of all processes; only the main process returns it. Without any object they are NaN.
         """
+        self._count()
         gathered = comm.gather((self._num_images, self._counts))
         if not comm.is_main_process():
             return {}
         num_images, counts = (sum(parts) for parts in zip(*gathered, strict=True))
-        per_image = counts.double() / num_images
+        has_objects = any(len(objects.classes) for objects in self._objects.values())
+        per_image = counts.double() / num_images if has_objects else torch.full(counts.shape, torch.nan)
         by_size = zip(SIZES, per_image.sum(1).tolist(), strict=True)
         by_crowding = zip(CROWDING, per_image.sum(0).tolist(), strict=True)
         return {"duplicates": {"all": per_image.sum().item(), **dict(by_size), **dict(by_crowding)}}
@@ -114,11 +128,12 @@ def find_duplicates(objects: Sequence[Objects], detections: Sequence[Instances])
 
     gt_boxes, gt_classes = torch.cat([o.boxes for o in objects]), torch.cat([o.classes for o in objects])
     gt_image = _image_of_each([o.boxes for o in objects])
-    comparable = (image.unsqueeze(1) == gt_image) & (classes.unsqueeze(1) == gt_classes)
-    det, gt = comparable.nonzero().unbind(1)
-    iou = aligned_iou(boxes[det], gt_boxes[gt])
+    det, gt = pairs_of_equal_keys(
+        (image + len(objects) * classes).numpy(), (gt_image + len(objects) * gt_classes).numpy()
+    )
+    iou = aligned_iou(boxes[det], gt_boxes[gt]).numpy()
     overlapping = iou > MIN_OVERLAP
-    det, gt, iou = (x[overlapping].numpy() for x in (det, gt, iou))
+    det, gt, iou = det[overlapping], gt[overlapping], iou[overlapping]
 
     matched = match_greedily(det, gt, iou, len(boxes), len(gt_boxes))
     by_iou = np.lexsort((-iou, det))

@@ -26,15 +26,28 @@ def match_greedily(
     choices = pair_gt[preference]
     end = np.cumsum(np.bincount(pair_det, minlength=num_dets))
     current = np.concatenate(([0], end[:-1])) if num_dets else end
-    while True:
-        asking = np.flatnonzero(current < end)
+    keeper = np.full(num_gts, num_dets)
+    asking = np.flatnonzero(current < end)
+    while asking.size:
         wanted = choices[current[asking]]
-        keeper = np.full(num_gts, num_dets)
+        before = keeper[wanted]
         np.minimum.at(keeper, wanted, asking)
-        refused = asking[keeper[wanted] != asking]
-        if not refused.size:
-            break
+        refused = np.concatenate(
+            (asking[keeper[wanted] != asking], before[(keeper[wanted] != before) & (before < num_dets)])
+        )
+        refused = np.unique(refused)
         current[refused] += 1
+        asking = refused[current[refused] < end[refused]]
     matched = np.zeros(num_dets, dtype=bool)
-    matched[asking] = True
+    matched[keeper[keeper < num_dets]] = True
     return matched
+
+
+def pairs_of_equal_keys(det_key: np.ndarray, gt_key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All (detection, ground truth) with the same key, such as image and class: two [P], ordered by detection."""
+    order = gt_key.argsort(kind="stable")
+    ordered = gt_key[order]
+    start, end = np.searchsorted(ordered, det_key), np.searchsorted(ordered, det_key, side="right")
+    det = np.repeat(np.arange(len(det_key)), end - start)
+    position = np.arange(len(det)) - np.repeat((end - start).cumsum() - end, end - start)
+    return det, order[position]

@@ -48,8 +48,8 @@ def background_loss(
         The sum (a scalar), c [P], and f [P] (None without a gate); all differentiable. With a gate logits count as at
         most 60, in the sum and in c and f.
     """
-    a, k = predictions.priors.per_cell, predictions.num_classes
-    levels = [(predictions.num_images * a, k, h * w) for h, w in predictions.priors.grid_sizes]
+    rows = predictions.num_images * predictions.priors.per_cell
+    levels = [(rows, h * w) for h, w in predictions.priors.grid_sizes]
     c = predictions.flat("logits")
     mask = None if dropped is None else _mask(predictions, *dropped)
     index = predictions.index("logits", image, prior, cls)
@@ -67,21 +67,42 @@ def _mask(predictions: DensePredictions, image: Tensor, prior: Tensor) -> Tensor
     return mask.index_fill_(0, torch.addcmul(first, step, image * priors.per_cell), True)
 
 
-def _split(flat: Tensor, levels: list[tuple[int, int, int]], channels: int | None = None) -> Iterator[Tensor]:
-    """A flat map's levels as [N A, K, h w], or [N A, `channels`, h w]."""
-    shapes = [(rows, channels or k, cells) for rows, k, cells in levels]
-    parts = flat.split([rows * k * cells for rows, k, cells in shapes])
-    return (part.view(shape) for part, shape in zip(parts, shapes, strict=True))
+def _split(flat: Tensor, levels: list[tuple[int, int]]) -> Iterator[Tensor]:
+    """The levels (N A, h w) of a flat map as [N A, channels, h w]."""
+    channels = len(flat) // sum(rows * cells for rows, cells in levels)
+    parts = flat.split([rows * channels * cells for rows, cells in levels])
+    return (part.view(rows, channels, cells) for part, (rows, cells) in zip(parts, levels, strict=True))
 
 
-def _without(c: Tensor, mask: Tensor | None, levels: list[tuple[int, int, int]]) -> Tensor:
+def _rows(levels: list[tuple[int, int]], *maps: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Of every level, image and prior of a cell, the part [channels, h w] of each flat map."""
+    for level in zip(*(_split(x, levels) for x in maps), strict=True):
+        yield from zip(*level, strict=True)
+
+
+def _without(c: Tensor, mask: Tensor | None, levels: list[tuple[int, int]]) -> Tensor:
     """Logits of minus infinity at masked priors: b and its gradients are 0 there."""
     if mask is None:
         return c
     c = c.clone()
-    for level, masked in zip(_split(c, levels), _split(mask, levels, 1), strict=True):
+    for level, masked in zip(_split(c, levels), _split(mask, levels), strict=True):
         level.masked_fill_(masked, -torch.inf)
     return c
+
+
+def _chunks(
+    c: Tensor, out: Tensor, mask: Tensor | None, levels: list[tuple[int, int]]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Parts of the logits, minus infinity at masked priors, each with the part of `out` that belongs to it."""
+    if not in_chunks(c.device):
+        yield _without(c, mask, levels), out
+    elif mask is None:
+        yield from zip(c.split(_CPU_CHUNK), out.split(_CPU_CHUNK), strict=True)
+    else:
+        for x, masked, x_out in _rows(levels, c, mask, out):
+            size = max(_CPU_CHUNK // max(x.shape[1], 1), 1)
+            for part, part_out in zip(x.split(size), x_out.split(size), strict=True):
+                yield part.masked_fill(masked, -torch.inf).view(-1), part_out.view(-1)
 
 
 class _Background(torch.autograd.Function):
@@ -89,11 +110,8 @@ class _Background(torch.autograd.Function):
     def forward(ctx, c, index, mask, levels):
         """b(sigma(c)), whose gradient is db/dc = p^2 (2 (1 - p) (-ln(1 - p)) + p)."""
         values = c.index_select(0, index)
-        c = _without(c, mask, levels)
-        grad = torch.empty_like(c)
-        chunk = _CPU_CHUNK if in_chunks(c.device) else max(c.numel(), 1)
-        totals = []
-        for x, out in zip(c.split(chunk), grad.split(chunk), strict=True):
+        grad, totals = torch.empty_like(c), []
+        for x, out in _chunks(c, grad, mask, levels):
             p, complement = x.sigmoid(), x.neg().sigmoid_()  # 1 - p without cancellation
             # -ln(1 - p); beyond the smallest 1 - p in single precision it equals the logit.
             cost = complement.clamp(min=_SMALLEST).log_().neg_().maximum(x)
@@ -121,27 +139,25 @@ class _GatedBackground(torch.autograd.Function):
         values = [x.index_select(0, i).clamp_(max=_LARGEST_LOGIT) for x, i in ((c, index), (f, gate_index))]
         c = _without(c, mask, levels)
         grad, gate_grad, totals = torch.empty_like(c), torch.empty_like(f), []
-        maps = (_split(c, levels), _split(f, levels, 1), _split(grad, levels), _split(gate_grad, levels, 1))
         if in_chunks(c.device):
-            for level in zip(*maps, strict=True):
-                for x, gate, out, gate_out in zip(*level, strict=True):
-                    u_sum = torch.zeros_like(gate)
-                    gate_p, gate_complement = _sigmoids(gate)
-                    rows = max(_CPU_CHUNK // max(x.shape[1], 1), 1)
-                    for part, part_out in zip(x.split(rows), out.split(rows), strict=True):
-                        total, u = _gated(part, gate_p, gate_complement, part_out)
-                        totals.append(total)
-                        u_sum += u.sum(0, keepdim=True)
-                    torch.mul(u_sum, gate_complement, out=gate_out)
+            for x, gate, out, gate_out in _rows(levels, c, f, grad, gate_grad):
+                gate_p, gate_complement = _sigmoids(gate)
+                gate_out.zero_()
+                size = max(_CPU_CHUNK // max(x.shape[1], 1), 1)
+                for part, part_out in zip(x.split(size), out.split(size), strict=True):
+                    total, u = _gated(part, gate_p, gate_complement, part_out)
+                    totals.append(total)
+                    gate_out += u.sum(0, keepdim=True)
+                gate_out *= gate_complement
         else:
             every_gate = torch.empty_like(c)
-            for wide, gate in zip(_split(every_gate, levels), _split(f, levels, 1), strict=True):
+            for wide, gate in zip(_split(every_gate, levels), _split(f, levels), strict=True):
                 wide.copy_(gate)
             gate_p, gate_complement = _sigmoids(every_gate)
             total, u = _gated(c, gate_p, gate_complement, grad)
             totals.append(total)
             u.mul_(gate_complement)
-            for level, out in zip(_split(u, levels), maps[3], strict=True):
+            for level, out in zip(_split(u, levels), _split(gate_grad, levels), strict=True):
                 torch.sum(level, 1, keepdim=True, out=out)
         ctx.save_for_backward(grad, gate_grad, index, gate_index)
         return _sum(totals), *values

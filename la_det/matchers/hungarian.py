@@ -19,7 +19,7 @@ EPS = 1e-12  # in the focal cost's logarithms
 GIOU_EPS = 1e-6  # square pixels
 
 SIDE = 4  # of a block, cells
-FEW = 16  # cheapest locations of each ground truth that are looked for at first, or a quarter of its rivals' number
+FEW = 80  # cheapest locations of each ground truth that are looked for at first
 _CHUNK = 1 << 17  # (block, ground truth) that are compared at a time
 
 
@@ -40,7 +40,7 @@ class Hungarian:
     def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
         costs = self.costs(predictions, targets, score)
         longest = max(1, *targets.counts)
-        number = min(max(FEW, longest // 4), longest)
+        number = min(FEW, longest)
         gts = torch.arange(len(targets), device=targets.image.device)
         pairs, cost, rest = costs.cheapest(gts, number)
         while True:
@@ -145,7 +145,7 @@ class Costs:
     def _cheapest(self, gts: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         bound = self.bound(gts)
         # The costs in the most promising blocks limit those of the cheapest locations, and so the blocks to look into.
-        num_blocks = min(4 * -(-number // SIDE**2), len(self.prior))
+        num_blocks = min(max(24, number // 3), len(self.prior))
         promising = bound.topk(num_blocks, largest=False).indices
         cost = self.at(gts.unsqueeze(1), promising).flatten(1)
         limit = cost.kthvalue(min(number, cost.shape[1])).values

@@ -1,15 +1,13 @@
 """Exact one-to-one matching of ground truths to locations, on the candidates only.
 
-The official implementations solve the dense [G, R] problem of an image, with one constant wherever a location is no
-candidate. An optimum needs at most the best G candidates of each row, because the other rows can occupy only G - 1 of
-them; a row without a free candidate takes some column of the constant, and SciPy's search finds that one among the G
-lowest columns. So the dense answer, including the location an unmatched ground truth ends at, is that of the reduced
-problem on the union of both sets of columns in ascending order.
-
-Far fewer candidates do unless values are equal: as many of a row as there are rows that share a candidate with it,
-itself included. Equal values leave a choice, and which one SciPy makes depends on the columns it sees.
+The official implementations solve the dense [G, R] problem of an image with SciPy, with one constant wherever a
+location is no candidate. `Search` is SciPy's algorithm, shortest augmenting paths (Crouse, IEEE Transactions on
+Aerospace and Electronic Systems 2016), with the same arithmetic and the same choice among equal values, but it looks
+only at the candidates that can matter. So its answer is SciPy's, also where several are optimal and where a ground
+truth has no free candidate. Most ground truths take their best candidate at once, so its cost grows with their number.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -19,8 +17,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from torch import Tensor
 
-from la_det.matchers.selection import best_of_groups
-from la_det.structures import Pairs, Targets, move, on_device
+from la_det.structures import Pairs, Targets, move
 
 
 def match(
@@ -33,22 +30,29 @@ def match(
         value: [P] value of each pair.
         targets: the batch's ground truths.
         num_priors: R.
-        missing: value of every (location, ground truth) that is no candidate, less than that of any candidate.
+        missing: value of every (location, ground truth) that is no candidate, at most that of any candidate.
         drop_missing: leave out ground truths that got no candidate, instead of an arbitrary location.
 
     Returns:
         One pair per ground truth, ordered by ground truth; min(R, g) for an image with g > R ground truths.
 
     Raises:
-        FloatingPointError: a value is NaN, or one that may be chosen is infinite.
+        FloatingPointError: a value is NaN or infinite.
     """
-    limit = on_device(targets.counts, value.device)[targets.image]
-    kept, _ = best_of_groups(pairs.gt, value, limit)
 
     def solve(row: np.ndarray, column: np.ndarray, value: np.ndarray, gts: slice) -> tuple[np.ndarray, np.ndarray]:
-        return _solve(row, column, value, gts.stop - gts.start, num_priors, missing, drop_missing)
+        num_rows = gts.stop - gts.start
+        if num_rows > num_priors:
+            rows, columns = _solve_dense(row, column, value, num_rows, num_priors, missing)
+        else:
+            columns = Search(row, column, -value, num_rows, num_priors, -missing).solve()
+            rows = np.arange(num_rows)
+        if not drop_missing:
+            return rows, columns
+        found = np.isin(rows * num_priors + columns, (row * num_priors + column)[value > missing])
+        return rows[found], columns[found]
 
-    return _solve_images(pairs[kept], value[kept], targets, solve)
+    return _solve_images(pairs, value, targets, solve)
 
 
 def match_listed(pairs: Pairs, value: Tensor, rest: Tensor, targets: Targets) -> tuple[Pairs, Tensor]:
@@ -68,7 +72,7 @@ def match_listed(pairs: Pairs, value: Tensor, rest: Tensor, targets: Targets) ->
         among the candidates they do not list. If there are none, the pairs are an optimum of the whole problem.
 
     Raises:
-        FloatingPointError: a value is NaN, or one that may be chosen is infinite.
+        FloatingPointError: a value is NaN or infinite.
     """
     rest_np = rest.double().cpu().numpy()  # host synchronisation
 
@@ -81,9 +85,10 @@ def match_listed(pairs: Pairs, value: Tensor, rest: Tensor, targets: Targets) ->
 
 def _solve_images(pairs: Pairs, value: Tensor, targets: Targets, solve: Callable) -> Pairs:
     """What `solve` matches in each image, given its listed rows (ground truths), columns (locations) and values."""
-    # Host synchronisation, the only one of candidates; float64 holds indices and float32 values exactly.
-    columns = torch.stack([pairs.gt.double(), pairs.prior.double(), value.double()]).cpu().numpy()
-    gt, prior, value_np = columns[0].astype(np.int64), columns[1].astype(np.int64), columns[2]
+    # Host synchronisation, the only one of candidates.
+    columns = torch.stack([pairs.gt.int(), pairs.prior.int(), value.float().view(torch.int32)]).cpu().numpy()
+    gt, prior = columns[:2].astype(np.int64)
+    value_np = columns[2].view(np.float32).astype(np.float64)
     if not np.isfinite(value_np).all():
         raise FloatingPointError(
             "NaN or infinite matching values: the predictions diverged (look at the learning rate and the inputs)"
@@ -101,41 +106,155 @@ def _solve_images(pairs: Pairs, value: Tensor, targets: Targets, solve: Callable
     return Pairs(*move(fields, pairs.gt.device))
 
 
-def _solve(
-    row: np.ndarray,
-    column: np.ndarray,
-    value: np.ndarray,
-    num_rows: int,
-    num_columns: int,
-    missing: float,
-    drop_missing: bool,
-) -> tuple[np.ndarray, np.ndarray]:
-    """One image, each row's candidates by descending value: (matched rows ascending, their columns)."""
-    starts = np.searchsorted(row, np.arange(num_rows + 1))
-    rank = np.arange(len(row)) - starts[row]
-    candidates = csr_array((np.ones(len(row), np.int32), column, starts), shape=(num_rows, num_columns))
-    rivals = np.diff((candidates @ candidates.T).indptr)  # rows that share a candidate with each row
-    few = rank < rivals[row]
-    equal = (row[1:] == row[:-1]) & (value[1:] == value[:-1]) & few[:-1]  # also to the first that would be left out
-    best = value[rank == 0]
-    if num_rows > num_columns or equal.any() or len(np.unique(best)) < len(best):
-        few[:] = True
-    rows, columns, found = _solve_dense(row[few], column[few], value[few], num_rows, num_columns, missing)
-    return (rows[found], columns[found]) if drop_missing else (rows, columns)
+class Search:
+    """The rows of one image get columns of least total cost, as from `scipy.optimize.linear_sum_assignment`.
+
+    SciPy inserts row by row, each along the cheapest path of changes to what the earlier ones have: the row takes a
+    column, whose row takes another one, up to a free column. `u` and `v` are the dual variables of rows and columns; a
+    free column has v = 0. SciPy keeps the columns that no path has reached in a list, and its order decides between
+    equal ones: descending at first, and the last one moves to the place of each that is reached.
+    """
+
+    def __init__(
+        self, row: np.ndarray, column: np.ndarray, cost: np.ndarray, num_rows: int, num_columns: int, missing: float
+    ):
+        """
+        Args:
+            row, column, cost: [P] of the candidates, ordered by row, then column.
+            num_rows, num_columns: no more rows than columns.
+            missing: cost of all others, at least that of any candidate.
+        """
+        self.column, self.cost, self.num_columns, self.missing = column, cost, num_columns, missing
+        self.starts = np.searchsorted(row, np.arange(num_rows + 1))
+        self.sorted_rows: dict[int, list[tuple[float, int]]] = {}
+        self.u = [0.0] * num_rows
+        self.v: dict[int, float] = {}
+        self.column_of = [-1] * num_rows
+        self.row_of: dict[int, int] = {}
+        self.taken = 0  # the first columns that are not free
+
+    def solve(self) -> np.ndarray:
+        """[rows] the column of each row."""
+        for row, (column, cost) in enumerate(zip(*self._best(), strict=True)):
+            if column < 0 or column in self.row_of:
+                self._insert(row)
+            else:  # the whole path
+                self.row_of[column], self.column_of[row], self.u[row] = row, column, cost
+        return np.array(self.column_of, dtype=np.int64)
+
+    def _best(self) -> tuple[list[int], list[float]]:
+        """Column and cost of each row's cheapest candidate; -1 where there is none, or another one is as cheap."""
+        num_rows = len(self.u)
+        cost = np.full(num_rows, self.missing)
+        column = np.full(num_rows, -1)
+        filled = np.flatnonzero(self.starts[1:] > self.starts[:-1])
+        if len(filled):
+            cost[filled] = np.minimum.reduceat(self.cost, self.starts[filled])
+            row = np.repeat(np.arange(num_rows), np.diff(self.starts))
+            cheapest = np.flatnonzero(self.cost == cost[row])
+            column[row[cheapest]] = self.column[cheapest]
+            column[(np.bincount(row[cheapest], minlength=num_rows) > 1) | (cost == self.missing)] = -1
+        return column.tolist(), cost.tolist()
+
+    def _candidates(self, row: int) -> list[tuple[float, int]]:
+        """(cost, column) of a row's candidates, ascending."""
+        if row not in self.sorted_rows:
+            here = slice(self.starts[row], self.starts[row + 1])
+            order = self.cost[here].argsort(kind="stable")
+            costs, columns = self.cost[here][order].tolist(), self.column[here][order].tolist()
+            self.sorted_rows[row] = list(zip(costs, columns, strict=True))
+        return self.sorted_rows[row]
+
+    def _insert(self, new: int) -> None:
+        """Finds the cheapest path from a new row to a free column, and changes the matching along it."""
+        row_of, v = self.row_of, self.v
+        order = _Order(self.num_columns)
+        rows = []  # on the paths; a step is an index of this list
+        length: dict[int, float] = {}  # of the shortest path to each column that is seen, but not reached
+        step: dict[int, int] = {}  # of that path's last row
+        reached: dict[int, float] = {}  # columns whose shortest path is known, and its length
+        to_missing, missing_step = math.inf, 0  # the same for any free column that is no candidate
+        shortest, to_free = 0.0, math.inf  # no path that is longer than one to a free column matters
+        row = new
+        while True:
+            rows.append(row)
+            u = self.u[row]
+            if shortest + self.missing - u < to_missing:
+                to_missing, missing_step = shortest + self.missing - u, len(rows) - 1
+                to_free = min(to_free, to_missing)
+            for cost, column in self._candidates(row):
+                bound = shortest + cost - u  # v is not positive
+                if bound > to_free:
+                    break
+                through = bound - v.get(column, 0.0)
+                if column not in reached and through < length.get(column, math.inf):
+                    length[column], step[column] = through, len(rows) - 1
+                    if column not in row_of:
+                        to_free = min(to_free, through)
+            shortest = min(length.values(), default=math.inf)
+            if to_missing <= shortest:  # all free columns are that far
+                shortest, sink = to_missing, self._last_free(order)
+                last = min(missing_step, step[sink]) if length.get(sink) == shortest else missing_step
+                break
+            nearest = [column for column, x in length.items() if x == shortest]
+            free = [column for column in nearest if column not in row_of]
+            if free:
+                sink = max(free, key=order.index)
+                last = step[sink]
+                break
+            column = min(nearest, key=order.index)
+            reached[column] = length.pop(column)
+            order.remove(column)
+            row = row_of[column]
+
+        self.u[new] += shortest
+        for row in rows[1:]:
+            self.u[row] += shortest - reached[self.column_of[row]]
+        for column, x in reached.items():
+            v[column] = v.get(column, 0.0) - (shortest - x)
+        column = sink
+        while True:
+            row = rows[last]
+            row_of[column] = row
+            column, self.column_of[row] = self.column_of[row], column
+            if row == new:
+                return
+            last = step[column]
+
+    def _last_free(self, order: "_Order") -> int:
+        while self.taken in self.row_of:
+            self.taken += 1
+        last = order.length - 1 if order.moved else order.index(self.taken)
+        return next(order[i] for i in range(last, -1, -1) if order[i] not in self.row_of)
+
+
+class _Order:
+    """The list number - 1, ..., 0, from which elements are removed; the last one takes the place of each."""
+
+    def __init__(self, number: int):
+        self.number = self.length = number
+        self.moved: dict[int, int] = {}  # index -> element
+        self.indices: dict[int, int] = {}  # element -> index
+
+    def __getitem__(self, index: int) -> int:
+        return self.moved.get(index, self.number - 1 - index)
+
+    def index(self, element: int) -> int:
+        return self.indices.get(element, self.number - 1 - element)
+
+    def remove(self, element: int) -> None:
+        self.length -= 1
+        index, last = self.index(element), self[self.length]
+        self.moved[index], self.indices[last] = last, index
 
 
 def _solve_dense(
     row: np.ndarray, column: np.ndarray, value: np.ndarray, num_rows: int, num_columns: int, missing: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Matched rows ascending, their columns, and whether those are candidates."""
-    used = np.zeros(num_columns, dtype=bool)
-    used[: min(num_rows, num_columns)] = True
-    used[column] = True
-    columns = np.flatnonzero(used)
-    dense = np.full((num_rows, len(columns)), missing)
-    dense[row, (used.cumsum() - 1)[column]] = value
-    rows, cols = linear_sum_assignment(dense, maximize=True)
-    return rows, columns[cols], dense[rows, cols] > missing
+) -> tuple[np.ndarray, np.ndarray]:
+    """Matched rows ascending and their columns."""
+    dense = np.full((num_rows, num_columns), missing)
+    dense[row, column] = value
+    return linear_sum_assignment(dense, maximize=True)
 
 
 def _solve_listed(

@@ -15,13 +15,10 @@ ALLOWED = 0.01
 
 @pytest.mark.parametrize("scheme", sorted(matching.SCHEMES))
 def test_decides_as_the_matcher_does(scheme, monkeypatch):
-    monkeypatch.setattr(scene, "HEIGHT", 192)
-    monkeypatch.setattr(scene, "WIDTH", 320)
-    monkeypatch.setattr(scene, "PADDED_WIDTH", 320)
     monkeypatch.setattr(matching, "HEIGHT", 192)
     monkeypatch.setattr(matching, "WIDTH", 320)
     num_classes = 1 if scheme in matching.CROWD_SCHEMES else 5
-    case = matching.build_case(scheme, scene.make_scene(12, num_classes), num_classes, "cpu")
+    case = matching.build_case(scheme, scene.make_scene(12, num_classes, size=(192, 320)), num_classes, "cpu")
     for criterion in case.criteria:
         predictions = case.predictions[criterion.branch]
         decided = criterion.assign(predictions, case.targets, dense.PROGRESS)

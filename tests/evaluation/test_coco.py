@@ -152,3 +152,16 @@ def test_detections_are_written_with_the_ids_of_the_data_set(scene, tmp_path):
     evaluate(detections, output_dir=str(tmp_path / "out"))
     written = json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())
     assert len(written) == len(detections) and {d["category_id"] for d in written} <= set(CATEGORIES)
+
+
+@pytest.mark.parametrize("max_detections", [None, 5, 10, 500])
+def test_box_ap_alone_is_the_same(scene, max_detections):
+    _, detections = scene
+    evaluator = COCOEvaluator("scene", max_dets_per_image=max_detections)
+    of_box_ap = evaluator.of_box_ap()
+    evaluator.reset()
+    for image_id in range(1, 13):
+        found = instances([d for d in detections if d[0] == image_id], masks=False)
+        for one in evaluator, of_box_ap:
+            one.process([{"image_id": image_id}], [{"instances": found}])
+    assert of_box_ap.evaluate()["bbox"]["AP"] == pytest.approx(evaluator.evaluate()["bbox"]["AP"], abs=1e-9)

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from la_det.matchers.linear_assignment import match
@@ -49,7 +51,7 @@ def solve_all(problems, missing, drop_missing=False):
 
 
 @pytest.mark.parametrize("missing", [-1.0, -1e8])
-@pytest.mark.parametrize("kind", ["plain", "zeros", "costs"])
+@pytest.mark.parametrize("kind", ["plain", "zeros", "costs", "duplicates"])
 def test_same_as_dense_scipy(kind, missing):
     if kind == "costs" and missing == -1.0:
         missing = -101.0
@@ -62,16 +64,37 @@ def test_same_as_dense_scipy(kind, missing):
             assert actual == list(zip(*(x.tolist() for x in expected), strict=True))
 
 
-def test_duplicate_rows_reach_the_dense_optimum():
-    """Of several optima any may come."""
-    generator = torch.Generator().manual_seed(1)
-    problems = [random_problem(generator, 1 + g % 9, 40, -1.0, "duplicates") for g in range(300)]
-    for (value, _), actual in zip(problems, solve_all(problems, -1.0), strict=True):
-        rows, columns = linear_sum_assignment(value.double().numpy(), maximize=True)
-        assert [row for row, _ in actual] == rows.tolist()
-        assert len({column for _, column in actual}) == len(actual)
-        total = sum(value[row, column].double() for row, column in actual)
-        torch.testing.assert_close(total, value.double()[rows, columns].sum(), rtol=0, atol=1e-12)
+@st.composite
+def clusters(draw):
+    """A problem of many components: groups of rows with candidates among the columns of their group, some of no column.
+
+    Values are few, so that there are ties, or those of the row before.
+    """
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32 - 1)))
+    sizes = draw(st.lists(st.integers(1, 6), min_size=1, max_size=12))
+    num_columns = draw(st.integers(sum(sizes), 150))
+    levels, missing = draw(st.sampled_from([1, 2, 5, 1 << 20])), draw(st.sampled_from([-1.0, 0.0]))
+    rows = []
+    for size in sizes:
+        start, width = (int(torch.randint(1, high, (), generator=generator)) for high in (num_columns + 1, 9))
+        column = torch.arange(num_columns)
+        group = (column >= start - 1) & (column < start - 1 + width)
+        for _ in range(size):
+            value = torch.randint(levels, (num_columns,), generator=generator) / levels
+            row = torch.where(group & (torch.rand(num_columns, generator=generator) < 0.7), value, missing)
+            rows.append(rows[-1] if rows and torch.rand((), generator=generator) < 0.2 else row)
+    value = torch.stack(rows)[torch.randperm(len(rows), generator=generator)]
+    candidates = value > missing if missing < 0 else torch.rand(value.shape, generator=generator) < 0.5
+    return torch.where(candidates, value, missing), candidates, missing
+
+
+@settings(max_examples=300, deadline=None)
+@given(clusters())
+def test_many_components_with_ties_duplicates_and_too_few_candidates(problem):
+    value, candidates, missing = problem
+    expected = linear_sum_assignment(value.double().numpy(), maximize=True)[1].tolist()
+    [actual] = solve_all([(value, candidates)], missing)
+    assert [column for _, column in actual] == expected
 
 
 def test_drops_only_what_has_no_candidate():

@@ -2,7 +2,7 @@
 
 from la_det.modeling.criteria.boxes import GIoULoss, IoULoss, RelativeL1Loss
 from la_det.modeling.criteria.classification import FocalLoss
-from la_det.modeling.criteria.criterion import Criterion
+from la_det.modeling.criteria.criterion import Criterion, loss_terms
 from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.masks import MaskLoss, SemanticLoss
 from la_det.modeling.criteria.quality import CenternessLoss, PredictedIoULoss, SoftTargetLoss
@@ -29,5 +29,6 @@ __all__ = [
     "SoftLabelLoss",
     "SoftTargetLoss",
     "VarifocalLoss",
+    "loss_terms",
     "reduce_losses",
 ]

@@ -1,5 +1,6 @@
 """A criterion: how one branch is trained."""
 
+from collections.abc import Iterable
 from typing import Literal, Protocol
 
 from torch import nn
@@ -14,6 +15,23 @@ class Term(Protocol):
     """One loss of a criterion."""
 
     def __call__(self, decision: Decision) -> LossTerm: ...
+
+
+def loss_terms(
+    criteria: Iterable["Criterion"], predictions: dict[str, DensePredictions], targets: Targets, progress: float
+) -> dict[str, LossTerm]:
+    """All criteria's loss terms before the reduction over processes.
+
+    Args:
+        predictions: of each branch; taken out of the dict after its last criterion, so that no copy of its maps stays.
+        targets, progress: see `Criterion.forward`.
+    """
+    criteria, terms = list(criteria), {}
+    for i, criterion in enumerate(criteria):
+        terms.update(criterion(predictions[criterion.branch], targets, progress))
+        if all(later.branch != criterion.branch for later in criteria[i + 1 :]):
+            del predictions[criterion.branch]
+    return terms
 
 
 class Criterion(nn.Module):

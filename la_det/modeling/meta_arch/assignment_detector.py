@@ -8,7 +8,7 @@ from detectron2.structures import ImageList
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from la_det.modeling.criteria import Criterion, Decision, reduce_losses
+from la_det.modeling.criteria import Criterion, Decision, loss_terms, reduce_losses
 from la_det.modeling.heads import DenseHead
 from la_det.modeling.inference import Candidates, DenseInference, to_instances
 from la_det.modeling.mask_inference import MaskInference, paste_masks
@@ -77,9 +77,8 @@ class AssignmentDetector(nn.Module):
         """
         images = self.preprocess_image(batched_inputs)
         if self.training:
-            predictions = self.predict(images.tensor)
-            instances = [x["instances"] for x in batched_inputs]
-            return self.losses(predictions, Targets.from_instances(instances, self.device))
+            targets = Targets.from_instances([x["instances"] for x in batched_inputs], self.device)
+            return self.losses(self.predict(images.tensor), targets)
         detections, masks = self.detect(images.tensor, on_device(images.image_sizes, self.device))
         output_sizes = [
             (x.get("height", size[0]), x.get("width", size[1]))
@@ -134,8 +133,13 @@ class AssignmentDetector(nn.Module):
     def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
         """Normalises and pads the images."""
         images = [move(x["image"], self.device) for x in batched_inputs]
-        images = [(image.float() - self.pixel_mean) / self.pixel_std for image in images]
-        return ImageList.from_tensors(images, self.backbone.size_divisibility)
+        sizes, divisor = [tuple(image.shape[-2:]) for image in images], max(self.backbone.size_divisibility, 1)
+        height, width = (-(-max(side) // divisor) * divisor for side in zip(*sizes, strict=True))
+        # What is the mean becomes 0 in the padding.
+        batch = self.pixel_mean.expand(len(images), -1, height, width).clone()
+        for slot, image, (h, w) in zip(batch, images, sizes, strict=True):
+            slot[:, :h, :w].copy_(image)
+        return ImageList(batch.sub_(self.pixel_mean).div_(self.pixel_std), sizes)
 
     def predict(self, images: Tensor, branches: Collection[str] | None = None) -> dict[str, DensePredictions]:
         """Predictions of each branch for normalised, padded images [N, C, H, W]."""
@@ -143,13 +147,9 @@ class AssignmentDetector(nn.Module):
         return self.head([features[name] for name in self.in_features], branches)
 
     def losses(self, predictions: dict[str, DensePredictions], targets: Targets) -> dict[str, Tensor]:
-        """All criteria's losses, normalised over all processes, in single precision."""
-        progress = self.progress()
-        terms = {}
+        """All criteria's losses, normalised over all processes, in single precision; empties `predictions`."""
         with torch.autocast(self.device.type, enabled=False):
-            for criterion in self.criteria:
-                terms.update(criterion(predictions[criterion.branch], targets, progress))
-            return reduce_losses(terms)
+            return reduce_losses(loss_terms(self.criteria, predictions, targets, self.progress()))
 
     @torch.no_grad()
     def assignments(self, batched_inputs: list[dict], progress: float) -> list[Decision]:

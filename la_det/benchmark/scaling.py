@@ -1,0 +1,57 @@
+"""How the cost of assignment grows with the number of ground truths and with the size of the image."""
+
+import argparse
+import itertools
+import math
+import sys
+from collections.abc import Iterator
+
+import torch
+from tabulate import tabulate
+
+from la_det.benchmark.matching import CROWD_SCHEMES, SCHEMES, build_case, median_ms
+from la_det.benchmark.scene import HEIGHT, WIDTH, make_scene
+
+BY_GTS = ("poto", "o2f", "dw_worefine", "date_f_crowdhuman")
+BY_PIXELS = ("poto", "o2f", "dw_worefine")
+HEADER = ("scheme", "ground truths", "height", "width", "assign ms", "exponent")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--gts", nargs="+", type=int, default=[300, 600, 1000, 2000], help="per image of 800 x 1333")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[512, 1024, 1448, 2048], help="sides of square images")
+    parser.add_argument("--schemes", nargs="+", choices=sorted(SCHEMES), metavar="SCHEME", help="in both tables")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repeats", type=int, default=9, help="calls whose median counts")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints both tables; an exponent e says that the cost grew as the number of ground truths, or pixels, to the e."""
+    torch.set_num_threads(args.threads)
+    print(f"torch {torch.__version__}, {args.threads} threads, device {args.device}", file=sys.stderr)
+    by_gts = [(scheme, [(g, (HEIGHT, WIDTH)) for g in args.gts], args.gts) for scheme in args.schemes or BY_GTS]
+    pixels = [side * side for side in args.sizes]
+    by_pixels = [(scheme, [(20, (side, side)) for side in args.sizes], pixels) for scheme in args.schemes or BY_PIXELS]
+    for cases in by_gts, by_pixels:
+        rows = itertools.chain.from_iterable(_rows(*case, args.device, args.repeats) for case in cases)
+        print(tabulate(rows, HEADER, tablefmt="github", disable_numparse=True), end="\n\n")
+
+
+def _rows(
+    scheme: str, cases: list[tuple[int, tuple[int, int]]], scale: list[int], device: str, repeats: int
+) -> Iterator[list]:
+    """A row for each case, which the table's last column compares with the first one."""
+    times = []
+    for (num_gts, size), x in zip(cases, scale, strict=True):
+        print(f"{scheme}, {num_gts} ground truths, {size[0]} x {size[1]}", file=sys.stderr)
+        times.append(assignment_ms(scheme, num_gts, size, device, repeats))
+        growth = f"{math.log(times[-1] / times[0]) / math.log(x / scale[0]):.2f}" if x != scale[0] else ""
+        yield [scheme, num_gts, *size, f"{times[-1]:.1f}", growth]
+
+
+def assignment_ms(scheme: str, num_gts: int, size: tuple[int, int], device: str, repeats: int) -> float:
+    """Median time of the assignment of two images of (height, width) with so many ground truths each."""
+    num_classes, crowd = (1, True) if scheme in CROWD_SCHEMES else (80, False)
+    case = build_case(scheme, make_scene(num_gts, num_classes, crowd=crowd, size=size), num_classes, device)
+    return median_ms(case.assign, repeats, device)
