@@ -42,7 +42,7 @@ class COCOEvaluator(_COCOEvaluator):
         distributed: bool = True,
         output_dir: str | None = None,
         *,
-        max_dets_per_image: int = 100,
+        max_dets_per_image: int | None = None,
     ) -> None:
         """
         Args:
@@ -50,7 +50,7 @@ class COCOEvaluator(_COCOEvaluator):
             tasks: "bbox", "segm"; by default what the detections have.
             distributed: gather the detections of all processes; only the main process then returns metrics.
             output_dir: where to leave the detections, in COCO's result format; None for nowhere.
-            max_dets_per_image: the best so many count.
+            max_dets_per_image: the best so many count, COCO's 100 by default.
 
         Raises:
             UserError: the data set cannot be read.
@@ -68,7 +68,7 @@ class COCOEvaluator(_COCOEvaluator):
         self._tasks = tasks
         self._distributed = distributed
         self._output_dir = output_dir
-        self._max_dets_per_image = [1, 10, max_dets_per_image]
+        self._max_dets_per_image = [1, 10, max_dets_per_image or 100]
         self._cpu_device = torch.device("cpu")
         self.reset()
 
