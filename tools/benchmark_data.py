@@ -2,8 +2,8 @@
 """Measure how long reading and checking of annotations takes, in which memory, and what worker processes add.
 
 `read` reads one generated COCO file of the given size with la_det and with Detectron2, each in a process of its own.
-`workers` holds the records of one generated file in a training loader with 1 and with 4 workers, and prints the memory of
-all its processes together; what they share counts once.
+`workers` holds the records of one generated file in a training loader with 1 and with 4 workers, and prints the memory
+of all its processes together; what they share counts once.
 """
 
 from __future__ import annotations

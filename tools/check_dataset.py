@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Check a data set before it is trained on, and show what a detector will see of it.
 
-Reads the annotations as training does and says what is wrong with them; reads the headers of all image files (size, EXIF
-orientation, kind of pixels); counts the objects of each class and of each size, and, for each scheme, the objects that
-could get no positive even if they were alone in their image. A picture of it goes to the output folder. Exit status: 0 if
-the data set can be used, 1 if image files are damaged, 2 if it cannot be used.
+Reads the annotations as training does and says what is wrong with them; reads the headers of all image files (size,
+EXIF orientation, kind of pixels); counts the objects of each class and of each size, and, for each scheme, the objects
+that could get no positive even if they were alone in their image. A picture of it goes to the output folder. Exit
+status: 0 if the data set can be used, 1 if image files are damaged, 2 if it cannot be used.
 """
 
 from __future__ import annotations

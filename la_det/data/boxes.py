@@ -45,15 +45,17 @@ def check_convention(boxes: np.ndarray, sizes: np.ndarray, describe: Callable[[i
     Args:
         sizes: [A, 2] height and width of each box's image.
     """
+    rows = np.flatnonzero(np.isfinite(boxes).all(axis=1))
+    boxes, sizes = boxes[rows], sizes[rows]
     if not len(boxes):
         return
     answer = "if they are not, boxes=xywh takes them as they are"
     if boxes.max() <= 1 and boxes.min() >= 0 and (boxes % 1).any() and (sizes > 2).any():
         problems.stop(
-            range(len(boxes)),
+            rows,
             describe,
-            "no box reaches beyond the first pixel, so they look like fractions of the image: add ,boxes=xywh_fractions "
-            f"(or xyxy_fractions, cxcywh_fractions) to the data set to convert them; {answer}",
+            "no box reaches beyond the first pixel, so they look like fractions of the image: add "
+            f",boxes=xywh_fractions (or xyxy_fractions, cxcywh_fractions) to the data set to convert them; {answer}",
         )
         return
     width, height = sizes[:, 1], sizes[:, 0]
@@ -62,17 +64,17 @@ def check_convention(boxes: np.ndarray, sizes: np.ndarray, describe: Callable[[i
     beyond = (boxes[:, 0] + boxes[:, 2] > width + OUTSIDE) | (boxes[:, 1] + boxes[:, 3] > height + OUTSIDE)
     if corners.all() and beyond.mean() >= MANY_OUTSIDE:
         problems.stop(
-            np.flatnonzero(beyond),
+            rows[beyond],
             describe,
-            "it reaches beyond its image as x, y, width, height, and all boxes fit as x1, y1, x2, y2: add ,boxes=xyxy to "
-            f"the data set to convert them; {answer}",
+            "it reaches beyond its image as x, y, width, height, and all boxes fit as x1, y1, x2, y2: add "
+            f",boxes=xyxy to the data set to convert them; {answer}",
         )
 
 
 def usable_boxes(
     boxes: np.ndarray, sizes: np.ndarray, describe: Callable[[int], str], problems: Problems
 ) -> np.ndarray:
-    """[A] bool: which of the XYWH boxes [A, 4] have an area inside their image; the others are counted as dropped.
+    """[A] bool: which of the XYWH boxes [A, 4] are finite and have an area inside their image; others are dropped.
 
     Args:
         sizes: [A, 2] height and width of each box's image.
@@ -81,12 +83,13 @@ def usable_boxes(
     x1, y1 = boxes[:, 0], boxes[:, 1]
     x2, y2 = x1 + boxes[:, 2], y1 + boxes[:, 3]
     # Comparisons with NaN are false.
-    good = (x1.clip(0) < x2.clip(max=width)) & (y1.clip(0) < y2.clip(max=height))
+    good = np.isfinite(boxes).all(axis=1)
+    good &= (x1.clip(0) < x2.clip(max=width)) & (y1.clip(0) < y2.clip(max=height))
     bad = np.flatnonzero(~good)
     if len(boxes) and not good.any():
-        problems.stop(bad, describe, "no box of the data set has an area inside its image; correct the file")
+        problems.stop(bad, describe, "no box at all is finite and has an area inside its image; correct the file")
     else:
-        problems.drop(bad, describe, "dropped, because the box has no area inside its image")
+        problems.drop(bad, describe, "dropped, because the box is not finite or has no area inside its image")
     beyond = (x1 < -OUTSIDE) | (y1 < -OUTSIDE) | (x2 > width + OUTSIDE) | (y2 > height + OUTSIDE)
     problems.note(
         np.flatnonzero(good & beyond), describe, "the box reaches beyond its image; that part cannot be found"

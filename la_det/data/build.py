@@ -35,6 +35,9 @@ class Options:
     tag: str | None = None
 
 
+DEFAULTS = Options()
+
+
 @dataclass
 class Source:
     """What a reader found: columns of the right types, with values unchecked.
@@ -98,7 +101,7 @@ def build(source: Source, options: Options) -> Records:
         repeated(source.names), source.describe_image, "an earlier image is the same file; its pixels count twice"
     )
 
-    huge = np.flatnonzero((np.abs(source.boxes) > MAX_COORDINATE).any(axis=1))
+    huge = np.flatnonzero(((np.abs(source.boxes) > MAX_COORDINATE) & np.isfinite(source.boxes)).any(axis=1))
     problems.stop(huge, source.describe, f"a coordinate beyond {MAX_COORDINATE:g} is no pixel; correct the box")
     problems.check()
     sizes = source.sizes[source.images]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 from detectron2.utils.file_io import PathManager
 
-from la_det.data.build import Options, Source, build
+from la_det.data.build import DEFAULTS, Options, Source, build
 from la_det.data.columns import MISSING, column, repeated, to_boxes, to_numbers, wrong_types
 from la_det.data.images import read_header
 from la_det.data.problems import Problems, show
@@ -36,7 +36,7 @@ def _no_collection() -> Iterator[None]:
 
 
 @_no_collection()
-def read_coco(json_file: str, image_root: str, options: Options = Options()) -> Records:
+def read_coco(json_file: str, image_root: str, options: Options = DEFAULTS) -> Records:
     """Read and check a file; images and classes are in the order of their ids, as in Detectron2.
 
     Images without width and height have those of their files. Without a list `annotations`, as of test-dev, the records
@@ -61,7 +61,10 @@ def read_coco(json_file: str, image_root: str, options: Options = Options()) -> 
 
     def describe(row: int) -> str:
         annotation = annotations[row]
-        return f"annotations[{row}] (id {show(annotation.get('id'))}, image_id {show(annotation.get('image_id'))})"
+        image_id = annotation.get("image_id")
+        number = numbers_of_images.get(image_id) if type(image_id) in ID_TYPES else None
+        image = f"image_id {show(image_id)}" if number is None else f"image {show(names[number])}"
+        return f"annotations[{row}] (id {show(annotation.get('id'))}, {image})"
 
     numbers_of_images = {image["id"]: i for i, image in enumerate(images)}
     numbers_of_classes = {category["id"]: i for i, category in enumerate(categories)}
@@ -71,7 +74,7 @@ def read_coco(json_file: str, image_root: str, options: Options = Options()) -> 
     problems.stop(
         wrong,
         lambda i: f"{describe(i)}: bbox is {show(annotations[i].get('bbox', MISSING))}",
-        "not four finite numbers [x, y, width, height]; correct or remove it",
+        "not four numbers [x, y, width, height]; correct or remove it",
     )
     crowd, areas = _crowd(annotations, describe, problems), _areas(annotations, describe, problems)
     problems.check()

@@ -28,25 +28,24 @@ def wrong_types(values: Sequence, types: Collection[type]) -> list[int]:
 def to_numbers(values: Sequence) -> tuple[np.ndarray, list[int]]:
     """Values as float64 [N], and the indices of those that are no finite numbers, which are 0 there."""
     numbers = flat_numbers([values])
-    if numbers is not None:
+    if numbers is not None and np.isfinite(numbers).all():
         return numbers, []
-    good = [_number(value) for value in values]
+    good = [_finite_number(value) for value in values]
     return np.array([0.0 if x is None else x for x in good]), [i for i, x in enumerate(good) if x is None]
 
 
 def flat_numbers(rows: Sequence[Sequence]) -> np.ndarray | None:
-    """The numbers of all rows one after the other, float64; None where something in them is no finite number."""
+    """The numbers of all rows one after the other, float64; None where something in them is no number of float64."""
     if not set(map(type, chain.from_iterable(rows))) <= NUMBERS:
         return None
     try:
-        numbers = np.fromiter(chain.from_iterable(rows), dtype=np.float64, count=sum(map(len, rows)))
+        return np.fromiter(chain.from_iterable(rows), dtype=np.float64, count=sum(map(len, rows)))
     except OverflowError:  # an int beyond float64
         return None
-    return numbers if np.isfinite(numbers).all() else None
 
 
 def to_boxes(values: Sequence) -> tuple[np.ndarray, list[int]]:
-    """Values as float64 [N, 4], and the indices of those that are not four finite numbers, which are 0 there."""
+    """Values as float64 [N, 4], nan and inf included, and the indices of those that are not four numbers, 0 there."""
     if not wrong_types(values, {list}) and set(map(len, values)) <= {4}:
         numbers = flat_numbers(values)
         if numbers is not None:
@@ -64,10 +63,14 @@ def _number(value: Any) -> float | None:
     if type(value) not in NUMBERS:
         return None
     try:
-        number = float(value)
+        return float(value)
     except OverflowError:
         return None
-    return number if np.isfinite(number) else None
+
+
+def _finite_number(value: Any) -> float | None:
+    number = _number(value)
+    return number if number is not None and np.isfinite(number) else None
 
 
 def repeated(values: Sequence) -> list[int]:

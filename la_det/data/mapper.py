@@ -62,7 +62,8 @@ class DatasetMapper(detectron2_data.DatasetMapper):
             transforms = self.augmentations(augmented)
         except ValueError as error:  # such as Pillow's of a side of no pixels
             raise UserError(
-                f"{path}: {width} x {height} pixels cannot be resized as the config says ({error}); crop or pad the image"
+                f"{path}: {width} x {height} pixels cannot be resized as the config says ({error}); "
+                "crop or pad the image"
             ) from error
         example["image"] = torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
         if self.is_train:

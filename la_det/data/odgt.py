@@ -1,9 +1,9 @@
 """CrowdHuman's odgt form of annotations (arXiv 1805.00123).
 
-An odgt file has one JSON object per line and image, `{"ID": ..., "gtboxes": [...]}`; the image is the file `<ID>.jpg`, or
-`<ID>` with another suffix, and an ID may name subfolders. A box has a `tag`, `fbox`, `vbox` and `hbox` (full body, visible
-part, head; XYWH pixels, may reach beyond the image) and `extra`. The published files do not tell the size of an image:
-it is then read from the image's header.
+An odgt file has one JSON object per line and image, `{"ID": ..., "gtboxes": [...]}`; the image is the file `<ID>.jpg`,
+or `<ID>` with another suffix, and an ID may name subfolders. A box has a `tag`, `fbox`, `vbox` and `hbox` (full body,
+visible part, head; XYWH pixels, may reach beyond the image) and `extra`. The published files do not tell the size of an
+image: it is then read from the image's header.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from detectron2.utils.file_io import PathManager
 
-from la_det.data.build import Options, Source, build
+from la_det.data.build import DEFAULTS, Options, Source, build
 from la_det.data.images import IMAGE_SUFFIXES, read_header
 from la_det.data.problems import Problems, show
 from la_det.data.table import Records
@@ -206,7 +206,7 @@ class ImageFinder:
         return found
 
 
-def read_odgt_records(odgt: str | Path, image_root: str | Path, options: Options = Options()) -> Records:
+def read_odgt_records(odgt: str | Path, image_root: str | Path, options: Options = DEFAULTS) -> Records:
     """Read and check a file. An image's id is its ID; boxes that are ignored are `iscrowd` of class 0, not clipped.
 
     Raises:

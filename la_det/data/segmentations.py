@@ -58,7 +58,7 @@ class Segmentations:
         if set(map(type, chain.from_iterable(values))) <= {list}:
             polygons = list(chain.from_iterable(values))
             flat = flat_numbers(polygons)
-        if flat is None:
+        if flat is None or not np.isfinite(flat).all():
             values = [_numeric_polygons(value) for value in values]
             polygons = list(chain.from_iterable(values))
             flat = flat_numbers(polygons)

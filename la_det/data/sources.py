@@ -107,8 +107,8 @@ def parse(text: str, form: str = FORMAT) -> list[DataSource]:
     number = PATHS[kind]
     if not paths or len(paths) % number or not all(paths):
         raise UserError(
-            f"--dataset {text}: it has the form {form}; a path with a comma stands in double quotes, within single ones "
-            "for the shell"
+            f"--dataset {text}: it has the form {form}; a path with a comma stands in double quotes, within "
+            "single ones for the shell"
         )
     options = Options(
         boxes=_only(chosen, "boxes", text),

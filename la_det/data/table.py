@@ -143,8 +143,8 @@ class Records(Sequence[dict]):
         first = bad[np.argmin(self.rows[bad])]  # as the file has them
         image = self.names[int(self.annotation_images()[first])]
         raise UserError(
-            f"{self.source}: {self.place.format(self.places[first])} of image {image}: {REASONS[int(state[first])]}, and "
-            f"this model learns masks ({len(bad)} of {len(state)} annotations like this); add their masks, remove "
+            f"{self.source}: {self.place.format(self.places[first])} of image {image}: {REASONS[int(state[first])]}, "
+            f"and this model learns masks ({len(bad)} of {len(state)} annotations like this); add their masks, remove "
             "them, or train a model of boxes"
         )
 

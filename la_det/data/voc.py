@@ -1,9 +1,9 @@
 """Pascal VOC's XML form of annotations, as LabelImg and others write it, too.
 
-Either VOC's own folders, `Annotations/*.xml`, `JPEGImages` and lists of parts in `ImageSets/Main/*.txt`, or a folder of XML
-files with their images beside them. In VOC, `xmin` to `xmax` are the first and the last pixel of the object, counted
-from 1: a box from 1 to 10 is 10 pixels wide and begins at the image's border. Objects marked `difficult` are objects like
-others, as in Detectron2.
+Either VOC's own folders, `Annotations/*.xml`, `JPEGImages` and lists of parts in `ImageSets/Main/*.txt`, or a folder of
+XML files with their images beside them. In VOC, `xmin` to `xmax` are the first and the last pixel of the object,
+counted from 1: a box from 1 to 10 is 10 pixels wide and begins at the image's border. Objects marked `difficult` are
+objects like others, as in Detectron2.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from la_det.data.build import Options, Source, build
+from la_det.data.build import DEFAULTS, Options, Source, build
 from la_det.data.images import IMAGE_SUFFIXES, read_header
 from la_det.data.problems import Problems, show
 from la_det.data.table import Records
@@ -26,7 +26,7 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 MAX_SIDE = 1_000_000  # pixels
 
 
-def read_voc(folder: str, options: Options = Options()) -> Records:
+def read_voc(folder: str, options: Options = DEFAULTS) -> Records:
     """Read and check a folder, or one part of it. An image's id is the name of its XML file without the suffix.
 
     The classes are all names in the folder's files, sorted; those of `options.classes`, if there are any.

@@ -1,7 +1,7 @@
 """YOLO's text form of annotations, as Ultralytics' tools write it.
 
-`data.yaml` names the folders or lists of images of each part (`train`, `val`, `test`) and the classes. The annotations of
-`.../images/x/a.jpg` are in `.../labels/x/a.txt`, or beside the image; no file means no object. A line is
+`data.yaml` names the folders or lists of images of each part (`train`, `val`, `test`) and the classes. The annotations
+of `.../images/x/a.jpg` are in `.../labels/x/a.txt`, or beside the image; no file means no object. A line is
 `class x y width height`, the centre and size of a box, or `class x y x y x y ...`, the corners of an object's outline;
 all but the class, which counts from 0, are fractions of the image.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from la_det.data.build import Options, Source, build
+from la_det.data.build import DEFAULTS, Options, Source, build
 from la_det.data.images import IMAGE_SUFFIXES, read_header
 from la_det.data.problems import Problems, show
 from la_det.data.table import Records
@@ -27,7 +27,7 @@ MAX_FRACTION = 2.0  # beyond, numbers are pixels
 THREADS = 8  # that read headers of images
 
 
-def read_yolo(data_yaml: str, options: Options = Options()) -> Records:
+def read_yolo(data_yaml: str, options: Options = DEFAULTS) -> Records:
     """Read and check one part of a data set. An image's id is its path in the folder of all images.
 
     Raises:
@@ -145,7 +145,8 @@ def _find_images(content: dict, split: str, data_yaml: str) -> list[str]:
             place = inside if os.path.exists(inside) else None
         if place is None:
             raise UserError(
-                f"{data_yaml}: {split}: there is no folder or list {entry} below {' or '.join(folders)}; correct the path"
+                f"{data_yaml}: {split}: there is no folder or list {entry} below {' or '.join(folders)}; "
+                "correct the path"
             )
         images.update(dict.fromkeys(_images_of(place)))
     if not images:

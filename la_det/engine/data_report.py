@@ -1,4 +1,4 @@
-"""What a data set looks like to a detector: headers of its images, sizes of its objects, objects that no scheme can learn."""
+"""What a data set looks like to a detector: headers of images, sizes of objects, objects that can get no positive."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ def network_boxes(config: DictConfig, records: Records, count: int) -> NetworkBo
 def without_positive(config: DictConfig, objects: NetworkBoxes) -> dict[str, np.ndarray]:
     """Of each criterion of a config's model, [G] bool: the object gets no positive although alone in its image.
 
-    Predictions are those of random weights on noise, and an object counts if it has no positive in any of DRAWS of them:
-    so what keeps it from one is its place and size.
+    Predictions are those of random weights on noise, and an object counts if it has no positive in any of DRAWS of
+    them: so what keeps it from one is its place and size.
 
     Raises:
         UserError: the model is no `AssignmentDetector`, or its criteria need masks.

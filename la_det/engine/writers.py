@@ -11,7 +11,7 @@ from detectron2.utils.events import JSONWriter, get_event_storage
 
 
 class MetricsWriter(JSONWriter):
-    """Detectron2's `metrics.json` in strict JSON: a metric that is not a number, such as the AP of no object, is null."""
+    """Detectron2's `metrics.json` in strict JSON: a metric that is no number, such as the AP of no object, is null."""
 
     def write(self) -> None:
         new: dict[int, dict[str, float | None]] = defaultdict(dict)

@@ -54,7 +54,7 @@ def export(cfg: DictConfig, name: str, weights: str | Path, path: Path, options:
     cfg = copy.deepcopy(cfg)
     cfg.train.update(device="cpu", channels_last=False)
     model = trained_model(cfg, str(weights))
-    metadata = metadata_of(cfg, name, classes, model.backbone.size_divisibility, _nms(model, name, options))
+    metadata = metadata_of(cfg, name, model.backbone.size_divisibility, _nms(model, name, options), classes)
     step = metadata.size_divisibility
     if options.image_size and any(side <= 0 or side % step for side in options.image_size):
         raise UserError(f"--image-size {' '.join(map(str, options.image_size))}: sides must be multiples of {step}")

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 import la_det
 from la_det.config import class_node
 from la_det.data.classes import Classes
+from la_det.engine.own_dataset import model_classes
 from la_det.errors import UserError
 
 NMS = Literal["none", "graph", "outside"]
@@ -77,15 +78,18 @@ class ExportMetadata:
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
-def metadata_of(cfg: DictConfig, name: str, classes: Classes, size_divisibility: int, nms: NMS) -> ExportMetadata:
+def metadata_of(
+    cfg: DictConfig, name: str, size_divisibility: int, nms: NMS, classes: Classes | None = None
+) -> ExportMetadata:
     """The metadata of a config's model.
 
     Args:
         name: of the config.
-        classes: of the weights.
         size_divisibility: of the built model's backbone.
+        classes: of the weights; None for those of the config.
     """
     model, test = class_node(cfg.model), cfg.dataloader.test
+    classes = model_classes(cfg, None) if classes is None else classes
     resize = _resize(instantiate(test.mapper.augmentations), name)
     rule = instantiate(model.inference)
     return ExportMetadata(

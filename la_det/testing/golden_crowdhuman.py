@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from la_det.data.crowdhuman import load_crowdhuman
-from la_det.data.odgt import read_odgt
 from la_det.data.crowdhuman_coco import odgt_to_coco
+from la_det.data.odgt import read_odgt
 from la_det.evaluation.crowdhuman import read_detections, read_ground_truths
 from la_det.evaluation.crowdhuman_metrics import (
     DISCARDED,

@@ -13,8 +13,8 @@ from detectron2.config import instantiate
 from detectron2.utils.logger import setup_logger
 
 from la_det.config import class_node
-from la_det.data.records import check_num_classes
 from la_det.data.classes import classes_of_data
+from la_det.data.records import check_num_classes
 from la_det.engine.own_dataset import use_own_dataset
 from la_det.engine.setup import load_config
 from la_det.errors import UserError

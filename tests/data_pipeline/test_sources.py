@@ -97,11 +97,11 @@ def test_options_of_registered_data(file, tmp_path):
 
 def test_functions_of_others_that_fail_are_named():
     DatasetCatalog.register("failing", lambda: [][0])
-    DatasetCatalog.register("odd", lambda: [{"file_name": "a", "annotations": [{}]}])
+    DatasetCatalog.register("odd", lambda: [{"file_name": "odd", "height": 4, "width": 4, "annotations": [{}]}])
     try:
         for name in ("failing", "odd"):
             with pytest.raises(UserError, match=f"{name}: "):
-                read_source(name)
+                load_records(name, filter_empty=False)
     finally:
         DatasetCatalog.remove("failing")
         DatasetCatalog.remove("odd")

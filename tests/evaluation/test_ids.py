@@ -22,7 +22,14 @@ BOXES = [[int(v) for v in (*RNG.integers(0, 60, 2), *RNG.integers(8, 60, 2))] fo
 
 def content() -> dict:
     annotations = [
-        {"id": i + 1, "image_id": 1 + i // 3, "category_id": 1 + i % 2, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+        {
+            "id": i + 1,
+            "image_id": 1 + i // 3,
+            "category_id": 1 + i % 2,
+            "bbox": box,
+            "area": box[2] * box[3],
+            "iscrowd": 0,
+        }
         for i, box in enumerate(BOXES)
     ]
     return {
@@ -124,5 +131,3 @@ def test_images_of_other_data_are_named(tmp_path):
     evaluator.process([{"image_id": "elsewhere"}], [{"instances": found}])
     with pytest.raises(UserError, match="it has no image with image_id 'elsewhere'"):
         evaluator.evaluate()
-
-

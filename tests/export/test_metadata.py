@@ -1,7 +1,6 @@
 import pytest
 
 from la_det import model_zoo
-from la_det.engine.own_dataset import model_classes
 from la_det.errors import UserError
 from la_det.export.metadata import ExportMetadata, metadata_of
 
@@ -9,7 +8,7 @@ NAME = "POTO/poto_r50_fpn_3x_ms_coco"
 
 
 def describe(config, name: str = NAME) -> ExportMetadata:
-    return metadata_of(config, name, model_classes(config, None), 32, "none")
+    return metadata_of(config, name, 32, "none")
 
 
 def test_says_how_images_are_prepared():
