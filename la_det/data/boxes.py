@@ -90,8 +90,13 @@ def usable_boxes(
         problems.stop(bad, describe, "no box at all is finite and has an area inside its image; correct the file")
     else:
         problems.drop(bad, describe, "dropped, because the box is not finite or has no area inside its image")
-    beyond = (x1 < -OUTSIDE) | (y1 < -OUTSIDE) | (x2 > width + OUTSIDE) | (y2 > height + OUTSIDE)
-    problems.note(
-        np.flatnonzero(good & beyond), describe, "the box reaches beyond its image; that part cannot be found"
-    )
     return good
+
+
+def note_boxes_beyond(boxes: np.ndarray, sizes: np.ndarray, describe: Callable[[int], str], problems: Problems) -> None:
+    """Count the XYWH boxes [A, 4] that reach beyond their image, whose sizes [A, 2] are height and width."""
+    start, end = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    overlaps = (end > 0).all(axis=1) & (start < sizes[:, ::-1]).all(axis=1)
+    beyond = (start < -OUTSIDE).any(axis=1) | (end > sizes[:, ::-1] + OUTSIDE).any(axis=1)
+    rows = np.flatnonzero(overlaps & beyond)
+    problems.note(rows, describe, "the box reaches beyond its image; that part cannot be found")

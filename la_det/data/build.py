@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from la_det.data.boxes import CONVENTIONS, MAX_COORDINATE, check_convention, usable_boxes
+from la_det.data.boxes import CONVENTIONS, MAX_COORDINATE, check_convention, note_boxes_beyond, usable_boxes
 from la_det.data.columns import Ids, Strings, ends_of, repeated
 from la_det.data.problems import Problems, show
 from la_det.data.segmentations import FINE, NONE, REASONS, Segmentations
@@ -56,6 +56,7 @@ class Source:
         areas: [A] square pixels, nan where unknown; None for unknown.
         masks: [A] values of `segmentation`; None where there are none.
         annotated: whether there are annotations at all.
+        amodal: boxes are of whole objects, and those at a border reach beyond it.
     """
 
     problems: Problems
@@ -76,6 +77,7 @@ class Source:
     areas: np.ndarray | None = None
     masks: Sequence[Any] | None = None
     annotated: bool = True
+    amodal: bool = False
 
     def describe(self, row: int) -> str:
         """An annotation for a message."""
@@ -110,6 +112,8 @@ def build(source: Source, options: Options) -> Records:
         problems.check()
     boxes = CONVENTIONS[options.boxes or source.convention](source.boxes, sizes)
     good = usable_boxes(boxes, sizes, source.describe, problems)
+    if not source.amodal:
+        note_boxes_beyond(boxes, sizes, source.describe, problems)
     problems.check()
 
     masks = _read_masks(source, sizes)

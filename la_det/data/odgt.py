@@ -248,6 +248,7 @@ def read_odgt_records(odgt: str | Path, image_root: str | Path, options: Options
             place="box {}",
             places=np.concatenate([np.arange(count) for count in counts]),
             crowd=np.array([is_ignored(box, tag) for box in boxes], dtype=bool),
+            amodal=True,
         ),
         options,
     )

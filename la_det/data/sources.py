@@ -18,11 +18,12 @@ import csv
 import functools
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
-from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from la_det.data.boxes import CONVENTIONS
@@ -38,6 +39,8 @@ from la_det.errors import UserError
 FORMAT = "coco:IMAGES,JSON[,IMAGES,JSON...] | yolo:DATA.yaml | voc:DIR[,DIR...] | odgt:IMAGES,ODGT[,IMAGES,ODGT...]"
 PATHS = {"coco": 2, "odgt": 2, "voc": 1, "yolo": 1, "registered": 1}  # of one data set
 OPTIONS = ("boxes", "class", "split", "tag")
+
+_called: WeakKeyDictionary[Callable, Records] = WeakKeyDictionary()  # by registered function
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,13 @@ def train_and_test(option: str) -> tuple[DataSource, list[DataSource]]:
     return first, others or [first]
 
 
+def is_read_here(name: str) -> bool:
+    """Whether the records of a data set come from files that this project reads, and stay in memory once read."""
+    if is_source(name) or name not in DatasetCatalog:
+        return is_source(name)
+    return _is_coco(name) or MetadataCatalog.get(name).get("odgt_file") is not None
+
+
 def labels_of(names: Sequence[str]) -> list[str]:
     """Short and different names of data sets, for results and folders: a registered name, or that of a file."""
     labels = []
@@ -174,11 +184,7 @@ def read_source(name: str) -> Records | list[dict]:
         metadata = MetadataCatalog.get(name)
         paths = (metadata.json_file, metadata.image_root)
         return _describe_classes(name, _read_coco_once(*paths, _fingerprint(paths[:1])))
-    records = _call_registered(name)
-    if isinstance(records, Records):
-        records.problems.log()
-        return records
-    return _checked_dicts(name)
+    return _call_registered(name)
 
 
 @functools.lru_cache(maxsize=8)
@@ -248,20 +254,19 @@ def _read_registered(name: str, options: Options) -> Records:
 
 def _call_registered(name: str) -> Records | list[dict]:
     """What the function registered for a name returns; whatever goes wrong in it becomes one line."""
+    function = DatasetCatalog[name]
+    if function in _called:
+        return _called[function]
     try:
-        return DatasetCatalog.get(name)
+        records = function()
     except (LookupError, TypeError, ValueError, AssertionError, OSError) as error:
         raise UserError(f"{name}: the function that is registered for it fails ({error!r}); correct it") from error
-
-
-def _checked_dicts(name: str) -> list[dict]:
-    """Dicts of a function of others, checked by Detectron2."""
-    try:
-        return get_detection_dataset_dicts([name], filter_empty=False)
-    except (LookupError, TypeError, ValueError, AssertionError) as error:
-        raise UserError(
-            f"{name}: not Detectron2's dataset dicts ({error!r}); correct the registered function"
-        ) from error
+    if isinstance(records, Records):
+        records.problems.log()
+        _called[function] = records
+    elif not isinstance(records, list) or not records or not all(isinstance(record, dict) for record in records):
+        raise UserError(f"{name}: the function that is registered for it gives no list of dicts; correct it")
+    return records
 
 
 def _only(chosen: dict[str, list[str]], key: str, text: str) -> str | None:

@@ -8,15 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from detectron2.config import LazyCall as L
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from tabulate import tabulate
 
 from la_det.checkpoint.recipe import read_classes
 from la_det.config import class_node
 from la_det.data.classes import Classes, classes_of_data, classes_of_model
-from la_det.data.records import check_num_classes, load_records
+from la_det.data.records import check_num_classes
 from la_det.data.sources import FORMAT as FORMAT
-from la_det.data.sources import DataSource, read_source, train_and_test
+from la_det.data.sources import DataSource, is_read_here, read_source, train_and_test
 from la_det.data.table import Records
 from la_det.errors import UserError
 from la_det.evaluation import COCOEvaluator, CrowdHumanEvaluator
@@ -75,16 +75,16 @@ def check_data(cfg: DictConfig) -> None:
     Raises:
         UserError: something is surely wrong, or the model has another number of classes.
     """
-    datasets = {"train": cfg.dataloader.train.dataset.names, "test": cfg.dataloader.test.dataset.names}
     masks = cfg.dataloader.train.mapper.get("use_instance_mask", False)
-    for names in datasets.values():
-        records = load_records(OmegaConf.to_object(names) if OmegaConf.is_config(names) else names, filter_empty=False)
-        check_num_classes(names, class_node(cfg.model).num_classes)
-        for part in getattr(records, "parts", [records]):
-            if isinstance(part, Records):
-                part.require_files()
-                if masks and part.annotated:
-                    part.require_masks()
+    train = cfg.dataloader.train.dataset.names
+    for name in dict.fromkeys([*([train] if isinstance(train, str) else train), *names_of_test_sets(cfg)]):
+        if not is_read_here(name):  # others are checked when they are loaded
+            continue
+        records = read_source(name)
+        check_num_classes(name, class_node(cfg.model).num_classes)
+        records.require_files()
+        if masks and records.annotated:
+            records.require_masks()
 
 
 def data_classes(cfg: DictConfig) -> Classes | None:
