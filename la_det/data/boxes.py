@@ -93,10 +93,11 @@ def usable_boxes(
     return good
 
 
-def note_boxes_beyond(boxes: np.ndarray, sizes: np.ndarray, describe: Callable[[int], str], problems: Problems) -> None:
-    """Count the XYWH boxes [A, 4] that reach beyond their image, whose sizes [A, 2] are height and width."""
+def note_boxes_beyond(
+    boxes: np.ndarray, sizes: np.ndarray, good: np.ndarray, describe: Callable[[int], str], problems: Problems
+) -> None:
+    """Count the XYWH boxes [A, 4], of the usable ones (`good` [A]), that reach beyond their image."""
     start, end = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
-    overlaps = (end > 0).all(axis=1) & (start < sizes[:, ::-1]).all(axis=1)
     beyond = (start < -OUTSIDE).any(axis=1) | (end > sizes[:, ::-1] + OUTSIDE).any(axis=1)
-    rows = np.flatnonzero(overlaps & beyond)
+    rows = np.flatnonzero(good & beyond)
     problems.note(rows, describe, "the box reaches beyond its image; that part cannot be found")

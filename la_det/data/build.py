@@ -113,7 +113,7 @@ def build(source: Source, options: Options) -> Records:
     boxes = CONVENTIONS[options.boxes or source.convention](source.boxes, sizes)
     good = usable_boxes(boxes, sizes, source.describe, problems)
     if not source.amodal:
-        note_boxes_beyond(boxes, sizes, source.describe, problems)
+        note_boxes_beyond(boxes, sizes, good, source.describe, problems)
     problems.check()
 
     masks = _read_masks(source, sizes)
