@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 from tabulate import tabulate
 
 from la_det import model_zoo
@@ -141,7 +143,7 @@ def report(names: list[str], records: Records, count: int, picture: Path) -> str
     """Tables of levels and schemes, and where the picture is."""
     configs = {name: load_config(name) for name in names}
     lacking = {}
-    for name, config in configs.items():
+    for name, config in track(configs.items(), "schemes", console=Console(stderr=True)):
         class_node(config.model).num_classes = len(records.classes)
         objects = network_boxes(config, records, count)
         for criterion, flags in without_positive(config, objects).items():

@@ -13,7 +13,7 @@ from typing import IO
 import numpy as np
 from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.utils.file_io import PathManager
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from la_det.errors import UserError
 
@@ -120,8 +120,14 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
             yield image
     # Pillow's plugins raise all kinds of exceptions for damaged files; nothing but the file is at work here.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path}: cannot read this image ({reason}); replace or remove it") from error
+        raise UserError(f"{path}: cannot read this image ({_reason(error)}); replace or remove it") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "no image of a known kind"
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
 
 
 def _open_regular(path: str) -> IO[bytes]:
