@@ -1,22 +1,17 @@
 #!/usr/bin/env python
 """Time the CrowdHuman evaluation beside its rules written as loops, on generated data of CrowdHuman val's size.
 
-Both versions see the same data in the same run, one after the other; the numbers must agree. Needs the source tree
-(the loops are the reference of the tests).
+Both versions see the same data in the same run, one after the other; the numbers must agree.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from la_det.evaluation.crowdhuman import Detections, GroundTruth, evaluate_crowdhuman  # noqa: E402
-from tests.evaluation import crowdhuman_reference  # noqa: E402
+from la_det.evaluation.crowdhuman import Detections, GroundTruth, evaluate_crowdhuman
+from la_det.references import crowdhuman as crowdhuman_reference
 
 SIZE = (800, 1400)  # height, width
 

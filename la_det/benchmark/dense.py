@@ -1,6 +1,6 @@
 """The straightforward form of every scheme, to measure ours beside: what the tests use as reference.
 
-Assignment by the dense versions in la_det/testing/references, image by image; losses by fvcore's focal loss on one-hot
+Assignment by the dense versions in la_det/references, image by image; losses by fvcore's focal loss on one-hot
 targets over all locations and its GIoU loss at the positives (DW: the losses of its reference), with autograd.
 """
 
@@ -15,8 +15,8 @@ from torchvision.ops import box_iou
 
 from la_det import matchers
 from la_det.modeling.criteria import Criterion
+from la_det.references import atss, dw, hungarian, lla, o2f, poto
 from la_det.structures import DensePredictions, Priors, Score, Targets
-from la_det.testing.references import atss, dw, hungarian, lla, o2f, poto
 
 PROGRESS = 0.5  # share of the training that is done, in all that is measured
 MAX_PAIR_LOGITS = 2e8  # what a dense rule may expand per image: beyond this the foreground loss needs over 10 GB

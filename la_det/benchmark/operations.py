@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from la_det.losses import background
 
 # These only make views, memory or metadata.
-_FREE = {"alias", "detach", "empty", "empty_like", "empty_strided", "lift_fresh", "new_empty", "new_empty_strided"}
+_FREE = {"alias", "detach", "lift_fresh", "_unsafe_view"}
+_FREE |= {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 # These need a number on the host: a value, or the size of the result.
 _WAITS = {"_local_scalar_dense", "_unique2", "bincount", "equal", "masked_select", "nonzero", "unique_dim"}
 

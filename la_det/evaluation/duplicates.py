@@ -13,7 +13,7 @@ from detectron2.utils import comm
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from la_det.losses.box_iou import aligned_iou
+from la_det.geometry import aligned_iou
 
 from .greedy_matching import match_greedily, pairs_of_equal_keys
 

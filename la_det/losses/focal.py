@@ -1,5 +1,6 @@
 """The focal loss of single entries (Lin et al., ICCV 2017, eq. 5; gamma = 2)."""
 
+import torch
 from torch import Tensor
 
 from la_det.structures import Score
@@ -17,7 +18,6 @@ def focal_entries(score: Score, c: Tensor, f: Tensor | None, alpha: float) -> tu
     Returns:
         -alpha (1 - p)^2 ln p, and -(1 - alpha) p^2 ln(1 - p), both of the shape of c.
     """
-    log_p, log_complement = score.log_probability(c, f), score.log_complement(c, f)
-    positive = -alpha * (2 * log_complement).exp() * log_p
-    negative = -(1 - alpha) * (2 * log_p).exp() * log_complement
-    return positive, negative
+    logs = torch.stack([score.log_probability(c, f), score.log_complement(c, f)])
+    entries = (2 * logs.flip(0)).exp() * logs
+    return -alpha * entries[0], (alpha - 1) * entries[1]

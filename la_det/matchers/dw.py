@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from la_det.losses.box_iou import aligned_giou, aligned_iou
-from la_det.matchers.candidates import inside_box
+from la_det.geometry import aligned_giou, aligned_iou
+from la_det.steps.candidates import inside_box
 from la_det.structures import Assignment, DensePredictions, Negatives, Pairs, Priors, Score, Targets, true_indices
 
 BETA = 5.0  # localisation against classification

@@ -2,9 +2,9 @@
 
 import torch
 
-from la_det.losses.box_iou import aligned_iou
-from la_det.matchers.atss import mean_plus_std, select
-from la_det.matchers.nearest import nearest_priors
+from la_det.geometry import aligned_iou
+from la_det.steps.candidates import every_pair, nearest_priors
+from la_det.steps.select import above_threshold, mean_plus_std
 from la_det.structures import Assignment, DensePredictions, Score, Targets
 
 
@@ -23,10 +23,9 @@ class DynamicATSS:
     def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
         priors, gt_boxes = predictions.priors, targets.boxes.unsqueeze(1)
         candidates = nearest_priors(priors, targets, self.topk)  # [G, C]
-        image = targets.image.unsqueeze(1).expand_as(candidates)
-        predicted = predictions.boxes_at(image.flatten(), candidates.flatten()).view(*candidates.shape, 4)
-        a = aligned_iou(priors.boxes[candidates], gt_boxes)
-        p = aligned_iou(predicted, gt_boxes)
-        threshold = mean_plus_std(a) + mean_plus_std(p)  # not the deviation of the sum
-        pairs, where = select(candidates, a + p, threshold, priors, targets, self.margin)
-        return Assignment(pairs, target=p.flatten()[where])
+        pairs = every_pair(candidates, targets)
+        predicted = predictions.boxes_at(pairs.image, pairs.prior).view(*candidates.shape, 4)
+        iou = aligned_iou(torch.stack([priors.boxes[candidates], predicted]), gt_boxes)
+        threshold = mean_plus_std(iou).sum(0)  # not the deviation of the sum
+        pairs, where = above_threshold(candidates, iou.sum(0), threshold, priors, targets, self.margin)
+        return Assignment(pairs, target=iou[1].flatten()[where])

@@ -4,13 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from la_det.matchers.candidates import center_region, ltrb_of_pairs
-from la_det.matchers.selection import best_per_prior
-from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets, constant
-
-SIZE_RANGES = ((-1, 64), (64, 128), (128, 256), (256, 512), (512, float("inf")))
+from la_det.steps.candidates import center_region, ltrb_of_pairs
+from la_det.steps.select import SIZE_RANGES, best_per_prior, in_size_range, possible_levels
+from la_det.structures import Assignment, DensePredictions, Score, Targets
 
 
 class FCOS:
@@ -44,25 +41,3 @@ class FCOS:
             fits &= ltrb.amin(-1) > self.margin
         best = best_per_prior(pairs, -targets.areas[pairs.gt], priors, targets.num_images, among=fits)
         return Assignment(pairs[best])  # host synchronisation: the number of positives
-
-
-def possible_levels(targets: Targets, size_ranges: Sequence[tuple[float, float]]) -> Tensor:
-    """[G, L] whether some point inside the box can be in the level's size range.
-
-    There max(l, t, r, b) lies between half the longer side and all of it; rounding must not lose a level.
-    """
-    longest = (targets.boxes[:, 2:] - targets.boxes[:, :2]).amax(1, keepdim=True)
-    low, high = constant(tuple(map(tuple, size_ranges)), longest.device, longest.dtype).unbind(1)
-    return (longest * 1.001 >= low) & (longest * 0.499 <= high)
-
-
-def in_size_range(ltrb: Tensor, pairs: Pairs, priors: Priors, size_ranges: Sequence[tuple[float, float]]) -> Tensor:
-    """[P] whether max(l, t, r, b) of the pair lies in the size range of the location's level, borders included.
-
-    Args:
-        ltrb: [P, 4] distances from the pairs' locations to the sides of their ground truths, pixels.
-    """
-    reach = ltrb.amax(-1)
-    ranges = constant(tuple(map(tuple, size_ranges)), reach.device, reach.dtype)
-    low, high = ranges[priors.levels[pairs.prior]].unbind(-1)
-    return (low <= reach) & (reach <= high)

@@ -9,9 +9,8 @@ truth for which they are not gets more.
 import torch
 from torch import Tensor
 
-from la_det.losses.box_iou import aligned_giou
-from la_det.losses.relative_boxes import image_scales, relative_cxcywh
-from la_det.matchers.linear_assignment import match_listed
+from la_det.geometry import aligned_giou, image_scales, relative_cxcywh
+from la_det.steps.select import match_listed
 from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets
 
 ALPHA = 0.25  # of the focal cost; its gamma is 2

@@ -3,13 +3,13 @@
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from la_det.losses.box_iou import FLOAT32_EPS, aligned_iou
+from la_det.geometry import FLOAT32_EPS, aligned_iou
 from la_det.losses.focal import focal_entries
-from la_det.matchers.candidates import inside_box
-from la_det.matchers.overlaps import overlapping_pairs
-from la_det.matchers.selection import best_of_groups, best_per_prior
+from la_det.steps.candidates import inside_box, overlapping_pairs
+from la_det.steps.select import best_per_prior, rank_in_group
 from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets, constant, count, true_indices
 
 # Cost of lying outside the box. Every location that costs less lies inside.
@@ -50,8 +50,10 @@ class LLA:
         cost_inside = cost(inside)
         num_below = torch.zeros_like(targets.image).index_add_(0, inside.gt, (cost_inside < OUTSIDE).long())
 
-        taken = inside[best_of_groups(inside.gt, -cost_inside, k * (num_below >= k))[0]]
-        others = (num_below < k).nonzero().squeeze(1)  # host synchronisation
+        order, rank = rank_in_group(inside.gt, -cost_inside, len(targets))
+        wanted = rank < (k * (num_below >= k))[inside.gt]  # pairs are ordered by ground truth, before and after
+        wanted, others = true_indices(wanted, num_below < k)  # host synchronisation
+        taken = inside[order[wanted]]
         if len(others):
             taken = _concatenate([taken, *take_from_all(cost, others, k)])
         return Assignment(resolve_conflicts(cost, taken, inside, cost_inside))
@@ -86,16 +88,17 @@ class JointCost:
     def __call__(self, pairs: Pairs) -> Tensor:
         """[P], float32."""
         _, num_classes, num_priors = self.cost_cls.shape
-        classes = self.targets.classes.index_select(0, pairs.gt)
-        entry = (pairs.image * num_classes + classes) * num_priors + pairs.prior
+        location = entry = pairs.location(num_priors)
+        if num_classes > 1:
+            classes = self.targets.classes.index_select(0, pairs.gt)
+            entry = (pairs.image * num_classes + classes) * num_priors + pairs.prior
+        boxes = self.boxes.flatten(0, 1).index_select(0, location)
+        points = self.predictions.priors.points_twice.index_select(0, pairs.prior)
+        gt_boxes = self.targets.boxes.index_select(0, pairs.gt) - points
+        log_iou = aligned_iou(boxes, gt_boxes).clamp_(min=FLOAT32_EPS).log_()
+        ltrb = gt_boxes * constant((-1.0, -1.0, 1.0, 1.0), gt_boxes.device, gt_boxes.dtype)
         cost_cls = self.cost_cls.flatten().index_select(0, entry)
-
-        boxes = self.boxes.flatten(0, 1).index_select(0, pairs.image * num_priors + pairs.prior)
-        points = self.predictions.priors.points.index_select(0, pairs.prior)
-        gt_boxes = self.targets.boxes.index_select(0, pairs.gt) - torch.cat([points, points], 1)
-        cost_reg = -aligned_iou(boxes, gt_boxes).clamp(min=FLOAT32_EPS).log()
-        inside = (gt_boxes[:, :2].amax(1) < -MARGIN) & (gt_boxes[:, 2:].amin(1) > MARGIN)
-        return cost_cls + self.reg_weight * cost_reg + OUTSIDE * ~inside
+        return cost_cls.sub_(log_iou, alpha=self.reg_weight).add_(ltrb.amin(1) <= MARGIN, alpha=OUTSIDE)
 
 
 def take_from_all(cost: JointCost, gts: Tensor, k: int) -> list[Pairs]:
@@ -116,13 +119,14 @@ def take_from_all(cost: JointCost, gts: Tensor, k: int) -> list[Pairs]:
         image, classes = targets.image[gt], targets.classes[gt]
         some = replace(targets, boxes=targets.boxes[gt] + rounding, image=image)
         overlapping = overlapping_pairs(boxes, some, slice(0, len(gt)))
-        is_other = ~is_cheapest[overlapping.image, classes[overlapping.gt], overlapping.prior]
-        others = overlapping[is_other]  # host synchronisation
-        row = torch.cat([torch.arange(len(gt), device=gt.device).repeat_interleave(k), others.gt])
-        prior = torch.cat([cheapest[image, classes].flatten(), others.prior])
+        every = torch.arange(len(gt), device=gt.device).unsqueeze(1).expand(-1, k).flatten()
+        row = torch.cat([every, overlapping.gt])
+        prior = torch.cat([cheapest[image, classes].flatten(), overlapping.prior])
         pairs = Pairs(image[row], prior, gt[row])
-        best, _ = best_of_groups(row, -cost(pairs), torch.full_like(gt, k))
-        taken.append(pairs[best])
+        twice = is_cheapest[overlapping.image, classes[overlapping.gt], overlapping.prior]
+        value = (-cost(pairs)).masked_fill(F.pad(twice, (len(every), 0)), -torch.inf)
+        best, rank = rank_in_group(row, value, len(gt))
+        taken.append(pairs[best[rank < k]])  # host synchronisation
     return taken
 
 
@@ -145,10 +149,12 @@ def resolve_conflicts(cost: JointCost, taken: Pairs, inside: Pairs, cost_inside:
     winners = [taken[alone], rivals[best]]
     for some in open_locations.split(max(_MAX_PAIRS // max(len(cost.targets), 1), 1)):
         image, prior = some.div(len(priors), rounding_mode="floor"), some % len(priors)
-        index, gt = (image.unsqueeze(1) == cost.targets.image).nonzero(as_tuple=True)  # host synchronisation
-        rivals = Pairs(image[index], prior[index], gt)
+        gt = torch.arange(len(cost.targets), device=some.device).expand(len(some), -1)
+        same_image = (image.unsqueeze(1) == cost.targets.image).flatten()
+        rivals = Pairs(*(x.expand_as(gt).flatten() for x in (image.unsqueeze(1), prior.unsqueeze(1), gt)))
         value = (-cost(rivals)).nan_to_num(nan=torch.inf)  # a location of NaN must not vanish
-        winners.append(rivals[best_per_prior(rivals, value, priors, num_images)])
+        best = best_per_prior(rivals, value, priors, num_images, among=same_image)
+        winners.append(rivals[best])  # host synchronisation
     return _concatenate(winners)
 
 

@@ -5,9 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from la_det.losses.box_iou import aligned_iou
-from la_det.matchers.candidates import ltrb_distances, overlapping_anchors
-from la_det.matchers.nearest import nearest_priors
+from la_det.geometry import aligned_iou, ltrb_distances
+from la_det.steps.candidates import nearest_priors, overlapping_anchors
 from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets, move, true_indices
 
 BACKGROUND, DROPPED = -1, -2

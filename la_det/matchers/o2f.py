@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from la_det.errors import UserError
-from la_det.losses.box_iou import aligned_iou
-from la_det.matchers.candidates import center_region
-from la_det.matchers.selection import best_in_group, best_per_prior, rank_in_group
+from la_det.geometry import aligned_iou
+from la_det.steps.candidates import center_region
+from la_det.steps.score import quality
+from la_det.steps.select import best_in_group, best_per_prior, rank_in_group
 from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets
 
 
@@ -83,7 +84,7 @@ class O2F:
         # Single-precision functions may differ in the last bit between elements that fill a vector register and the
         # rest. Rounded from double precision, ground truths with equal boxes and classes have equal qualities.
         p = score.log_probability(c.double(), None if f is None else f.double()).exp()
-        return pairs, p.float(), (p ** (1 - self.alpha) * iou.double() ** self.alpha).float()
+        return pairs, p.float(), quality(p, iou.double(), self.alpha).float()
 
     def largest_soft_target(self, progress: float) -> float:
         """T of the epoch e = floor(progress E), which is constant inside an epoch."""

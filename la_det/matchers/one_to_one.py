@@ -5,14 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from la_det.losses.box_iou import aligned_giou, aligned_iou
+from la_det.geometry import aligned_giou, aligned_iou
 from la_det.losses.focal import focal_entries
-from la_det.matchers.candidates import center_region, first_cell, grid_cells, ltrb_of_pairs
-from la_det.matchers.fcos import SIZE_RANGES, in_size_range
-from la_det.matchers.linear_assignment import match
-from la_det.matchers.nearest import nearest_priors
-from la_det.matchers.selection import best_of_each, best_per_prior
-from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets
+from la_det.steps.candidates import cell_of, center_region, every_pair, ltrb_of_pairs, nearest_priors, window_priors
+from la_det.steps.select import SIZE_RANGES, best_of_each, best_per_prior, in_size_range, match
+from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets, constant
 
 
 class OneToOneAnchor:
@@ -25,13 +22,14 @@ class OneToOneAnchor:
     @torch.no_grad()
     def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
         priors = predictions.priors
-        pairs = best_anchor_candidates(priors, targets)
-        iou = aligned_iou(priors.boxes[pairs.prior], targets.boxes[pairs.gt])
-        return Assignment(best_of_each(pairs, iou, priors, targets))
+        prior, exists = best_anchor_candidates(priors, targets)
+        pairs = every_pair(prior, targets)
+        iou = aligned_iou(priors.boxes[prior], targets.boxes.unsqueeze(1)).flatten()
+        return Assignment(best_of_each(pairs, iou, priors, targets, among=exists.flatten()))
 
 
-def best_anchor_candidates(priors: Priors, targets: Targets) -> Pairs:
-    """At most 3 x 3 anchors of each level, among them the first of largest IoU with the ground truth.
+def best_anchor_candidates(priors: Priors, targets: Targets) -> tuple[Tensor, Tensor]:
+    """3 x 3 anchors of each level, among them the first of largest IoU with the ground truth: see `window_priors`.
 
     Along an axis the overlap of an anchor and a box is largest, and constant, while the distance of their centres is
     at most half the difference of their sides, and falls beyond. So the first best cell is the first one of that
@@ -40,9 +38,10 @@ def best_anchor_candidates(priors: Priors, targets: Targets) -> Pairs:
     starts, columns_rows, strides = priors.grid_table
     anchors = priors.boxes[starts]
     difference = (anchors[:, 2:] - anchors[:, :2]) - (targets.boxes[:, 2:] - targets.boxes[:, :2]).unsqueeze(1)
-    first = first_cell(targets.centers.unsqueeze(1) - difference.abs() / 2, strides, priors, torch.lt)
+    first = cell_of(targets.centers.unsqueeze(1) - difference.abs() / 2, strides, priors).ceil()
     first = first.clamp(min=0).minimum(columns_rows - 1)
-    return grid_cells(priors, targets, first - 1, torch.full_like(first, 3))
+    cells = first.unsqueeze(-1) + constant((-1, 0, 1), first.device, torch.int64)
+    return window_priors(cells, (cells >= 0) & (cells < columns_rows.unsqueeze(-1)), priors)
 
 
 class OneToOneCenter:
@@ -61,9 +60,7 @@ class OneToOneCenter:
     @torch.no_grad()
     def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
         priors = predictions.priors
-        prior = nearest_priors(priors, targets, 1)  # [G, L]
-        gt = torch.arange(len(targets), device=prior.device).unsqueeze(-1).expand_as(prior).flatten()
-        pairs = Pairs(targets.image[gt], prior.flatten(), gt)
+        pairs = every_pair(nearest_priors(priors, targets, 1), targets)
         fits = in_size_range(ltrb_of_pairs(pairs, priors, targets), pairs, priors, self.size_ranges)
         best = best_per_prior(pairs, -targets.areas[pairs.gt], priors, targets.num_images, among=fits)
         return Assignment(pairs[best])  # host synchronisation: the number of positives

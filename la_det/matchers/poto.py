@@ -1,12 +1,13 @@
 """POTO: prediction-aware one-to-one assignment (Wang et al., CVPR 2021, section 3.2)."""
 
 import torch
+from torch import Tensor
 
-from la_det.losses.box_iou import aligned_iou
-from la_det.matchers.candidates import center_region
-from la_det.matchers.linear_assignment import match
-from la_det.matchers.selection import best_of_each
-from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets
+from la_det.geometry import aligned_iou
+from la_det.steps.candidates import center_windows, every_pair, inside_box
+from la_det.steps.score import quality
+from la_det.steps.select import best_of_each, match
+from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets
 
 
 class POTO:
@@ -40,18 +41,22 @@ class POTO:
 
     @torch.no_grad()
     def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
-        omega = center_region(predictions.priors, targets, self.center_radius)
-        q = quality(predictions, targets, omega, score, self.alpha)
-        if self.hungarian:
-            num_priors = len(predictions.priors)
-            return Assignment(
-                match(omega, q, targets, num_priors, missing=self.outside, drop_missing=self.drop_unmatched)
-            )
-        return Assignment(best_of_each(omega, q, predictions.priors, targets))
+        omega, inside = self.region(predictions.priors, targets)
+        q = self.quality(predictions, targets, omega, score)
+        if not self.hungarian:
+            return Assignment(best_of_each(omega, q, predictions.priors, targets, among=inside))
+        options = {"missing": self.outside, "drop_missing": self.drop_unmatched, "among": inside}
+        return Assignment(match(omega, q, targets, len(predictions.priors), **options))
 
+    def quality(self, predictions: DensePredictions, targets: Targets, pairs: Pairs, score: Score) -> Tensor:
+        """q of each pair [P] (eq. 5)."""
+        p = score.at(predictions, pairs.image, pairs.prior, targets.classes.index_select(0, pairs.gt))
+        boxes = predictions.boxes_at(pairs.image, pairs.prior)
+        return quality(p, aligned_iou(boxes, targets.boxes.index_select(0, pairs.gt)), self.alpha)
 
-def quality(predictions: DensePredictions, targets: Targets, pairs: Pairs, score: Score, alpha: float) -> torch.Tensor:
-    """q = p^(1 - alpha) IoU^alpha of each pair [P] (eq. 5)."""
-    p = score.at(predictions, pairs.image, pairs.prior, targets.classes.index_select(0, pairs.gt))
-    iou = aligned_iou(predictions.boxes_at(pairs.image, pairs.prior), targets.boxes.index_select(0, pairs.gt))
-    return p ** (1 - alpha) * iou**alpha
+    def region(self, priors: Priors, targets: Targets) -> tuple[Pairs, Tensor | None]:
+        """The pairs of Omega and others [P], and which are of Omega [P] bool; None if all are."""
+        if self.center_radius == 0:
+            return inside_box(priors, targets), None
+        prior, inside = center_windows(priors, targets, self.center_radius)
+        return every_pair(prior, targets), inside.flatten()

@@ -3,13 +3,14 @@
 from itertools import accumulate
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from la_det.losses.box_iou import aligned_iou
-from la_det.matchers.atss import mean_plus_std, select
-from la_det.matchers.overlaps import overlapping_pairs
-from la_det.matchers.selection import best_of_groups
-from la_det.structures import Assignment, DensePredictions, Score, Targets, on_device
+from la_det.geometry import aligned_iou
+from la_det.steps.candidates import overlapping_pairs
+from la_det.steps.score import quality
+from la_det.steps.select import above_threshold, mean_plus_std, rank_in_group
+from la_det.structures import Assignment, DensePredictions, Score, Targets, constant
 
 # Ground truths are looked at in portions, so that even boxes which all overlap need no more memory than this.
 _MAX_PAIRS = 1 << 22
@@ -42,7 +43,7 @@ class POTOAux:
         portions = [slice(start, start + step) for start in range(0, max(len(targets), 1), step)]
         best = [self._best_of_levels(predictions, boxes, targets, portion, score) for portion in portions]
         candidates, q = (torch.cat(x) for x in zip(*best, strict=True))  # [G, C]
-        return Assignment(select(candidates, q, mean_plus_std(q), predictions.priors, targets, margin=0.0)[0])
+        return Assignment(above_threshold(candidates, q, mean_plus_std(q), predictions.priors, targets, margin=0.0)[0])
 
     def _best_of_levels(
         self, predictions: DensePredictions, boxes: Tensor, targets: Targets, portion: slice, score: Score
@@ -55,24 +56,20 @@ class POTOAux:
             targets.boxes.index_select(0, pairs.gt),
         )
         p = score.at(predictions, pairs.image, pairs.prior, targets.classes.index_select(0, pairs.gt))
-        q = p ** (1 - self.alpha) * iou**self.alpha
-        if not bool(q.isfinite().all()):  # host synchronisation
-            raise FloatingPointError(
-                "NaN or infinite matching values: the predictions diverged (look at the learning rate and the inputs)"
-            )
-        larger = (q > 0).nonzero().squeeze(1)  # host synchronisation
-        pairs, q = pairs[larger], q[larger]
-        num_gts, num_levels = len(targets.boxes[portion]), len(priors.level_strides)
-        gt, level = pairs.gt - portion.start, priors.levels.index_select(0, pairs.prior)
-        limit = torch.full((num_gts * num_levels,), self.topk, device=q.device)
-        index, rank = best_of_groups(gt * num_levels + level, q, limit)
-
-        # All other q are 0. The first locations of a level stand for them: if any q is larger, so is the threshold.
+        q = quality(p, iou, self.alpha)
+        # All q that are not listed are 0. The first locations of a level stand for them: if any q is larger, so is the
+        # threshold.
         counts = [min(self.topk, h * w) for h, w in priors.grid_sizes]
         starts = zip(priors.level_starts[:-1], counts, strict=True)
         first = torch.cat([torch.arange(start, start + count, device=q.device) for start, count in starts])
-        candidates, values = first.repeat(num_gts, 1), q.new_zeros(num_gts, len(first))
-        column = on_device([0, *accumulate(counts)], q.device)[level[index]] + rank
-        candidates[gt[index], column] = pairs.prior[index]
-        values[gt[index], column] = q[index]
-        return candidates, values
+        num_gts, num_levels, columns = len(targets.boxes[portion]), len(counts), len(first)
+        gt, level = pairs.gt - portion.start, priors.levels.index_select(0, pairs.prior)
+        index, rank = rank_in_group(gt * num_levels + level, q, num_gts * num_levels)
+        gt, level, q, prior = gt[index], level[index], q[index], pairs.prior[index]
+
+        start = constant(tuple(accumulate(counts, initial=0))[:-1], q.device, torch.int64)
+        wanted = (rank < constant(tuple(counts), q.device, torch.int64)[level]) & ~(q <= 0)  # NaN must not hide
+        cell = (gt * (columns + 1) + start[level] + rank).where(wanted, columns)  # one column for all others
+        candidates = F.pad(first, (0, 1)).repeat(num_gts).index_copy_(0, cell, prior).view(num_gts, columns + 1)
+        values = q.new_zeros(num_gts * (columns + 1)).index_copy_(0, cell, q).view(num_gts, columns + 1)
+        return candidates[:, :columns], values[:, :columns]

@@ -3,11 +3,10 @@
 import torch
 from torch import Tensor
 
-from la_det.losses.box_iou import aligned_iou
-from la_det.matchers.candidates import ltrb_distances, overlapping_anchors
+from la_det.geometry import aligned_iou, ltrb_distances
 from la_det.matchers.max_iou import grid_extents
-from la_det.matchers.nearest import nearest_priors
-from la_det.matchers.selection import best_of_groups, best_per_prior
+from la_det.steps.candidates import nearest_priors, overlapping_anchors
+from la_det.steps.select import best_of_groups, best_per_prior
 from la_det.structures import Assignment, DensePredictions, Priors, Score, Targets, constant
 
 
@@ -62,7 +61,7 @@ def _largest_distances(priors: Priors, targets: Targets) -> Tensor:
         for row in (0, h - 1)
         for column in (0, w - 1)
     ]
-    points = priors.points[constant(tuple(corners), priors.points.device)]
+    points = priors.points[constant(tuple(corners), priors.points.device, torch.int64)]
     distance = (points - targets.centers.unsqueeze(1)).norm(dim=-1).amax(1)
     largest = distance.new_zeros(targets.num_images).scatter_reduce_(0, targets.image, distance, "amax")
     return largest[targets.image]

@@ -69,15 +69,15 @@ class DeltaCodec:
         self.max_log_scale = max_log_scale
 
     def decode(self, raw: Tensor, priors: Priors, prior: Tensor | None) -> Tensor:
-        centers, sizes = _centers_and_sizes(_at(_anchors(priors), prior))
-        deltas = raw / constant(self.weights, raw.device, raw.dtype)
-        new_centers = centers + deltas[..., :2] * sizes
-        half = 0.5 * sizes * deltas[..., 2:].clamp(max=self.max_log_scale).exp()
-        return torch.cat([new_centers - half, new_centers + half], -1)
+        centers, sizes = _at(_anchors(priors), prior).split(2, -1)
+        shifts, scales = (raw / constant(self.weights, raw.device, raw.dtype)).split(2, -1)
+        new_centers = torch.addcmul(centers, shifts, sizes)
+        new_sizes = scales.clamp(max=self.max_log_scale).exp() * sizes
+        return torch.cat([new_centers.sub(new_sizes, alpha=0.5), new_centers.add(new_sizes, alpha=0.5)], -1)
 
     def encode(self, boxes: Tensor, priors: Priors, prior: Tensor | None) -> Tensor:
-        centers, sizes = _centers_and_sizes(_at(_anchors(priors), prior))
-        box_centers, box_sizes = _centers_and_sizes(boxes)
+        centers, sizes = _at(_anchors(priors), prior).split(2, -1)
+        box_centers, box_sizes = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
         deltas = torch.cat([(box_centers - centers) / sizes, (box_sizes / sizes).log()], -1)
         return deltas * constant(self.weights, deltas.device, deltas.dtype)
 
@@ -88,10 +88,7 @@ def _at(table: Tensor, prior: Tensor | None) -> Tensor:
 
 
 def _anchors(priors: Priors) -> Tensor:
+    """[R, 4] centres and sizes."""
     if priors.boxes is None:
         raise ValueError("DeltaCodec needs priors with anchor boxes; use an anchor generator for this branch")
-    return priors.boxes
-
-
-def _centers_and_sizes(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    return (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
+    return priors.centers_and_sizes

@@ -12,7 +12,7 @@ def on_device(values: Sequence, device: torch.device, dtype: torch.dtype | None 
     return move(torch.tensor(values, dtype=dtype, device="cpu"), device)
 
 
-def constant(values: Sequence, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+def constant(values: Sequence, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Like `on_device`, for values that recur in every step: a GPU gets them once. The tensor must not be changed.
 
     Args:
@@ -23,7 +23,7 @@ def constant(values: Sequence, device: torch.device, dtype: torch.dtype | None =
 
 
 @lru_cache(maxsize=512)
-def _constant(values: Sequence, device: torch.device, dtype: torch.dtype | None) -> Tensor:
+def _constant(values: Sequence, device: torch.device, dtype: torch.dtype) -> Tensor:
     with torch.inference_mode(False):  # training may save the tensor for its backward pass
         return on_device(values, device, dtype)
 

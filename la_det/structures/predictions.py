@@ -51,14 +51,19 @@ class DensePredictions:
                 self._flat[name] = torch.cat([x.reshape(-1) for x in levels])
         return self._flat[name]
 
-    def index(self, name: str, image: Tensor, prior: Tensor, channel: Tensor | int = 0) -> Tensor:
-        """Positions in `flat(name)` of (image, prior, channel); the three broadcast against each other."""
+    def index(self, name: str, image: Tensor, prior: Tensor, channel: Tensor | None = None) -> Tensor:
+        """Positions in `flat(name)` of (image, prior, channel), which broadcast against each other.
+
+        Without a channel, of the first one of each prior.
+        """
         channels = self.maps[name][0].shape[1]
         if recording():
-            return (image * (channels // self.priors.per_cell) + channel) * len(self.priors) + prior
+            of_prior = image * (channels // self.priors.per_cell) + (0 if channel is None else channel)
+            return of_prior * len(self.priors) + prior
         table = self.priors.layout(self.num_images, channels)
         first, step = table.index_select(0, prior.flatten()).view(*prior.shape, 2).unbind(-1)
-        return torch.addcmul(first, step, image * channels + channel)
+        offset = image if channels == 1 else image * channels
+        return torch.addcmul(first, step, offset if channel is None else offset + channel)
 
     def at(self, name: str, image: Tensor, prior: Tensor, channel: Tensor | None = None) -> Tensor:
         """Values of a map at P (image, prior): all its channels [P, C], or one channel each [P].
@@ -68,7 +73,7 @@ class DensePredictions:
         if channel is not None:
             return self.flat(name).index_select(0, self.index(name, image, prior, channel))
         c = self.maps[name][0].shape[1] // self.priors.per_cell
-        every = torch.arange(c, device=prior.device) if c > 1 else 0
+        every = torch.arange(c, device=prior.device) if c > 1 else None
         index = self.index(name, image.unsqueeze(1), prior.unsqueeze(1), every)  # [P, C]
         return self.flat(name).index_select(0, index.flatten()).view(-1, c)
 

@@ -78,14 +78,20 @@ class Priors:
     def grid_table(self) -> tuple[Tensor, Tensor, Tensor]:
         """Of each level: first prior [L] int64, columns and rows [L, 2] int64, stride [L, 1] pixels."""
         device = self.points.device
-        starts = constant(tuple(self.level_starts[:-1]), device)
-        columns_rows = constant(tuple((w, h) for h, w in self.grid_sizes), device)
+        starts = constant(tuple(self.level_starts[:-1]), device, torch.int64)
+        columns_rows = constant(tuple((w, h) for h, w in self.grid_sizes), device, torch.int64)
         return starts, columns_rows, constant(tuple((s,) for s in self.level_strides), device, torch.float32)
 
     @cached_property
     def points_twice(self) -> Tensor:
         """[R, 4] (x, y, x, y)."""
         return torch.cat([self.points, self.points], 1)
+
+    @cached_property
+    def centers_and_sizes(self) -> Tensor:
+        """[R, 4] (x, y, width, height) of the anchors."""
+        lower, upper = self.boxes.split(2, 1)
+        return torch.cat([(lower + upper) / 2, upper - lower], 1)
 
     def layout(self, num_images: int, channels: int) -> Tensor:
         """Where a prior's values lie in maps [N, A C, h, w] of all levels that are flattened one after the other.
@@ -200,7 +206,7 @@ class AnchorGenerator:
 def _anchors(grid_sizes, device, level_strides, offset, box_offset, half_sides) -> Priors:
     priors = _points(grid_sizes, device, level_strides, offset, box_offset)
     a = len(half_sides)
-    half = priors.strides[:, None, None] * constant(half_sides, device)  # [cells, A, 2]
+    half = priors.strides[:, None, None] * constant(half_sides, device, torch.float32)  # [cells, A, 2]
     centers = priors.points.unsqueeze(1)
     return replace(
         priors,

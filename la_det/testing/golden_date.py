@@ -9,12 +9,11 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from la_det import model_zoo
-from la_det.matchers.candidates import center_region
 from la_det.matchers.hungarian import Hungarian
-from la_det.matchers.poto import quality
 from la_det.modeling.criteria import Criterion, LossTerm, reduce_losses
 from la_det.modeling.inference import to_instances
 from la_det.modeling.layers import filtered_logits
+from la_det.steps.candidates import center_region
 from la_det.structures import Assignment, DensePredictions, Targets
 from la_det.testing.golden import GoldenFile, compare_detections, read_targets
 from la_det.testing.golden_crowdhuman import check_date as check_metric
@@ -202,7 +201,7 @@ def _all_qualities(predictions: DensePredictions, targets: Targets, criterion: C
     matcher = criterion.matcher
     omega = center_region(predictions.priors, targets, matcher.center_radius)
     dense = torch.full((len(predictions.priors), len(targets)), matcher.outside)
-    dense[omega.prior, omega.gt] = quality(predictions, targets, omega, criterion.score, matcher.alpha)
+    dense[omega.prior, omega.gt] = matcher.quality(predictions, targets, omega, criterion.score)
     return dense
 
 

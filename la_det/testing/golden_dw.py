@@ -7,11 +7,11 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from la_det import model_zoo
-from la_det.losses.box_iou import aligned_giou, aligned_iou
-from la_det.matchers.candidates import inside_box
+from la_det.geometry import aligned_giou, aligned_iou
 from la_det.matchers.dw import GIOU_EPS, center_prior
 from la_det.modeling.criteria import reduce_losses
 from la_det.modeling.heads.boundary_refinement import boundary_points, refine
+from la_det.steps.candidates import inside_box
 from la_det.structures import Assignment, DensePredictions, Pairs, Targets
 from la_det.testing.golden import GoldenFile, compare_detections
 
@@ -83,7 +83,7 @@ def check_losses(golden: GoldenFile) -> None:
         maps_of_image = {name: [x[i : i + 1].detach() for x in levels] for name, levels in maps.items()}
         terms = criterion(read_predictions(config, maps_of_image), Targets.from_instances([image]), progress=0.0)
         for key, name in (("cls_pos", "loss_cls_pos"), ("loc", "loss_loc"), ("cls_neg", "loss_cls_neg")):
-            golden.close(f"raw_{key}_{i}", terms[name].numerator, rtol=1e-5)
+            golden.close(f"raw_{key}_{i}", terms[name].weight * terms[name].numerator, rtol=1e-5)
 
 
 def check_weights(golden: GoldenFile, predictions: DensePredictions, targets: Targets, assignment: Assignment) -> None:

@@ -8,8 +8,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from la_det import model_zoo
-from la_det.losses.box_iou import aligned_giou, aligned_iou
-from la_det.losses.centerness import centerness
+from la_det.geometry import aligned_giou, aligned_iou, centerness
 from la_det.matchers import FCOS, MaxIoU, TopKIoU
 from la_det.modeling.criteria import VarifocalLoss, reduce_losses
 from la_det.structures import Assignment, DensePredictions, LTRBCodec, Targets

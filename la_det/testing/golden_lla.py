@@ -7,9 +7,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from la_det import model_zoo
-from la_det.losses.centerness import centerness
+from la_det.geometry import centerness, ltrb_distances
 from la_det.matchers import LLA
-from la_det.matchers.candidates import ltrb_distances
 from la_det.modeling.criteria import Criterion, reduce_losses
 from la_det.structures import Assignment, DensePredictions, Pairs, Targets
 from la_det.testing.golden import GoldenFile, compare_detections

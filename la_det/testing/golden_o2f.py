@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from la_det import model_zoo
-from la_det.matchers.candidates import ltrb_distances
+from la_det.geometry import ltrb_distances
 from la_det.modeling.criteria import reduce_losses
 from la_det.modeling.criteria.masks import dice_loss, dice_of_pairs, semantic_targets
 from la_det.modeling.heads.dynamic_mask_head import mask_head_input, mask_logits, split_parameters

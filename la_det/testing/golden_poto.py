@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from la_det import model_zoo
-from la_det.losses.centerness import centerness
+from la_det.geometry import centerness
 from la_det.modeling.criteria import reduce_losses
 from la_det.modeling.heads import Predictor
 from la_det.modeling.inference import to_instances

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from la_det.losses.box_iou import aligned_iou
+from la_det.geometry import aligned_iou
 from la_det.modeling.criteria import Decision
 from la_det.structures import Priors, Targets
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from la_det.errors import UserError
 from la_det.evaluation.crowdhuman_metrics import CrowdHumanResult, Detections, GroundTruth, evaluate_crowdhuman
+from la_det.references import crowdhuman as crowdhuman_reference
 from la_det.testing.check import check_file
-from tests.evaluation import crowdhuman_reference
 
 CASES = sorted((Path(__file__).parents[1] / "data/crowdhuman").iterdir())
 SIZE = (64, 64)  # height, width

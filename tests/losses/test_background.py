@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from la_det.losses import background
 from la_det.losses.background import background_loss
 from la_det.modeling.criteria import Decision, FocalLoss
+from la_det.references.scene import make_targets
 from la_det.structures import AnchorGenerator, Assignment, DensePredictions, LTRBCodec, Pairs, Score
-from la_det.testing.references.scene import make_targets
 
 GRID_SIZES = [(5, 7), (3, 4), (1, 1)]
 
@@ -177,9 +177,11 @@ def test_focal_loss(gate, extreme):
         positive = -0.3 * (2 * log_complement).exp() * log_p
         negative = -0.7 * (2 * log_p).exp() * log_complement
         loss = loss + 2 * (target * positive + (1 - target) * negative).sum()
-    torch.testing.assert_close(term.numerator.double(), loss, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close((term.weight * term.numerator).double(), loss, rtol=1e-5, atol=1e-6)
     if extreme is None:
-        compare_gradients(term.numerator, predictions, loss, maps, ["logits", "filter"] if gate else ["logits"])
+        compare_gradients(
+            term.weight * term.numerator, predictions, loss, maps, ["logits", "filter"] if gate else ["logits"]
+        )
     else:
         names = ["logits", "filter"] if gate else ["logits"]
         grads = torch.autograd.grad(term.numerator, [x for name in names for x in predictions.maps[name]])

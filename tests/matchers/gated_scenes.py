@@ -4,7 +4,7 @@ import torch
 from detectron2.structures import BitMasks, Boxes, Instances
 from hypothesis import strategies as st
 
-from la_det.matchers.candidates import inside_box
+from la_det.steps.candidates import inside_box
 from la_det.structures import DensePredictions, LTRBCodec, PointGenerator, Score, Targets
 
 NUM_CLASSES = 3

@@ -1,4 +1,4 @@
-"""ATSS and Dynamic ATSS against the dense versions in la_det/testing/references/atss.py, and at the edges."""
+"""ATSS and Dynamic ATSS against the dense versions in la_det/references/atss.py, and at the edges."""
 
 import pytest
 import torch
@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from la_det.matchers import ATSS, FCOS, DynamicATSS, TopKIoU
+from la_det.references import atss as reference
 from la_det.structures import AnchorGenerator
-from la_det.testing.references import atss as reference
 from tests.matchers.anchor_scenes import STRIDES, Scene, make_scene, scenes
 
 CONTINUOUS, INCLUSIVE = AnchorGenerator(sizes=(8.0,)), AnchorGenerator(sizes=(8.0,), box_offset=1)

@@ -5,16 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from la_det.matchers import POTO
+from la_det.references import date as reference
+from la_det.references.scene import flat, grid_sizes, make_targets, matched_in_image, random_boxes, random_predictions
 from la_det.structures import DensePredictions, LTRBCodec, PointGenerator, Score
-from la_det.testing.references import date as reference
-from la_det.testing.references.scene import (
-    flat,
-    grid_sizes,
-    make_targets,
-    matched_in_image,
-    random_boxes,
-    random_predictions,
-)
 
 KINDS = ("object", "object", "tiny", "huge", "degenerate", "outside")
 

@@ -1,4 +1,4 @@
-"""DW's weights and losses against the dense version in la_det/testing/references/dw.py, and at the edges."""
+"""DW's weights and losses against the dense version in la_det/references/dw.py, and at the edges."""
 
 import pytest
 import torch
@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from la_det import model_zoo
 from la_det.matchers import DW
-from la_det.matchers.candidates import inside_box
 from la_det.matchers.dw import last_of_class
 from la_det.modeling.criteria import reduce_losses
+from la_det.references import dw as reference
+from la_det.steps.candidates import inside_box
 from la_det.structures import DensePredictions, PointGenerator
-from la_det.testing.references import dw as reference
 from tests.matchers.gated_scenes import SCORE, make_predictions, make_targets, scenes
 
 

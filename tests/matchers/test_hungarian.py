@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from la_det.matchers import Hungarian, hungarian
+from la_det.references import hungarian as reference
+from la_det.references.scene import flat, make_targets, matched_in_image, random_boxes, random_predictions
 from la_det.structures import Score
-from la_det.testing.references import hungarian as reference
-from la_det.testing.references.scene import flat, make_targets, matched_in_image, random_boxes, random_predictions
 
 KINDS = ("object", "object", "object", "tiny", "huge", "outside")
 CROWD = ("object",) * 150

@@ -1,4 +1,4 @@
-"""LLA against the dense version in la_det/testing/references/lla.py, its ignored ground truths, and the edges."""
+"""LLA against the dense version in la_det/references/lla.py, its ignored ground truths, and the edges."""
 
 from dataclasses import replace
 
@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from la_det import model_zoo
 from la_det.matchers import LLA, lla
 from la_det.modeling.criteria import reduce_losses
-from la_det.structures import DensePredictions, LTRBCodec, Pairs, PointGenerator, Score
-from la_det.testing.references import lla as reference
-from la_det.testing.references.scene import (
+from la_det.references import lla as reference
+from la_det.references.scene import (
     KINDS,
     flat,
     grid_sizes,
@@ -22,6 +21,7 @@ from la_det.testing.references.scene import (
     random_boxes,
     random_predictions,
 )
+from la_det.structures import DensePredictions, LTRBCodec, Pairs, PointGenerator, Score
 
 # Beyond this the order of two costs is the same in single precision, also where they exceed 1000.
 MARGIN = 3e-4

@@ -1,4 +1,4 @@
-"""RetinaNet's rule against the dense version in la_det/testing/references/atss.py, and its rectangles of anchors."""
+"""RetinaNet's rule against the dense version in la_det/references/atss.py, and its rectangles of anchors."""
 
 from dataclasses import replace
 
@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
 from la_det.matchers import MaxIoU
-from la_det.matchers.candidates import overlapping_anchors
 from la_det.matchers.max_iou import grid_extents
+from la_det.references import atss as reference
+from la_det.steps.candidates import overlapping_anchors
 from la_det.structures import AnchorGenerator
-from la_det.testing.references import atss as reference
 from tests.matchers.anchor_scenes import make_scene, scenes
 
 ONE = AnchorGenerator(sizes=(8.0,), box_offset=1)

@@ -1,4 +1,4 @@
-"""o2f's assignment and losses against the dense version in la_det/testing/references/o2f.py, and at the edges."""
+"""o2f's assignment and losses against the dense version in la_det/references/o2f.py, and at the edges."""
 
 from dataclasses import replace
 
@@ -12,8 +12,8 @@ from la_det import model_zoo
 from la_det.errors import UserError
 from la_det.matchers import O2F
 from la_det.modeling.criteria import reduce_losses
+from la_det.references import o2f as reference
 from la_det.structures import DensePredictions
-from la_det.testing.references import o2f as reference
 from tests.matchers.gated_scenes import SCORE, make_predictions, make_targets, scenes
 
 

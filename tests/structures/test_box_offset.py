@@ -5,8 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from la_det.losses.box_iou import aligned_giou, aligned_iou
-from la_det.losses.centerness import centerness
+from la_det.geometry import aligned_giou, aligned_iou, centerness
 from la_det.structures import AnchorGenerator, DeltaCodec, LTRBCodec, PointGenerator
 
 GRID_SIZES = [(6, 7), (3, 4), (2, 2), (1, 1), (1, 1)]

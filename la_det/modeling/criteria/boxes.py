@@ -5,8 +5,7 @@ from typing import Literal
 
 import torch
 
-from la_det.losses.box_iou import FLOAT32_EPS, aligned_giou, aligned_iou
-from la_det.losses.relative_boxes import image_scales, relative_cxcywh
+from la_det.geometry import FLOAT32_EPS, aligned_giou, aligned_iou, image_scales, relative_cxcywh
 from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
 
@@ -38,7 +37,7 @@ class GIoULoss:
             u = decision.centerness if self.weighting == "centerness" else assignment.target
             loss, weights = torch.dot(u, 1 - giou), u.sum()
         normaliser = weights if self.normaliser == "weights" else assignment.num_positives
-        return LossTerm(self.weight * loss, normaliser, floor=self.floor)
+        return LossTerm(loss, normaliser, weight=self.weight, floor=self.floor)
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,8 @@ class IoULoss:
     def __call__(self, decision: Decision) -> LossTerm:
         u = decision.centerness
         iou = aligned_iou(decision.boxes, decision.gt_boxes, self.eps)
-        loss = torch.dot(u, iou.clamp(min=self.eps).log())
-        return LossTerm(-self.weight * loss, u.sum(), floor=self.floor, eps=FLOAT32_EPS)
+        loss = -torch.dot(u, iou.clamp(min=self.eps).log())
+        return LossTerm(loss, u.sum(), weight=self.weight, floor=self.floor, eps=FLOAT32_EPS)
 
 
 @dataclass(frozen=True)
@@ -75,4 +74,4 @@ class RelativeL1Loss:
         scales = image_scales(decision.targets).index_select(0, decision.assignment.pairs.image)
         # The centre and size of a difference are the differences of centres and sizes.
         difference = relative_cxcywh(decision.boxes - decision.gt_boxes, scales)
-        return LossTerm(self.weight * difference.abs().sum(), decision.assignment.num_positives, floor=0.0)
+        return LossTerm(difference.abs().sum(), decision.assignment.num_positives, weight=self.weight, floor=0.0)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from la_det.losses.background import background_loss
@@ -29,8 +30,8 @@ class FocalLoss:
     def __call__(self, decision: Decision) -> LossTerm:
         background, c, f = background_and_pairs(decision)
         positive, negative = focal_entries(decision.score, c, f, self.alpha)
-        numerator = (1 - self.alpha) * background + (positive - negative).sum()
-        return LossTerm(self.weight * numerator, decision.assignment.num_positives, eps=self.eps)
+        numerator = torch.add((positive - negative).sum(), background, alpha=1 - self.alpha)
+        return LossTerm(numerator, decision.assignment.num_positives, weight=self.weight, eps=self.eps)
 
 
 def background_and_pairs(decision: Decision) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -5,7 +5,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from la_det.losses.centerness import centerness
+from la_det.geometry import centerness
 from la_det.structures import Assignment, DensePredictions, Score, Targets
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from la_det.geometry import aligned_giou
 from la_det.losses.background import background_loss
-from la_det.losses.box_iou import aligned_giou
 from la_det.losses.focal import focal_entries
 from la_det.matchers.dw import BETA, GIOU_EPS
 from la_det.modeling.criteria.decision import Decision
@@ -27,7 +27,7 @@ class DWPositiveLoss:
         pairs, score = decision.assignment.pairs, decision.score
         c, f = score.logits_at(decision.predictions, pairs.image, pairs.prior, decision.classes)
         loss = -torch.dot(decision.assignment.weight, score.log_probability(c, f))
-        return LossTerm(self.weight * loss, _count(decision.targets))
+        return LossTerm(loss, _count(decision.targets), weight=self.weight)
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class DWBoxLoss:
     def __call__(self, decision: Decision) -> LossTerm:
         giou = aligned_giou(decision.boxes, decision.gt_boxes, GIOU_EPS)
         loss = torch.dot(decision.assignment.weight, 1 - giou)
-        return LossTerm(self.weight * BETA * loss, _count(decision.targets))
+        return LossTerm(loss, _count(decision.targets), weight=self.weight * BETA)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class MaskLoss:
     def __call__(self, decision: Decision) -> LossTerm:
         dice = dice_of_pairs(decision.predictions, decision.targets, decision.assignment)
         num_positives = torch.full((), len(dice), dtype=torch.float32, device=dice.device)
-        return LossTerm(self.weight * dice.sum(), num_positives, scope="local")
+        return LossTerm(dice.sum(), num_positives, weight=self.weight, scope="local")
 
 
 def dice_of_pairs(predictions: DensePredictions, targets: Targets, assignment: Assignment) -> Tensor:
@@ -76,7 +76,7 @@ class SemanticLoss:
         classes = semantic_targets(decision.targets, num_classes, stride, tuple(size))
         one_hot = F.one_hot(classes, num_classes + 1)[..., :-1].permute(0, 3, 1, 2).to(logits.dtype)
         loss = sigmoid_focal_loss(logits, one_hot, self.alpha, self.gamma, reduction="sum")
-        return LossTerm(self.weight * loss, (classes < num_classes).sum(), scope="local")
+        return LossTerm(loss, (classes < num_classes).sum(), weight=self.weight, scope="local")
 
 
 def semantic_targets(targets: Targets, num_classes: int, stride: int, size: tuple[int, int]) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from la_det.losses.box_iou import aligned_iou
+from la_det.geometry import aligned_iou
 from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
 
@@ -53,4 +53,4 @@ def _quality_bce(decision: Decision, target: Tensor, weight: float) -> LossTerm:
     assignment = decision.assignment
     logits = decision.predictions.at("quality", assignment.pairs.image, assignment.pairs.prior).squeeze(-1)
     loss = F.binary_cross_entropy_with_logits(logits, target, reduction="sum")
-    return LossTerm(weight * loss, assignment.num_positives)
+    return LossTerm(loss, assignment.num_positives, weight=weight)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from la_det.modeling.criteria.classification import background_and_pairs
@@ -25,9 +26,10 @@ class QualityFocalLoss:
     def __call__(self, decision: Decision) -> LossTerm:
         background, log_p, log_complement = _entries(decision)
         q, p = decision.assignment.target, log_p.exp()
-        positive = (q - p).square() * _cross_entropy(q, log_p, log_complement)
-        numerator = background + (positive - p.square() * -log_complement).sum()
-        return LossTerm(self.weight * numerator, decision.assignment.num_positives)
+        positive = torch.dot((q - p).square(), log_complement.lerp(log_p, q))
+        as_background = torch.dot(p.square(), log_complement)
+        numerator = background + as_background - positive  # the last two are negative
+        return LossTerm(numerator, decision.assignment.num_positives, weight=self.weight)
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,13 @@ class VarifocalLoss:
     def __call__(self, decision: Decision) -> LossTerm:
         background, log_p, log_complement = _entries(decision)
         q, p = decision.assignment.target, log_p.exp()
-        positive = q * _cross_entropy(q, log_p, log_complement)
-        numerator = self.alpha * background + (positive - self.alpha * p.square() * -log_complement).sum()
-        return LossTerm(self.weight * numerator, decision.assignment.num_positives)
+        positive = torch.dot(q, log_complement.lerp(log_p, q))
+        as_background = torch.dot(p.square(), log_complement)
+        numerator = self.alpha * (background + as_background) - positive  # the last two are negative
+        return LossTerm(numerator, decision.assignment.num_positives, weight=self.weight)
 
 
 def _entries(decision: Decision) -> tuple[Tensor, Tensor, Tensor]:
     """Sum of p^2 BCE(p, 0) over all entries; ln p and ln(1 - p) [P] of the pairs' classes."""
     background, c, f = background_and_pairs(decision)
     return background, decision.score.log_probability(c, f), decision.score.log_complement(c, f)
-
-
-def _cross_entropy(q: Tensor, log_p: Tensor, log_complement: Tensor) -> Tensor:
-    return -(q * log_p + (1 - q) * log_complement)

@@ -13,11 +13,12 @@ from la_det.structures import constant
 
 @dataclass(frozen=True)
 class LossTerm:
-    """A loss before division: numerator / (max(normaliser, floor) + eps).
+    """A loss before division: weight numerator / (max(normaliser, floor) + eps).
 
     Attributes:
-        numerator: scalar with gradient, weight included, summed over this process's images.
+        numerator: scalar with gradient, summed over this process's images.
         normaliser: scalar without gradient; averaged over processes where the scope is "world".
+        weight: factor of the loss.
         scope: whether the official code averages the normaliser over processes.
         floor: lower bound of the normaliser, applied after averaging. With 0 (no bound) a normaliser of 0 means that
             there was nothing to sum: the loss is the numerator, 0 with gradient 0.
@@ -26,6 +27,7 @@ class LossTerm:
 
     numerator: Tensor
     normaliser: Tensor
+    weight: float = 1.0
     scope: Literal["world", "local"] = "world"
     floor: float = 1.0
     eps: float = 0.0
@@ -42,9 +44,14 @@ def reduce_losses(terms: dict[str, LossTerm]) -> dict[str, Tensor]:
     All ranks must call this with the same terms, whatever they hold: a rank without ground truths joins too.
     """
     device = next(iter(terms.values())).normaliser.device
-    floors, eps, is_world = (
+    weights, floors, eps, is_world = (
         constant(tuple(getattr(term, name) for term in terms.values()), device, dtype)
-        for name, dtype in (("floor", torch.float32), ("eps", torch.float32), ("is_world", torch.bool))
+        for name, dtype in (
+            ("weight", torch.float32),
+            ("floor", torch.float32),
+            ("eps", torch.float32),
+            ("is_world", torch.bool),
+        )
     )
     normalisers = torch.stack([term.normaliser.detach().float() for term in terms.values()])
     if comm.get_world_size() > 1:
@@ -53,6 +60,7 @@ def reduce_losses(terms: dict[str, LossTerm]) -> dict[str, Tensor]:
         averaged /= comm.get_world_size()
         normalisers = torch.where(is_world, averaged, normalisers)
     divisors = normalisers.maximum(floors) + eps
-    divisors = divisors.masked_fill(divisors == 0, 1)
-    losses = torch.stack([term.numerator for term in terms.values()]) / divisors
+    if any(term.floor == term.eps == 0 for term in terms.values()):
+        divisors = divisors.masked_fill(divisors == 0, 1)
+    losses = torch.stack([term.numerator for term in terms.values()]) * (weights / divisors)
     return dict(zip(terms, losses.unbind(), strict=True))

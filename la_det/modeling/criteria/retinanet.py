@@ -34,7 +34,7 @@ class RetinaNetBoxLoss:
         predictions, pairs = decision.predictions, decision.assignment.pairs
         target = predictions.codec.encode(decision.gt_boxes, predictions.priors, pairs.prior)
         loss = (predictions.at("boxes", pairs.image, pairs.prior) - target).abs().sum()
-        return LossTerm(self.weight * loss, _num_positives(decision), scope="local")
+        return LossTerm(loss, _num_positives(decision), weight=self.weight, scope="local")
 
 
 def _num_positives(decision: Decision) -> Tensor:

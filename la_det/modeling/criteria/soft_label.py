@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from la_det.losses.box_iou import FLOAT32_EPS
+import torch
+
+from la_det.geometry import FLOAT32_EPS
 from la_det.modeling.criteria.classification import background_and_pairs
 from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
@@ -29,7 +31,7 @@ class SoftLabelLoss:
         assignment, score, t = decision.assignment, decision.score, decision.assignment.target
         background, c, f = background_and_pairs(decision)
         log_z, log_complement = score.log_probability(c, f), score.log_complement(c, f)
-        positive = -assignment.weight * (t * log_z + (1 - t) * log_complement)
-        as_background = -(2 * log_z).exp() * log_complement
-        numerator = self.alpha * background + (positive - self.alpha * as_background).sum()
-        return LossTerm(self.weight * numerator, assignment.num_positives, eps=self.eps)
+        positive = torch.dot(assignment.weight, log_complement.lerp(log_z, t))
+        as_background = torch.dot((2 * log_z).exp(), log_complement)
+        numerator = self.alpha * (background + as_background) - positive  # the last two are negative
+        return LossTerm(numerator, assignment.num_positives, weight=self.weight, eps=self.eps)

@@ -9,8 +9,8 @@ from detectron2.config import instantiate
 from la_det import model_zoo
 from la_det.matchers import FCOS
 from la_det.modeling.criteria import Criterion, FocalLoss, GIoULoss, reduce_losses
+from la_det.references.scene import grid_sizes, make_targets, random_boxes, random_predictions
 from la_det.structures import DensePredictions, Targets
-from la_det.testing.references.scene import grid_sizes, make_targets, random_boxes, random_predictions
 
 CONFIGS = [
     "FCOS/fcos_r50_fpn_3x_ms_coco",

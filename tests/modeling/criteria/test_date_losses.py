@@ -14,6 +14,7 @@ from la_det.modeling.criteria import (
     RetinaNetFocalLoss,
     reduce_losses,
 )
+from la_det.references.scene import make_targets
 from la_det.structures import (
     AnchorGenerator,
     Assignment,
@@ -24,7 +25,6 @@ from la_det.structures import (
     PointGenerator,
     Score,
 )
-from la_det.testing.references.scene import make_targets
 
 GRIDS = [(4, 5), (2, 3)]
 N, K, A = 2, 3, 2
@@ -68,7 +68,7 @@ def test_relative_l1():
             expected += abs((lower + upper) - (gt_lower + gt_upper)) / 2 / size
             expected += abs((upper - lower) - (gt_upper - gt_lower)) / size
     term = evaluate(RelativeL1Loss(), predictions, Assignment(PAIRS))
-    assert term.numerator.item() == pytest.approx(5 * expected, rel=1e-5)
+    assert term.weight * term.numerator.item() == pytest.approx(5 * expected, rel=1e-5)
     assert (term.normaliser, term.scope, term.floor) == (4, "world", 0)
 
 
@@ -84,7 +84,7 @@ def test_iou_loss_is_weighted_by_centerness():
         total -= u * math.log(max(inter / union, 1e-6))
         weights += u
     term = evaluate(IoULoss(), predictions, Assignment(PAIRS))
-    assert term.numerator.item() == pytest.approx(total, rel=1e-5)
+    assert term.weight * term.numerator.item() == pytest.approx(total, rel=1e-5)
     assert term.normaliser.item() == pytest.approx(weights, rel=1e-5)
     assert (term.scope, term.floor) == ("world", 1e-6)
 
@@ -100,7 +100,7 @@ def test_retinanet():
     logits = predictions.joined("logits").transpose(1, 2)
     expected = 2 * (kept * sigmoid_focal_loss(logits, target, 0.25, 2.0)).sum()
     term = evaluate(RetinaNetFocalLoss(weight=2.0), predictions, assignment)
-    torch.testing.assert_close(term.numerator, expected)
+    torch.testing.assert_close(term.weight * term.numerator, expected)
     assert (term.normaliser, term.scope) == (4, "local")
 
     anchors = predictions.priors.boxes[[6, 7, 21]].tolist()
@@ -112,7 +112,7 @@ def test_retinanet():
         expected += abs(delta[1] - ((gt[1] + gt[3]) - (a[1] + a[3])) / 2 / h)
         expected += abs(delta[2] - math.log((gt[2] - gt[0]) / w)) + abs(delta[3] - math.log((gt[3] - gt[1]) / h))
     term = evaluate(RetinaNetBoxLoss(weight=2.0), predictions, assignment)
-    assert term.numerator.item() == pytest.approx(2 * expected, rel=1e-5)
+    assert term.weight * term.numerator.item() == pytest.approx(2 * expected, rel=1e-5)
     assert (term.normaliser, term.scope) == (4, "local")
 
 

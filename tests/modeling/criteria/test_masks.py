@@ -78,7 +78,7 @@ def test_dice_of_every_pair(num_pairs):
     ):
         torch.testing.assert_close(actual_grad, expected_grad, rtol=1e-3, atol=1e-6)
     term = MaskLoss(weight=2.0)(Decision(predictions, targets, assignment, Score()))
-    torch.testing.assert_close(term.numerator / term.normaliser, 2 * expected.mean())
+    torch.testing.assert_close(term.weight * term.numerator / term.normaliser, 2 * expected.mean())
     assert term.scope == "local"
 
 
@@ -133,7 +133,7 @@ def test_semantic_loss_is_the_focal_loss_over_foreground_cells():
     is_class = classes.unsqueeze(1) == torch.arange(K).view(1, -1, 1, 1)
     p_t = torch.where(is_class, logits.sigmoid(), 1 - logits.sigmoid())
     alpha = torch.where(is_class, 0.25, 0.75)
-    torch.testing.assert_close(term.numerator, (-alpha * (1 - p_t) ** 2 * p_t.log()).sum())
+    torch.testing.assert_close(term.weight * term.numerator, (-alpha * (1 - p_t) ** 2 * p_t.log()).sum())
     assert term.normaliser == (classes < K).sum() and term.floor == 1 and term.scope == "local"
 
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.structures import Boxes, Instances
 
-from la_det.losses.box_iou import aligned_giou
+from la_det.geometry import aligned_giou
 from la_det.modeling.criteria import Decision, FocalLoss, GIoULoss, QualityFocalLoss, SoftTargetLoss, VarifocalLoss
 from la_det.structures import (
     AnchorGenerator,
@@ -97,11 +97,13 @@ def test_same_as_dense_targets(name, dropped, channels_last):
     term, formula = LOSSES[name]
     result = term(Decision(predictions, make_targets(), assignment, Score()))
     expected = formula(*dense(predictions, assignment, soft=name != "focal"))
-    torch.testing.assert_close(result.numerator, expected)
+    torch.testing.assert_close(result.weight * result.numerator, expected)
     assert result.normaliser == 4 and result.floor == 1 and result.scope == "world"
     leaves = predictions.maps["logits"]
     for grad, expected_grad in zip(
-        torch.autograd.grad(result.numerator, leaves), torch.autograd.grad(expected, leaves), strict=True
+        torch.autograd.grad(result.weight * result.numerator, leaves),
+        torch.autograd.grad(expected, leaves),
+        strict=True,
     ):
         torch.testing.assert_close(grad, expected_grad, rtol=1e-4, atol=1e-6)
 
@@ -149,7 +151,7 @@ def test_soft_target_trains_the_quality_branch():
     term = SoftTargetLoss(weight=2.0)(Decision(predictions, make_targets(), assignment, Score()))
     z = predictions.joined("quality")[assignment.pairs.image, 0, assignment.pairs.prior]
     expected = 2 * F.binary_cross_entropy_with_logits(z, assignment.target, reduction="sum")
-    torch.testing.assert_close(term.numerator, expected)
+    torch.testing.assert_close(term.weight * term.numerator, expected)
     assert term.normaliser == 4
 
 
@@ -158,7 +160,7 @@ def test_giou_weighted_by_the_soft_target():
     term = GIoULoss(weight=2.0, weighting="target", floor=1e-6)(Decision(predictions, targets, assignment, Score()))
     pairs = assignment.pairs
     giou = aligned_giou(predictions.boxes_at(pairs.image, pairs.prior), targets.boxes[pairs.gt])
-    torch.testing.assert_close(term.numerator, 2 * (assignment.target * (1 - giou)).sum())
+    torch.testing.assert_close(term.weight * term.numerator, 2 * (assignment.target * (1 - giou)).sum())
     torch.testing.assert_close(term.normaliser, assignment.target.sum())
 
 

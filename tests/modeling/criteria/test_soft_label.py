@@ -39,10 +39,10 @@ def test_same_as_cross_entropy_of_probabilities():
         at = (image, targets.classes[assignment.pairs.gt[i]], prior)
         loss[at] = assignment.weight[i] * F.binary_cross_entropy(z[at], assignment.target[i].double())
     expected = 1.5 * loss.sum()
-    torch.testing.assert_close(term.numerator, expected.float())
+    torch.testing.assert_close(term.weight * term.numerator, expected.float())
     assert term.normaliser == 4 and term.scope == "world" and term.floor == 1
     leaves = sum(predictions.maps.values(), [])
-    actual_grads = torch.autograd.grad(term.numerator, leaves, retain_graph=True)
+    actual_grads = torch.autograd.grad(term.weight * term.numerator, leaves, retain_graph=True)
     for actual, wanted in zip(actual_grads, torch.autograd.grad(expected, leaves), strict=True):
         torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-6)
 

@@ -9,6 +9,7 @@ lies, and of the columns and rows only the nearest k, which are consecutive.
 import torch
 from torch import Tensor
 
+from la_det.steps.candidates import cell_points
 from la_det.structures import Priors, Targets, constant
 
 
@@ -26,15 +27,18 @@ def nearest_priors(priors: Priors, targets: Targets, k: int) -> Tensor:
     device = targets.boxes.device
     starts, sizes, strides = priors.grid_table
     centers = targets.centers.unsqueeze(1)
-    position = (centers - priors.shift) / strides - priors.offset  # [G, L, 2] in cells
-    first = (position - k / 2).ceil().to(torch.int64).clamp(min=0).minimum((sizes - k).clamp(min=0))
+    position = (centers - priors.shift if priors.shift else centers) / strides  # [G, L, 2] in cells
+    last = constant(tuple((max(w - k, 0), max(h - k, 0)) for h, w in priors.grid_sizes), device, torch.int64)
+    first = (position - (priors.offset + k / 2)).ceil_().to(torch.int64).clamp_(min=0).minimum(last)
     cells = first.unsqueeze(-1) + torch.arange(k, device=device)  # [G, L, 2, k] columns, rows
-    points = (cells + priors.offset) * strides.unsqueeze(-1) + priors.shift
-    distance = (points - centers.unsqueeze(-1)).square().masked_fill(cells >= sizes.unsqueeze(-1), torch.inf)
+    points = cell_points(cells, strides.unsqueeze(-1), priors)
+    distance = (points - centers.unsqueeze(-1)).square_()
+    if min(min(size) for size in priors.grid_sizes) < k:
+        distance = distance.masked_fill(cells >= sizes.unsqueeze(-1), torch.inf)
     distance, order = distance.sort(stable=True)
     cells = cells.gather(-1, order)
 
-    a, b = constant(tuple((a, b) for a in range(k) for b in range(k) if (a + 1) * (b + 1) <= k), device).T
+    a, b = constant(tuple((a, b) for a in range(k) for b in range(k) if (a + 1) * (b + 1) <= k), device, torch.int64).T
     distance = distance[:, :, 0, a] + distance[:, :, 1, b]  # [G, L, 23], squared
     cell = cells[:, :, 1, b] * sizes[:, :1] + cells[:, :, 0, a]
     # The bits of non-negative floats sort like the floats: this key sorts by distance, then by index.

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from la_det.losses.centerness import centerness
+from la_det.geometry import centerness
 
 
 @pytest.mark.parametrize(

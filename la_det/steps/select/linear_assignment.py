@@ -21,7 +21,14 @@ from la_det.structures import Pairs, Targets, move
 
 
 def match(
-    pairs: Pairs, value: Tensor, targets: Targets, num_priors: int, *, missing: float, drop_missing: bool = False
+    pairs: Pairs,
+    value: Tensor,
+    targets: Targets,
+    num_priors: int,
+    *,
+    missing: float,
+    drop_missing: bool = False,
+    among: Tensor | None = None,
 ) -> Pairs:
     """Matches each ground truth to one location of its image, maximising the sum of values.
 
@@ -32,6 +39,7 @@ def match(
         num_priors: R.
         missing: value of every (location, ground truth) that is no candidate, at most that of any candidate.
         drop_missing: leave out ground truths that got no candidate, instead of an arbitrary location.
+        among: [P] bool, which pairs are candidates; all by default.
 
     Returns:
         One pair per ground truth, ordered by ground truth; min(R, g) for an image with g > R ground truths.
@@ -52,7 +60,7 @@ def match(
         found = np.isin(rows * num_priors + columns, (row * num_priors + column)[value > missing])
         return rows[found], columns[found]
 
-    return _solve_images(pairs, value, targets, solve)
+    return _solve_images(pairs, value, targets, solve, among)
 
 
 def match_listed(pairs: Pairs, value: Tensor, rest: Tensor, targets: Targets) -> tuple[Pairs, Tensor]:
@@ -83,10 +91,12 @@ def match_listed(pairs: Pairs, value: Tensor, rest: Tensor, targets: Targets) ->
     return matched, (rest > -torch.inf).index_fill(0, matched.gt, False)
 
 
-def _solve_images(pairs: Pairs, value: Tensor, targets: Targets, solve: Callable) -> Pairs:
+def _solve_images(pairs: Pairs, value: Tensor, targets: Targets, solve: Callable, among: Tensor | None = None) -> Pairs:
     """What `solve` matches in each image, given its listed rows (ground truths), columns (locations) and values."""
     # Host synchronisation, the only one of candidates.
-    columns = torch.stack([pairs.gt.int(), pairs.prior.int(), value.float().view(torch.int32)]).cpu().numpy()
+    gt = pairs.gt if among is None else pairs.gt.masked_fill(~among, -1)
+    columns = torch.stack([gt.int(), pairs.prior.int(), value.float().view(torch.int32)]).cpu().numpy()
+    columns = columns[:, columns[0] >= 0]
     gt, prior = columns[:2].astype(np.int64)
     value_np = columns[2].view(np.float32).astype(np.float64)
     if not np.isfinite(value_np).all():

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import box_iou, generalized_box_iou
 
-from la_det.losses.box_iou import FLOAT32_EPS, aligned_giou, aligned_iou
+from la_det.geometry import FLOAT32_EPS, aligned_giou, aligned_iou
 
 
 def random_boxes(n: int, seed: int) -> torch.Tensor:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from la_det.matchers.nearest import nearest_priors
+from la_det.steps.candidates import nearest_priors
 from la_det.structures import AnchorGenerator, Priors, Targets
 from tests.matchers.anchor_scenes import STRIDES
 

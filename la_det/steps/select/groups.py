@@ -69,12 +69,12 @@ def best_per_prior(pairs: Pairs, value: Tensor, priors: Priors, num_images: int,
     return best_in_group(pairs.location(len(priors)), value, num_images * len(priors), among)
 
 
-def best_of_each(pairs: Pairs, value: Tensor, priors: Priors, targets: Targets) -> Pairs:
+def best_of_each(pairs: Pairs, value: Tensor, priors: Priors, targets: Targets, among: Tensor | None = None) -> Pairs:
     """Each ground truth's best pair; of several ground truths at one location only the best pair stays.
 
     Ties go to the first pair. Unlike exact matching, a ground truth that loses its location gets no other. NaN is the
-    largest value, so that it shows in the losses.
+    largest value, so that it shows in the losses. `among` as in `best_in_group`.
     """
     value = value.nan_to_num(nan=torch.inf)
-    best = best_in_group(pairs.gt, value, len(targets))
+    best = best_in_group(pairs.gt, value, len(targets), among)
     return pairs[best_per_prior(pairs, value, priors, targets.num_images, among=best)]

@@ -2,8 +2,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from la_det.matchers.overlaps import overlapping_pairs
-from la_det.testing.references.scene import KINDS, make_targets, random_boxes
+from la_det.references.scene import KINDS, make_targets, random_boxes
+from la_det.steps.candidates import overlapping_pairs
 
 # Whole numbers, so that boxes often touch.
 COORDINATE = st.integers(0, 40).map(float)

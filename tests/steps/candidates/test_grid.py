@@ -5,10 +5,10 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from la_det.matchers.candidates import center_region, grid_cells, inside_box
+from la_det.references import poto as reference
+from la_det.references.scene import KINDS, grid_sizes, make_targets, random_boxes
+from la_det.steps.candidates import center_region, grid_cells, inside_box
 from la_det.structures import AnchorGenerator, PointGenerator
-from la_det.testing.references import poto as reference
-from la_det.testing.references.scene import KINDS, grid_sizes, make_targets, random_boxes
 
 SIZES = st.sampled_from([(64, 64), (128, 160), (96, 320)])
 

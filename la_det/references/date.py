@@ -4,7 +4,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from la_det.testing.references.poto import iou_matrix, omega
+from la_det.references.poto import iou_matrix, omega
 
 
 def poto(points: Tensor, strides: Tensor, p: Tensor, boxes: Tensor, gt_boxes: Tensor, gt_classes: Tensor) -> Tensor:

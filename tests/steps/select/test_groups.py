@@ -3,9 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from la_det.matchers.selection import best_in_group, best_of_each, best_of_groups
+from la_det.references.scene import make_targets
+from la_det.steps.select import best_in_group, best_of_each, best_of_groups
 from la_det.structures import Pairs, PointGenerator
-from la_det.testing.references.scene import make_targets
 
 # Few different values, so that ties are common; both zeros, denormals and the largest numbers.
 VALUES = st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 1e-45, -1e-45, 3e38, -3e38, 1e-8])

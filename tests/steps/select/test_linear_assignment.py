@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from la_det.matchers.linear_assignment import match
+from la_det.references.scene import make_targets
+from la_det.steps.select import match
 from la_det.structures import Pairs
-from la_det.testing.references.scene import make_targets
 
 
 def random_problem(generator, num_rows, num_columns, missing, kind):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from la_det.geometry import ltrb_distances
 from la_det.structures import Pairs, Priors, Targets
 
 
@@ -25,7 +26,7 @@ def inside_box(priors: Priors, targets: Targets, levels: Tensor | None = None) -
     strides = priors.grid_table[2]
     lower, upper = targets.boxes.unsqueeze(1).split(2, -1)
     # No point is beyond a bound that is NaN.
-    lower = lower.masked_fill(lower.isnan(), torch.inf)
+    lower = lower.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
     first = first_cell(lower, strides, priors, torch.le)
     extent = first_cell(upper, strides, priors, torch.lt) - first
     return grid_cells(priors, targets, first, extent if levels is None else extent * levels.unsqueeze(-1))
@@ -40,9 +41,6 @@ def center_region(
 ) -> Pairs:
     """All (point, ground truth) with the point strictly inside the box and its centre region, on every level.
 
-    A region that is open and `2 radius` cells wide holds at most as many, rounded up, of a level's columns and rows. So
-    each ground truth has windows of fixed size, and what lies in them is compared at once.
-
     Args:
         radius: half side of the square around the ground truth's centre, in strides of the point's level
             (FCOS's centre sampling; 1.5 allows at most 3 x 3 points of a level). 0 means the whole box.
@@ -54,29 +52,58 @@ def center_region(
     """
     if radius == 0:
         return inside_box(priors, targets, levels)
+    prior, inside = center_windows(priors, targets, radius, centers)
+    if levels is not None:
+        inside = (inside.unflatten(1, (levels.shape[1], -1)) & levels.unsqueeze(-1)).flatten(1)
+    gt, window = inside.nonzero().unbind(1)  # host synchronisation: the number of pairs
+    return Pairs(targets.image.index_select(0, gt), prior[gt, window], gt)
+
+
+def center_windows(
+    priors: Priors, targets: Targets, radius: float, centers: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The points in the boxes and their centre regions, as `center_region`, which lists those that exist.
+
+    A region that is open and `2 radius` cells wide holds at most as many, rounded up, of a level's columns and rows. So
+    each ground truth has windows of W places, and what lies in them is compared at once.
+
+    Returns:
+        [G, W] int64 priors in the order of the priors, 0 where there is none; and [G, W] bool where there is one.
+    """
     if priors.per_cell != 1:
         raise ValueError("a centre region needs one prior per cell")
-    starts, columns_rows, strides = priors.grid_table
+    _, columns_rows, strides = priors.grid_table
     centers = (targets.centers if centers is None else centers).unsqueeze(1)
     boxes, half = targets.boxes.unsqueeze(1), radius * strides
     lower = torch.maximum(centers - half, boxes[..., :2])  # [G, L, 2]
     upper = torch.minimum(centers + half, boxes[..., 2:])
 
-    first = _cell(lower, strides, priors).floor()
+    first = cell_of(lower, strides, priors).floor()
     for _ in range(2):  # the first point beyond the bound is this or the next one, or, by rounding, the one after
-        first = first + (_point(first, strides, priors) <= lower)
+        first = first + (cell_points(first, strides, priors) <= lower)
     first = first.clamp(min=0).minimum(columns_rows)
     cells = first.unsqueeze(-1) + torch.arange(math.ceil(2 * radius), device=first.device)  # [G, L, 2, side]
-    points = _point(cells, strides.unsqueeze(-1), priors)
+    points = cell_points(cells, strides.unsqueeze(-1), priors)
     inside = (points > lower.unsqueeze(-1)) & (points < upper.unsqueeze(-1)) & (cells < columns_rows.unsqueeze(-1))
-    inside = inside[:, :, 1, :, None] & inside[:, :, 0, None, :]  # [G, L, rows, columns]
-    if levels is not None:
-        inside &= levels[:, :, None, None]
+    return window_priors(cells, inside, priors)
 
-    gt, window = inside.flatten(1).nonzero().unbind(1)  # host synchronisation: the number of pairs
+
+def window_priors(cells: Tensor, exist: Tensor, priors: Priors) -> tuple[Tensor, Tensor]:
+    """The priors of one square of cells for each ground truth and level.
+
+    Args:
+        cells: [G, L, 2, side] columns and rows.
+        exist: [G, L, 2, side] bool, which of them are wanted; they must be on the grid.
+        priors: with one prior per cell.
+
+    Returns:
+        [G, W] int64 priors in the order of the priors, 0 where one is not wanted; and [G, W] bool which ones are.
+    """
+    starts, columns_rows, _ = priors.grid_table
+    wanted = exist[:, :, 1, :, None] & exist[:, :, 0, None, :]  # [G, L, rows, columns]
     column, row = cells.to(torch.int64).unbind(2)
-    prior = (starts.view(-1, 1, 1) + row.unsqueeze(3) * columns_rows[:, :1, None] + column.unsqueeze(2)).flatten(1)
-    return Pairs(targets.image.index_select(0, gt), prior[gt, window], gt)
+    prior = starts.view(-1, 1, 1) + row.unsqueeze(3) * columns_rows[:, :1, None] + column.unsqueeze(2)
+    return prior.masked_fill(~wanted, 0).flatten(1), wanted.flatten(1)
 
 
 def overlapping_anchors(priors: Priors, targets: Targets, min_iou: Tensor, extents: Tensor) -> Pairs:
@@ -112,9 +139,10 @@ def overlapping_anchors(priors: Priors, targets: Targets, min_iou: Tensor, exten
     return grid_cells(priors, targets, first, (last - first) * possible)
 
 
-def ltrb_distances(points: Tensor, boxes: Tensor) -> Tensor:
-    """Distances [..., 4] from points [..., 2] to the left, top, right and bottom sides of boxes [..., 4], pixels."""
-    return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], -1)
+def every_pair(prior: Tensor, targets: Targets) -> Pairs:
+    """Each ground truth with its priors [G, W]: G W pairs."""
+    gt = torch.arange(len(targets), device=prior.device).unsqueeze(1)
+    return Pairs(*(x.expand_as(prior).flatten() for x in (targets.image.unsqueeze(1), prior, gt)))
 
 
 def ltrb_of_pairs(pairs: Pairs, priors: Priors, targets: Targets) -> Tensor:
@@ -144,15 +172,18 @@ def grid_cells(priors: Priors, targets: Targets, first: Tensor, extent: Tensor) 
     height = height * (width > 0)
     num_rows, total = torch.stack([height.sum(), (height * width).sum()]).tolist()  # host synchronisation
 
-    starts = (starts.unsqueeze(1) + torch.arange(a, device=first.device)).flatten()
-    columns = columns_rows[:, 0]
-    corner = (starts + (first[..., 1] * columns + first[..., 0]) * a).flatten()  # prior of each first cell
+    columns, corner = columns_rows[:, 0], first[..., 1] * columns_rows[:, 0] + first[..., 0]
+    if a > 1:
+        starts = (starts.unsqueeze(1) + torch.arange(a, device=first.device)).flatten()
+        columns, corner = columns * a, corner * a
+    corner = (starts + corner).flatten()  # prior of each first cell
     rectangle, row = _repeat(height, num_rows)
     gt, level = rectangle.div(len(starts), rounding_mode="floor"), rectangle % len(starts)
-    start = corner[rectangle] + row * columns[level] * a  # the first prior of each row of a rectangle
+    start = corner[rectangle] + row * columns[level]  # the first prior of each row of a rectangle
     of_row, column = _repeat(width[rectangle], total)
     gt = gt.index_select(0, of_row)
-    return Pairs(targets.image.index_select(0, gt), start.index_select(0, of_row) + column * a, gt)
+    prior = torch.add(start.index_select(0, of_row), column, alpha=a)
+    return Pairs(targets.image.index_select(0, gt), prior, gt)
 
 
 def _repeat(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
@@ -172,20 +203,19 @@ def first_cell(bound: Tensor, stride: Tensor, priors: Priors, before: Callable[[
     The division only guesses; points themselves are compared, so that rounding cannot move a cell across a border.
     """
     # Far-away and non-finite bounds must not overflow the integers; no grid is that large.
-    cell = _cell(bound, stride, priors).floor().nan_to_num(nan=0.0).clamp(-(2**23), 2**23) - 1
-    # The bound lies in the guessed cell or, by rounding, in one of its neighbours: the cell before the guess, the guess
-    # and the cell after it are the ones whose points can be before the bound.
-    for _ in range(3):
-        cell = cell + before(_point(cell, stride, priors), bound)
+    cell = cell_of(bound, stride, priors).floor().nan_to_num_(nan=0.0).clamp_(-(2**23), 2**23)
+    # It is the guess or the next cell, or by rounding the one after.
+    for _ in range(2):
+        cell = cell + before(cell_points(cell, stride, priors), bound)
     return cell.to(torch.int64)
 
 
-def _cell(position: Tensor, stride: Tensor, priors: Priors) -> Tensor:
+def cell_of(position: Tensor, stride: Tensor, priors: Priors) -> Tensor:
     """Columns or rows, not rounded, of positions in pixels."""
     return (position - priors.shift if priors.shift else position) / stride - priors.offset
 
 
-def _point(cell: Tensor, stride: Tensor, priors: Priors) -> Tensor:
-    """Coordinate of the points of columns or rows, pixels."""
+def cell_points(cell: Tensor, stride: Tensor, priors: Priors) -> Tensor:
+    """Coordinates in pixels of the points of columns or rows."""
     point = (cell + priors.offset) * stride
     return point + priors.shift if priors.shift else point

@@ -14,23 +14,24 @@ from la_det.structures import constant
 
 FLOAT32_EPS = torch.finfo(torch.float32).eps
 _OUTWARD = (-1.0, -1.0, 1.0, 1.0)  # directions in which x1, y1, x2, y2 enlarge a box
+_HALF_OUTWARD = (-0.5, -0.5, 0.5, 0.5)
 
 
 def aligned_iou(a: Tensor, b: Tensor, eps: float = FLOAT32_EPS) -> Tensor:
     """IoU [...] of boxes [..., 4] and [..., 4], XYXY; 0 where they do not meet. The union is at least `eps`."""
     if a.requires_grad and torch.is_grad_enabled():
         return _IoU.apply(a, b, eps, False)
-    intersection, union = _intersection_and_union(a, b)
-    return intersection.div_(union.clamp_(min=eps))
+    area = _product(_sides(a, b, enclosing=False).clamp_(min=0))
+    return area[0] / _union(area).clamp_(min=eps)
 
 
 def aligned_giou(a: Tensor, b: Tensor, eps: float = FLOAT32_EPS) -> Tensor:
     """Generalised IoU [...] (Rezatofighi et al., CVPR 2019); union and enclosing area are at least `eps`."""
     if a.requires_grad and torch.is_grad_enabled():
         return _IoU.apply(a, b, eps, True)
-    intersection, union = _intersection_and_union(a, b)
-    enclosing = _product(torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2]))
-    return intersection / union.clamp(min=eps) - (enclosing - union) / enclosing.clamp(min=eps)
+    area = _product(_sides(a, b, enclosing=True).clamp_(min=0))
+    union = _union(area)
+    return area[0] / union.clamp(min=eps) - (area[2] - union) / area[2].clamp(min=eps)
 
 
 def aligned_ciou(a: Tensor, b: Tensor, eps: float = 1e-7) -> Tensor:
@@ -44,45 +45,36 @@ def aligned_ciou(a: Tensor, b: Tensor, eps: float = 1e-7) -> Tensor:
 
 
 class _IoU(torch.autograd.Function):
-    """Both of the above for boxes [P, 4] each.
-
-    With coordinates times their outward directions, the intersection has the smaller ones of both boxes and the
-    enclosing box the larger ones; a side is the sum of two of them, and its derivative in both is 1.
-    """
+    """IoU and generalised IoU of boxes [P, 4] each; an area changes with a coordinate of `_sides` by the other side."""
 
     @staticmethod
     def forward(ctx, a, b, eps, generalised):
-        outward = constant(_OUTWARD, a.device, a.dtype)
-        a, b = a * outward, b * outward
-        rows = [torch.minimum(a, b), a, b, torch.maximum(a, b)]
-        raw = torch.stack(rows if generalised else rows[:3])
-        raw = raw[..., :2] + raw[..., 2:]  # sides [3 or 4, P, 2]
+        raw = _sides(a, b, enclosing=True)
         sides = raw.clamp(min=0)
         area = _product(sides)
-        union = area[1] + area[2] - area[0]
-        safe_union = union.clamp(min=eps)
-        iou = area[0] / safe_union
+        union = _union(area)
+        denominators = torch.stack([union, area[2]])
+        inverse = denominators.clamp(min=eps).reciprocal_()
+        # (iou, (E - U) / E), and what each loses when its denominator grows: nothing while that is at its bound.
+        ratios = torch.stack([area[0], area[2] - union]) * inverse
+        loss = ratios * inverse * (denominators >= eps)
 
-        # d iou = d I / U - iou / U dU where U is not at its bound, and dU = dA - dI.
-        by_union = iou / safe_union * (union >= eps)
-        value, of_a, of_intersection = iou, -by_union, 1 / safe_union + by_union
-        smaller = ((b - a).sign() + 1) / 2  # share of a in the smaller coordinate: half where both are equal
-        weights, parts = [of_intersection, of_a], [smaller, torch.ones_like(smaller)]
+        # d iou = dI / U - loss dU with dU = dA + dB - dI, and d (-(E - U) / E) = (dU - dE) / E + loss dE.
         if generalised:
-            # - d ((E - U) / E) = dU / E - dE / E + (E - U) / E^2 dE.
-            enclosing = area[3]
-            safe_enclosing = enclosing.clamp(min=eps)
-            inverse, excess = 1 / safe_enclosing, (enclosing - union) / safe_enclosing
-            value = iou - excess
-            weights = [of_intersection - inverse, of_a + inverse, (excess * (enclosing >= eps) - 1) * inverse]
-            parts.append(1 - smaller)
-            sides, raw = sides[[0, 1, 3]], raw[[0, 1, 3]]
+            value = ratios[0] - ratios[1]
+            of_a = inverse[1] - loss[0]
+            of_areas = torch.stack([inverse[0] - of_a, of_a, loss[1] - inverse[1]])
         else:
-            sides, raw = sides[:2], raw[:2]
-        # The other side where this one has not vanished. Like clamp, 0 itself has a gradient, as in the official
-        # losses: a prediction without area can still grow.
-        slope = (sides.flip(-1) * (raw >= 0)).repeat(1, 1, 2) * torch.stack(parts)
-        ctx.save_for_backward((slope * torch.stack(weights).unsqueeze(-1)).sum(0).mul_(outward))
+            value = ratios[0]
+            of_areas = torch.stack([inverse[0] + loss[0], -loss[0], torch.zeros_like(value)])
+        # A side that has vanished has no derivative. Like clamp, 0 itself has one, as in the official losses: a
+        # prediction without area can still grow.
+        change = sides[:3].flip(-1) * (raw[:3] >= 0) * of_areas.unsqueeze(-1)
+        of_smaller, of_a, of_larger = change.unsqueeze(-2).unbind()  # [P, 1, 2] each
+        # Where both boxes have a coordinate in common, each has half of the derivative.
+        sign = ((b - a) * constant(_OUTWARD, a.device, a.dtype)).sign_().unflatten(-1, (2, 2))
+        slope = torch.addcmul(of_smaller + of_larger, sign, of_smaller - of_larger).add_(of_a, alpha=2)
+        ctx.save_for_backward(slope.flatten(-2) * constant(_HALF_OUTWARD, a.device, a.dtype))
         return value
 
     @staticmethod
@@ -131,14 +123,22 @@ class _CIoU(torch.autograd.Function):
         return grad.unsqueeze(-1) * slope, None, None
 
 
-def _intersection_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    sides = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp_(min=0)
-    intersection = _product(sides)
-    return intersection, _area(a) + _area(b) - intersection
+def _sides(a: Tensor, b: Tensor, enclosing: bool) -> Tensor:
+    """Widths and heights [3 or 4, ..., 2] of the intersection, a, the enclosing box if wanted, and b; may be negative.
+
+    With coordinates times their outward directions, the intersection has the smaller ones of both boxes and the
+    enclosing box the larger ones, and a side is the sum of two.
+    """
+    outward = constant(_OUTWARD, a.device, a.dtype)
+    a, b = torch.broadcast_tensors(a * outward, b * outward)
+    larger = [torch.maximum(a, b)] if enclosing else []
+    coordinates = torch.stack([torch.minimum(a, b), a, *larger, b])
+    return coordinates[..., :2] + coordinates[..., 2:]
 
 
-def _area(boxes: Tensor) -> Tensor:
-    return _product((boxes[..., 2:] - boxes[..., :2]).clamp_(min=0))
+def _union(area: Tensor) -> Tensor:
+    """Area of the union, from the areas of what `_sides` returns."""
+    return area[1] + area[-1] - area[0]
 
 
 def _product(sides: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""What the schemes share, by the three steps of an assignment: candidates, score, select (docs/design.md)."""

@@ -1,0 +1,5 @@
+"""A number for each pair."""
+
+from la_det.steps.score.quality import quality
+
+__all__ = ["quality"]

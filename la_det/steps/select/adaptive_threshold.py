@@ -1,0 +1,39 @@
+"""ATSS's adaptive threshold (CVPR 2020, section 3.2), which other schemes use on other qualities."""
+
+import torch
+from torch import Tensor
+
+from la_det.geometry import ltrb_distances
+from la_det.steps.select.groups import best_in_group
+from la_det.structures import Pairs, Priors, Targets
+
+
+def mean_plus_std(iou: Tensor) -> Tensor:
+    """[..., G] mean plus standard deviation (unbiased: NaN for one candidate) of the candidates' IoUs [..., G, C]."""
+    if iou.shape[-1] == 1 or iou.numel() == 0:  # std_mean would warn
+        return iou.new_full(iou.shape[:-1], torch.nan)
+    std, mean = torch.std_mean(iou, -1)
+    return mean + std
+
+
+def above_threshold(
+    candidates: Tensor, iou: Tensor, threshold: Tensor, priors: Priors, targets: Targets, margin: float
+) -> tuple[Pairs, Tensor]:
+    """The candidates that reach the threshold with their centre inside; an anchor goes to its largest IoU.
+
+    Args:
+        candidates: [G, C] indices of priors.
+        iou: [G, C], what is compared.
+        threshold: [G]; NaN, from a single candidate's deviation, is not reached.
+        priors, targets, margin: see `ATSS`.
+
+    Returns:
+        The positives, and where they are in the flattened `candidates`; ties go to the first ground truth.
+    """
+    ltrb = ltrb_distances(priors.points[candidates], priors.inset(targets.boxes).unsqueeze(1))
+    positive = ((iou >= threshold.unsqueeze(1)) & (ltrb.amin(-1) > margin)).flatten()
+    location = (targets.image.unsqueeze(1) * len(priors) + candidates).flatten()
+    best = best_in_group(location, iou.flatten(), targets.num_images * len(priors), among=positive)
+    where = best.nonzero().squeeze(1)  # host synchronisation: the number of positives
+    gt = where.div(max(candidates.shape[1], 1), rounding_mode="floor")
+    return Pairs(targets.image[gt], candidates.flatten()[where], gt), where
