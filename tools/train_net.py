@@ -16,6 +16,7 @@ examples:
   evaluate:           %(prog)s --config-file CONFIG --eval-only train.init_checkpoint=output/model_final.pth
   change an option:   %(prog)s --config-file CONFIG train.max_iter=5000 optimizer.lr=0.005
   own data:           %(prog)s --config-file CONFIG --dataset coco:train_images,train.json,val_images,val.json
+  of other tools:     %(prog)s --config-file CONFIG --dataset yolo:data.yaml (or voc:FOLDER, odgt:IMAGES,ODGT)
   8 GPUs:             %(prog)s --config-file CONFIG --num-gpus 8
   torchrun:           torchrun --nproc-per-node 8 %(prog)s --config-file CONFIG
 
@@ -32,7 +33,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--eval-only", action="store_true", help="evaluate train.init_checkpoint")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in train.output_dir")
     parser.add_argument(
-        "--dataset", metavar=FORMAT, help="own data: for training, and for evaluation; sets the number of classes"
+        "--dataset",
+        metavar="DATASET",
+        help=f"own data: for training, and for evaluation; sets the number of classes (docs/data.md): {FORMAT}",
     )
     parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine, each with one GPU (or CPU)")
     parser.add_argument("--num-machines", type=int, default=1, help="machines that take part")

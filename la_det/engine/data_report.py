@@ -214,7 +214,8 @@ def draw(
     of_sides.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
     of_sides.set_xlabel("square root of the area in the network's input, pixels")
     of_sides.set_title("objects by the level of their size")
-    of_sides.legend(loc="upper left")
+    of_sides.margins(y=0.35)  # room for the legend
+    of_sides.legend(loc="upper left", ncols=3)
 
     names = list(lacking)[::-1]
     of_schemes.barh(names, [100 * lacking[name].mean() for name in names], color="0.5")

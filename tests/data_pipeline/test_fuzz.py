@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -236,7 +237,11 @@ def fuzz_voc(images: Path, rng: random.Random) -> str:
         path.write_text(text)
     else:
         path.write_bytes(damage_text(text.encode(), rng))
-    return outcome(lambda: read_voc(str(folder)), str(folder), None)
+    try:
+        written = sum(len(list(ElementTree.parse(file).iter("object"))) for file in folder.glob("*.xml"))
+    except (ElementTree.ParseError, ValueError, LookupError):
+        written = None
+    return outcome(lambda: read_voc(str(folder)), str(folder), written)
 
 
 @pytest.mark.slow
