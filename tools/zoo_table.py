@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the tables of the projects' READMEs and the commands of docs/reproduce.md from the records in zoo.yaml.
+"""Write the tables of the projects' READMEs and the commands of docs/reproduce.md from zoo.yaml and schemes.yaml.
 
 What lies between `<!-- zoo: SECTION -->` and `<!-- end -->` is replaced; all else stays.
 """
@@ -7,13 +7,17 @@ What lies between `<!-- zoo: SECTION -->` and `<!-- end -->` is replaced; all el
 from __future__ import annotations
 
 import argparse
+import inspect
+import os
 import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from la_det.errors import UserError, one_line_errors
+from la_det.model_zoo.configs import get_config_file
 from la_det.model_zoo.records import Record, Table, get_records, get_tables
+from la_det.model_zoo.schemes import get_schemes, load
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = re.compile(r"(<!-- zoo: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -48,7 +52,8 @@ def generated(root: Path) -> dict[Path, str]:
     texts = {}
     for readme in sorted((root / "projects").glob("*/README.md")):
         tables = get_tables(readme.parent.name)
-        texts[readme] = fill(readme, {section: readme_table(table, readme) for section, table in tables.items()})
+        sections = {section: readme_table(table, readme) for section, table in tables.items()}
+        texts[readme] = fill(readme, sections | {"where": where_table(readme)})
     reproduce = root / "docs" / "reproduce.md"
     records = get_records().values()
     texts[reproduce] = fill(
@@ -73,6 +78,36 @@ def readme_table(table: Table, readme: Path) -> str:
         header,
         [[link(record, readme), *(cell(record, column) for column in table.columns)] for record in table.records],
     )
+
+
+def where_table(readme: Path) -> str:
+    """A row per scheme of the project: where each of its parts is."""
+    rows = [
+        [
+            scheme.title,
+            source_link(scheme.matcher, readme),
+            ", ".join(source_link(f"la_det.modeling.criteria.{loss}", readme) for loss in scheme.losses),
+            source_link(scheme.head, readme) if scheme.head else "",
+            file_link(get_config_file(scheme.config), readme),
+            source_link(scheme.reference, readme),
+            f"[{scheme.golden}](../../tests/data/{scheme.golden})",
+            f"[{scheme.repository}](https://github.com/{scheme.repository})",
+        ]
+        for scheme in get_schemes().values()
+        if scheme.project == readme.parent.name
+    ]
+    return markdown(["scheme", "matcher", "losses", "head", "config", "dense form", "golden files", "weights"], rows)
+
+
+def source_link(name: str, readme: Path) -> str:
+    """The object of a dotted name, linked to its file."""
+    found = load(name)
+    return file_link(Path(inspect.getfile(found)), readme, found.__name__)
+
+
+def file_link(file: Path, readme: Path, text: str | None = None) -> str:
+    target = Path(os.path.relpath(file.resolve(), readme.parent.resolve())).as_posix()
+    return f"[{text or file.stem}]({target})"
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:

@@ -21,30 +21,14 @@ from la_det.benchmark import dense
 from la_det.benchmark.memory import peak_extra_mib
 from la_det.benchmark.official import COSTS, R1_MS, official_cost, target
 from la_det.benchmark.scene import HEIGHT, WIDTH, Scene, make_scene
+from la_det.model_zoo.schemes import get_schemes
 from la_det.modeling.criteria import Criterion, loss_terms, reduce_losses
+from la_det.references.image import PROGRESS
 from la_det.structures import DensePredictions, Targets
 
-# scheme -> its shared model config; the CrowdHuman schemes are measured with one class on a crowd.
-SCHEMES = {
-    "atss": "ATSS/atss_r50_fpn_1x_coco",
-    "date_f": "common/models/date_f",
-    "date_f_crowdhuman": "DATE/date_f_r50_fpn_30k_crowdhuman",
-    "date_r": "common/models/date_r",
-    "dynamic_atss": "DynamicATSS/dynamic_atss_r50_fpn_1x_coco",
-    "dw_worefine": "DW/dw_worefine_r50_fpn_1x_coco",
-    "fcos": "common/models/fcos",
-    "fcos_wo_ctrness": "common/models/fcos_wo_ctrness",
-    "lla": "common/models/lla",
-    "loss": "POTO/loss_r50_fpn_3x_ms_coco",
-    "o2f": "O2F/o2f_r50_fpn_1x_coco",
-    "one_to_one_anchor": "POTO/anchor_r50_fpn_3x_ms_coco",
-    "one_to_one_center": "POTO/center_r50_fpn_3x_ms_coco",
-    "poto": "common/models/poto",
-    "poto_3dmf": "common/models/poto_3dmf",
-    "poto_3dmf_aux": "common/models/poto_3dmf_aux",
-    "poto_argmax": "POTO/poto_argmax_r50_fpn_3x_ms_coco",
-}
-CROWD_SCHEMES = {"date_f_crowdhuman", "lla"}
+# What is measured by the scheme's name; those for crowds with one class on a crowd.
+SCHEMES = {name: scheme.config for name, scheme in get_schemes().items()}
+CROWD_SCHEMES = {name for name, scheme in get_schemes().items() if scheme.crowd}
 DENSE_REPEATS = 2  # the dense forms take seconds where there are many ground truths
 
 
@@ -96,13 +80,13 @@ class Case:
     def assign(self) -> None:
         predictions = self._step()
         for criterion in self.criteria:
-            criterion.assign(predictions[criterion.branch], self.targets, dense.PROGRESS)
+            criterion.assign(predictions[criterion.branch], self.targets, PROGRESS)
 
     def train(self) -> None:
         self._backward(self._loss())
 
     def _loss(self) -> Tensor:
-        terms = loss_terms(self.criteria, self._step(), self.targets, dense.PROGRESS)
+        terms = loss_terms(self.criteria, self._step(), self.targets, PROGRESS)
         return torch.stack(list(reduce_losses(terms).values())).sum()
 
     def _step(self) -> dict[str, DensePredictions]:

@@ -2,26 +2,10 @@
 
 from la_det import model_zoo
 from la_det.errors import UserError
+from la_det.model_zoo.schemes import get_schemes
 
 # In the order of README.md and of the tables.
-PROJECTS = ("FCOS", "POTO", "ATSS", "DynamicATSS", "DW", "O2F", "DATE", "LLA")
-SCHEMES = (
-    "fcos",
-    "poto",
-    "poto_argmax",
-    "poto_3dmf",
-    "poto_3dmf_aux",
-    "anchor",
-    "center",
-    "loss",
-    "atss",
-    "dynamic_atss",
-    "dw",
-    "o2f",
-    "date_f",
-    "date_r",
-    "lla",
-)
+SCHEMES = tuple(name for name, scheme in get_schemes().items() if scheme.compared)
 
 # What follows the scheme in a config's name, by data set.
 ENDINGS = {
@@ -54,7 +38,8 @@ def scheme_and_data(config: str) -> tuple[str, str]:
 
 
 def table_order(config: str) -> tuple[int, int, str]:
-    """A key that sorts configs by project, those of `SCHEMES` in its order and others behind by name."""
+    """A key that sorts configs by project, the compared schemes in their order and others behind by name."""
     project, _, name = config.partition("/")
     scheme, _ = scheme_and_data(config)
-    return PROJECTS.index(project), SCHEMES.index(scheme) if scheme in SCHEMES else len(SCHEMES), name
+    projects = list(dict.fromkeys(scheme.project for scheme in get_schemes().values()))
+    return projects.index(project), SCHEMES.index(scheme) if scheme in SCHEMES else len(SCHEMES), name

@@ -6,6 +6,9 @@ Float64 throughout, one image at a time.
 
 import torch
 from torch import Tensor
+from torchvision.ops import box_iou
+
+from la_det.references.image import Image
 
 
 def anchors(grid_sizes, strides, offset: int, size: float = 8.0) -> list[Tensor]:
@@ -118,3 +121,16 @@ def max_iou(a: Tensor, foreground: float, background: float, to_that: bool, vali
             matched[attained] = g if to_that else own[attained]
     matched[~valid] = -2
     return matched
+
+
+def atss_rule(matcher, x: Image) -> Tensor:
+    return atss(x.anchors(), x.gts.double(), 0)[0]
+
+
+def dynamic_atss_rule(matcher, x: Image) -> Tensor:
+    return atss(x.anchors(), x.gts.double(), 0, x.boxes.double())[0]
+
+
+def max_iou_rule(matcher, x: Image) -> Tensor:
+    to_that = matcher.best_anchors == "that"
+    return max_iou(box_iou(x.priors.boxes, x.gts), matcher.foreground, matcher.background, to_that)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from la_det.references.image import Image
+
 
 def weights(
     cls: Tensor,
@@ -64,3 +66,7 @@ def _iou_giou(boxes: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
     hull_height = torch.maximum(y2, gt[3]) - torch.minimum(y1, gt[1])
     hull = (hull_width * hull_height).clamp(min=1e-6)
     return overlap / union, overlap / union - (hull - union) / hull
+
+
+def rule(matcher, x: Image) -> tuple[Tensor, ...]:
+    return weights(x.logits, x.gates["quality"], x.boxes, *x.place, x.gts, x.classes, matcher.soft_prior)

@@ -4,6 +4,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from la_det.references.image import Image
+
 
 def cost_matrix(logits: Tensor, boxes: Tensor, gt_boxes: Tensor, gt_classes: Tensor, size: tuple[int, int]) -> Tensor:
     """K [R, G] of one image from logits [R, K], boxes [R, 4] and an image of (height, width)."""
@@ -38,3 +40,7 @@ def _giou(a: Tensor, b: Tensor) -> Tensor:
     intersection, enclosing = overlap[..., 0] * overlap[..., 1], hull[..., 0] * hull[..., 1]
     union = (area_a[:, None] + area_b[None] - intersection).clamp(min=1e-6)
     return intersection / union - (enclosing - union) / enclosing.clamp(min=1e-6)
+
+
+def rule(matcher, x: Image) -> Tensor:
+    return assign(x.logits, x.boxes, x.gts, x.classes, x.size)

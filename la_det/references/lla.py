@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from la_det.references.image import Image
+
 EPS = 1.1920929e-07
 
 
@@ -51,3 +53,7 @@ def assign(cost: Tensor, k: int = 10) -> tuple[Tensor, float]:
 
 def _area(v: Tensor) -> Tensor:
     return (v[:, 0] + v[:, 2]).clamp(min=0) * (v[:, 1] + v[:, 3]).clamp(min=0)
+
+
+def rule(matcher, x: Image) -> Tensor:
+    return assign(costs(x.logits, x.raw_boxes, x.priors.points, x.gts, x.classes))[0]

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from la_det.references.image import PROGRESS, Image
+
 
 def assign(
     cls: Tensor,
@@ -87,3 +89,10 @@ def _giou(box: Tensor, gt: Tensor) -> Tensor:
     union = ((box[2:] - box[:2]).prod() + (gt[2:] - gt[:2]).prod() - sides.prod()).clamp(min=1e-6)
     enclosing = (torch.maximum(box[2:], gt[2:]) - torch.minimum(box[:2], gt[:2])).prod().clamp(min=1e-6)
     return sides.prod() / union - (enclosing - union) / enclosing
+
+
+def rule(matcher, x: Image) -> Tensor:
+    centers = (x.gts[:, :2] + x.gts[:, 2:]) / 2
+    largest = matcher.largest_soft_target(PROGRESS)
+    quality = x.gates["quality"]
+    return assign(x.logits, quality, x.boxes, *x.place, x.gts, x.classes, centers, largest, matcher.topk)[0]

@@ -9,6 +9,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from la_det.references.image import Image
+
 SIZE_RANGES = ((-1, 64), (64, 128), (128, 256), (256, 512), (512, float("inf")))
 
 
@@ -157,3 +159,30 @@ def aux(q: Tensor, points: Tensor, levels: Tensor, gts: Tensor, topk: int = 9) -
         if threshold > 0:
             margin = min(margin, float((row[candidates] - threshold).abs().min()))
     return largest_wins(kept), margin
+
+
+def fcos_rule(matcher, x: Image) -> Tensor:
+    return fcos(*x.place, x.priors.levels, x.gts, matcher.center_radius)
+
+
+def poto_rule(matcher, x: Image) -> Tensor:
+    q = quality(x.p, x.boxes, x.gts, x.classes)
+    region = omega(*x.place, x.gts, matcher.center_radius)
+    return hungarian(q.masked_fill(~region, matcher.outside)) if matcher.hungarian else argmax(q, region)
+
+
+def aux_rule(matcher, x: Image) -> Tensor:
+    return aux(quality(x.p, x.boxes, x.gts, x.classes), x.priors.points, x.priors.levels, x.gts)[0]
+
+
+def anchor_rule(matcher, x: Image) -> Tensor:
+    return anchor(x.priors.boxes, x.gts)
+
+
+def center_rule(matcher, x: Image) -> Tensor:
+    return center(x.priors.points, x.priors.levels, x.gts)
+
+
+def foreground_loss_rule(matcher, x: Image) -> Tensor:
+    cost = foreground_cost(x.logits, x.boxes, x.gts, x.classes)
+    return hungarian(-cost.masked_fill(~omega(*x.place, x.gts, matcher.center_radius), 1e8))

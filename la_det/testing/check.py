@@ -11,17 +11,13 @@ from la_det.errors import UserError
 from la_det.testing.golden import Comparison, GoldenFile
 from la_det.testing.golden_crowdhuman import GoldenCase
 
-# Parent folder of a golden file -> module whose `check(golden)` knows its files.
-METHODS = {
-    "checkpoints": "golden_checkpoints",
-    "crowdhuman": "golden_crowdhuman",
-    "date": "golden_date",
-    "dw": "golden_dw",
-    "dynamic_atss": "golden_dynamic_atss",
-    "lla": "golden_lla",
-    "o2f": "golden_o2f",
-    "poto": "golden_poto",
-}
+_PREFIX = "la_det.testing.golden_"  # a module of this name checks the files of a folder
+
+
+def methods() -> list[str]:
+    """Names of the folders whose golden files can be checked."""
+    package = Path(__file__).parent
+    return sorted(file.stem.removeprefix("golden_") for file in package.glob("golden_*.py"))
 
 
 @dataclass(frozen=True)
@@ -80,11 +76,9 @@ def check_file(path: Path, allow_missing: Iterable[str] = (), device: str = "cpu
             than the tolerances. Metrics are computed by NumPy in any case.
     """
     method = path.resolve().parent.name
-    if method not in METHODS:
-        return Report(path, error=f"unknown method {method!r}; known folders: {', '.join(sorted(METHODS))}")
-    check: Callable[[GoldenFile | GoldenCase], None] = importlib.import_module(
-        f"la_det.testing.{METHODS[method]}"
-    ).check
+    if method not in methods():
+        return Report(path, error=f"unknown method {method!r}; known folders: {', '.join(methods())}")
+    check: Callable[[GoldenFile | GoldenCase], None] = importlib.import_module(f"{_PREFIX}{method}").check
     try:
         golden = GoldenCase(path) if path.is_dir() else GoldenFile(path, device)
         with torch.device(device), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):

@@ -7,6 +7,7 @@ import torch
 
 from la_det.benchmark import dense, matching, scene
 from la_det.matchers import DW
+from la_det.references.image import PROGRESS
 from la_det.structures import Assignment, Targets
 
 # Exact ties and thresholds that single precision turns may differ in a few pairs.
@@ -21,7 +22,7 @@ def test_decides_as_the_matcher_does(scheme, monkeypatch):
     case = matching.build_case(scheme, scene.make_scene(12, num_classes, size=(192, 320)), num_classes, "cpu")
     for criterion in case.criteria:
         predictions = case.predictions[criterion.branch]
-        decided = criterion.assign(predictions, case.targets, dense.PROGRESS)
+        decided = criterion.assign(predictions, case.targets, PROGRESS)
         targets, assignment = decided.targets, decided.assignment
         decisions = dense.assign(criterion, predictions, targets)
         assert len(assignment.pairs) > 0

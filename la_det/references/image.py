@@ -1,0 +1,78 @@
+"""What the dense form of a rule sees: one image, with all maps as rows.
+
+The dense form of a matcher is a function `rule(matcher, image)`. It returns the ground truth of each prior [R], -1 for
+background (DW: its weights).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+
+from la_det.structures import DensePredictions, Priors, Score, Targets
+
+PROGRESS = 0.5  # share of the training that is done, in all that is measured
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image of a batch, with all maps as rows.
+
+    Attributes:
+        priors: of the branch.
+        score: of the criterion.
+        logits: [R, K].
+        boxes: [R, 4] predicted, XYXY pixels.
+        raw_boxes: [R, 4] box channels.
+        gates: name -> [R] of the maps "quality" and "filter", where the branch has them.
+        gts: [G, 4].
+        classes: [G].
+        size: (height, width).
+    """
+
+    priors: Priors
+    score: Score
+    logits: Tensor
+    boxes: Tensor
+    raw_boxes: Tensor
+    gates: dict[str, Tensor]
+    gts: Tensor
+    classes: Tensor
+    size: tuple[int, int]
+
+    @cached_property
+    def p(self) -> Tensor:
+        """[R, K] probabilities of the criterion's score."""
+        p = self.logits.sigmoid()
+        return p if self.score.gate is None else p * self.gates[self.score.gate].sigmoid().unsqueeze(1)
+
+    @property
+    def place(self) -> tuple[Tensor, Tensor]:
+        """Points [R, 2] and strides [R]."""
+        return self.priors.points, self.priors.strides
+
+    def anchors(self) -> list[Tensor]:
+        """Float64 anchors of each level, as the reference of ATSS wants them."""
+        starts = self.priors.level_starts
+        sizes = [end - start for start, end in zip(starts[:-1], starts[1:], strict=True)]
+        return list(self.priors.boxes.double().split(sizes))
+
+
+def images(score: Score, predictions: DensePredictions, targets: Targets) -> list[Image]:
+    """The batch as a branch predicts it."""
+    rows = {name: predictions.joined(name).transpose(1, 2) for name in predictions.maps}
+    boxes = predictions.boxes()
+    return [
+        Image(
+            predictions.priors,
+            score,
+            rows["logits"][i],
+            boxes[i],
+            rows["boxes"][i],
+            {name: rows[name][i, :, 0] for name in ("quality", "filter") if name in rows},
+            targets.boxes[targets.image == i],
+            targets.classes[targets.image == i],
+            targets.image_sizes[i],
+        )
+        for i in range(targets.num_images)
+    ]
