@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -13,14 +13,13 @@ from detectron2.utils.file_io import PathManager
 
 from la_det.data.build import DEFAULTS, Options, Source, build
 from la_det.data.columns import MISSING, column, repeated, to_boxes, to_numbers, wrong_types
-from la_det.data.images import read_header
+from la_det.data.images import MAX_SIDE, read_header
 from la_det.data.problems import Problems, show
 from la_det.data.table import Records
 from la_det.errors import UserError
 
 ID_TYPES = frozenset({int, float, str})
 ABSENT = (None, MISSING)  # of optional values
-MAX_SIDE = 1_000_000  # pixels
 
 
 @contextmanager
@@ -245,7 +244,9 @@ def _sizes(images: list[dict], names: list[str], image_root: str, problems: Prob
     return sizes
 
 
-def _references(annotations: list[dict], key: str, numbers: dict, describe, problems: Problems) -> np.ndarray:
+def _references(
+    annotations: list[dict], key: str, numbers: dict, describe: Callable[[int], str], problems: Problems
+) -> np.ndarray:
     """[A] numbers of what the annotations refer to, -1 for unknown images; unknown categories stop."""
     ids = column(annotations, key)
     wrong = _wrong_ids(ids)
@@ -267,7 +268,7 @@ def _references(annotations: list[dict], key: str, numbers: dict, describe, prob
     return found
 
 
-def _crowd(annotations: list[dict], describe, problems: Problems) -> np.ndarray:
+def _crowd(annotations: list[dict], describe: Callable[[int], str], problems: Problems) -> np.ndarray:
     """[A] bool of `iscrowd`, which may be absent."""
     crowd = {key: np.zeros(len(annotations), dtype=bool) for key in ("iscrowd", "ignore")}
     for key, flags in crowd.items():
@@ -292,7 +293,7 @@ def _crowd(annotations: list[dict], describe, problems: Problems) -> np.ndarray:
     return crowd["iscrowd"]
 
 
-def _areas(annotations: list[dict], describe, problems: Problems) -> np.ndarray:
+def _areas(annotations: list[dict], describe: Callable[[int], str], problems: Problems) -> np.ndarray:
     """[A] of `area`, nan where it is absent."""
     values = column(annotations, "area")
     absent = np.fromiter((v in ABSENT for v in values), bool, count=len(values))

@@ -13,7 +13,7 @@ from typing import IO
 import numpy as np
 from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.utils.file_io import PathManager
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from la_det.errors import UserError
 
@@ -21,7 +21,17 @@ IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".mpo", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )  # by which readers of folders know images
 TURNED = (5, 6, 7, 8)  # EXIF orientations by which width and height change places
+TRANSPOSES = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 MAX_16_BITS = 65535
+MAX_SIDE = 1_000_000  # pixels; more is no image's width or height
 
 
 @dataclass(frozen=True)
@@ -54,8 +64,7 @@ def read_header(path: str | Path) -> ImageHeader:
     """
     with _opened(path) as image:
         width, height = image.size
-        turned = image.getexif().get(ExifTags.Base.Orientation) in TURNED
-        size = (width, height) if turned else (height, width)
+        size = (width, height) if _orientation(image) in TURNED else (height, width)
         return ImageHeader(size, (height, width), image.mode, getattr(image, "n_frames", 1))
 
 
@@ -71,7 +80,9 @@ def read_image(path: str | Path, image_format: str = "BGR") -> np.ndarray:
         UserError: the file is missing, no regular one, damaged, no image, or has pixels of unknown range.
     """
     with _opened(path) as image:
-        image = ImageOps.exif_transpose(image)
+        orientation = _orientation(image)
+        if orientation in TRANSPOSES:
+            image = image.transpose(TRANSPOSES[orientation])
         if image.mode == "F":
             raise ValueError("floating-point pixels, whose range is unknown; store them in 8 or 16 bits")
         if image.mode.startswith("I"):  # grey beyond 8 bits, which Pillow would clip
@@ -81,6 +92,14 @@ def read_image(path: str | Path, image_format: str = "BGR") -> np.ndarray:
             grey = (pixels >> 8).astype(np.uint8)[:, :, None]
             return grey if image_format == "L" else np.repeat(grey, 3, axis=2)
         return convert_PIL_to_numpy(image, image_format)
+
+
+def _orientation(image: Image.Image) -> object:
+    """Value of the EXIF orientation; None where there is none or the EXIF data are damaged, which pixels survive."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:
+        return None
 
 
 def read_bgr(path: str | Path) -> np.ndarray:

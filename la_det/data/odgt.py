@@ -21,7 +21,7 @@ import numpy as np
 from detectron2.utils.file_io import PathManager
 
 from la_det.data.build import DEFAULTS, Options, Source, build
-from la_det.data.images import IMAGE_SUFFIXES, read_header
+from la_det.data.images import IMAGE_SUFFIXES, MAX_SIDE, read_header
 from la_det.data.problems import Problems, show
 from la_det.data.table import Records
 from la_det.errors import UserError
@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 TAG = "person"  # of an object
 IGNORED_TAG = "mask"  # of a region to ignore; other tags are ignored, too, which is worth a word
-MAX_SIDE = 1_000_000  # pixels
 
 
 def is_ignored(box: Mapping, tag: str = TAG) -> bool:

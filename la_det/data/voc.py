@@ -17,13 +17,12 @@ from xml.etree import ElementTree
 import numpy as np
 
 from la_det.data.build import DEFAULTS, Options, Source, build
-from la_det.data.images import IMAGE_SUFFIXES, read_header
+from la_det.data.images import IMAGE_SUFFIXES, MAX_SIDE, read_header
 from la_det.data.problems import Problems, show
 from la_det.data.table import Records
 from la_det.errors import UserError
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-MAX_SIDE = 1_000_000  # pixels
 
 
 def read_voc(folder: str, options: Options = DEFAULTS) -> Records:

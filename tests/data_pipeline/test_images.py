@@ -3,7 +3,7 @@ import os
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from la_det.data.images import check_size, convert_bgr, read_bgr, read_header, read_image
 from la_det.errors import UserError
@@ -107,3 +107,23 @@ def test_orientation_is_explained(tmp_path):
         check_size(tmp_path / "a.png", (6, 4), (4, 6))
     with pytest.raises(UserError, match="says 9 x 9.; replace"):
         check_size(tmp_path / "a.png", (6, 4), (9, 9))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["RGB", "I;16"])
+def test_every_orientation_is_that_of_pillow(tmp_path, orientation, mode):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = PIXELS if mode == "RGB" else PIXELS[:, :, 0].astype(np.uint16) * 257
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        expected = np.array(ImageOps.exif_transpose(image))
+    found = read_image(tmp_path / "a.png", "RGB")
+    assert np.array_equal(found, expected if mode == "RGB" else np.dstack([expected >> 8] * 3))
+    assert read_header(tmp_path / "a.png").size == found.shape[:2]
+
+
+def test_damaged_exif_leaves_the_pixels(tmp_path):
+    Image.fromarray(PIXELS).save(tmp_path / "a.png", exif=b"Exif\0\0no TIFF header at all")
+    assert np.array_equal(read_image(tmp_path / "a.png", "RGB"), PIXELS)
+    assert read_header(tmp_path / "a.png").size == (4, 6)
