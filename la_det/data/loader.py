@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from la_det.data.stream import SeededDataset, TrainStream
 from la_det.data.table import Joined, Records
+from la_det.engine.signals import leave_signals_to_parent
 from la_det.errors import UserError
 
 Mapper = Callable[[dict], dict]
@@ -27,6 +29,8 @@ def build_train_loader(
     mapper: Mapper,
     total_batch_size: int,
     num_workers: int = 0,
+    prefetch_factor: int = 2,
+    pin_memory: bool | None = None,
     aspect_ratio_grouping: bool = False,
     repeat_threshold: float = 0.0,
     seed: int = 0,
@@ -36,6 +40,8 @@ def build_train_loader(
     `loader.batch_sampler.start` skips batches when a run is resumed. Batches do not depend on `num_workers`.
 
     Args:
+        prefetch_factor: batches that each worker has ready.
+        pin_memory: images lie in memory from which copies to a GPU need no wait; None does so where there is a GPU.
         repeat_threshold: classes in a smaller share f of the images are rare: their images come
             sqrt(repeat_threshold / f) times an epoch (repeat-factor sampling, arXiv 1908.03195); 0 is off.
 
@@ -64,24 +70,47 @@ def build_train_loader(
     return DataLoader(
         SeededDataset(_shared(dataset), partial(map_record, mapper), seed),
         batch_sampler=TrainStream(groups, total_batch_size // world_size, seed, factors),
-        num_workers=num_workers,
+        **_loading(num_workers, prefetch_factor, pin_memory),
         collate_fn=trivial_batch_collator,
         generator=torch.Generator(),  # the default one belongs to the model and is part of a checkpoint
     )
 
 
 def build_test_loader(
-    *, dataset: Sequence[dict], mapper: Mapper, batch_size: int = 1, num_workers: int = 0
+    *,
+    dataset: Sequence[dict],
+    mapper: Mapper,
+    batch_size: int = 1,
+    num_workers: int = 0,
+    prefetch_factor: int = 2,
+    pin_memory: bool | None = None,
+    persistent_workers: bool = True,
 ) -> DataLoader:
-    """Loader of every record once, split over the processes; Detectron2's has no batch size in release 0.6."""
+    """Loader of every record once, split over the processes; Detectron2's has no batch size in release 0.6.
+
+    Args:
+        prefetch_factor, pin_memory: as in `build_train_loader`.
+        persistent_workers: the workers stay for a further pass, such as that of the EMA weights.
+    """
     return DataLoader(
         MapDataset(_shared(dataset), partial(map_record, mapper)),
         batch_size=batch_size,
         sampler=InferenceSampler(len(dataset)),
-        num_workers=num_workers,
+        **_loading(num_workers, prefetch_factor, pin_memory),
+        persistent_workers=persistent_workers and num_workers > 0,
         collate_fn=trivial_batch_collator,
         generator=torch.Generator(),
     )
+
+
+def _loading(num_workers: int, prefetch_factor: int, pin_memory: bool | None) -> dict[str, Any]:
+    """Options of `DataLoader`, which takes some only where there are workers."""
+    return {
+        "num_workers": num_workers,
+        "prefetch_factor": prefetch_factor if num_workers else None,
+        "worker_init_fn": leave_signals_to_parent,
+        "pin_memory": torch.cuda.is_available() if pin_memory is None else pin_memory,
+    }
 
 
 def require_masks(dataset: Sequence[dict]) -> None:

@@ -50,8 +50,9 @@ class OnnxDetector(nn.Module):
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[device]])
-        except onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf as error:
-            raise UserError(f"{path}: no ONNX file; tools/export_model.py writes one") from error
+        except Exception as error:  # ONNX Runtime's have no class in common
+            reason = " ".join(str(error).split())
+            raise UserError(f"{path}: no ONNX file; tools/export_model.py writes one ({reason:.200})") from error
         self.details = ExportMetadata.from_strings(self.session.get_modelmeta().custom_metadata_map, path)
         if self.details.nms == "outside":
             raise UserError(f"{path}: its outputs are candidates before NMS; export it without --raw-candidates")

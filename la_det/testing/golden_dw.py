@@ -123,7 +123,7 @@ def _all_giou_losses(predictions: DensePredictions, targets: Targets) -> Tensor:
     prior = torch.arange(len(predictions.priors)).repeat(len(targets))
     gt = torch.arange(len(targets)).repeat_interleave(len(predictions.priors))
     boxes = predictions.boxes_at(targets.image[gt], prior)
-    return 1 - aligned_giou(boxes, targets.boxes[gt], GIOU_EPS).view(len(targets), -1).T
+    return 1 - aligned_giou(boxes, targets.boxes[gt], GIOU_EPS).view(len(targets), len(predictions.priors)).T
 
 
 def check_total_and_gradients(golden: GoldenFile, terms: dict, maps: dict[str, list[Tensor]]) -> None:

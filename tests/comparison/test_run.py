@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from la_det.comparison import run
-from la_det.comparison.records import Run, RunRecord, read_record
+from la_det.comparison.results import Run, RunRecord, read_record
 from la_det.comparison.run import Runner
 from la_det.errors import UserError
 

@@ -31,6 +31,23 @@ def test_test_loader_gives_every_image_once_in_batches(records):
     assert batches[1][1]["image"][0, 0, 0] == 3
 
 
+def test_workers_stay_for_a_second_pass(records):
+    loader = build_test_loader(dataset=records, mapper=READ, num_workers=1, prefetch_factor=3)
+    assert len(list(loader)) == 5 and loader.prefetch_factor == 3
+    (worker,) = loader._iterator._workers
+    assert len(list(loader)) == 5 and worker.is_alive()
+    assert loader._iterator._workers == [worker]
+
+
+def test_memory_is_pinned_where_there_is_a_gpu(records, monkeypatch):
+    def build(**options):
+        return build_train_loader(dataset=records, mapper=READ, total_batch_size=5, **options).pin_memory
+
+    for there in (False, True):
+        monkeypatch.setattr("torch.cuda.is_available", lambda there=there: there)
+        assert build() is there and build(pin_memory=not there) is not there
+
+
 @pytest.mark.parametrize("damage", [b"", b"\x89PNG\r\n\x1a\n broken", b"no image"])
 def test_broken_image_is_named(records, tmp_path, damage):
     (tmp_path / "3.png").write_bytes(damage)

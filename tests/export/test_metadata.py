@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from la_det import model_zoo
@@ -48,6 +50,31 @@ def test_ids_of_classes_may_be_strings():
 def test_files_of_others(strings):
     with pytest.raises(UserError, match="file.onnx: no metadata"):
         ExportMetadata.from_strings(strings, "file.onnx")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("size_divisibility", 0),
+        ("size_divisibility", 10**9),
+        ("short_edge", "long"),
+        ("max_size", -1),
+        ("classes", []),
+        ("classes", [1]),
+        ("category_ids", [1]),
+        ("pixel_std", [0, 1, 1]),
+        ("pixel_mean", {"_target_": "os.system"}),
+        ("input_format", "XYZ"),
+        ("nms", "some"),
+        ("score_threshold", None),
+        ("max_detections", True),
+    ],
+)
+def test_values_that_cannot_be(name, value):
+    config = "POTO/poto_r18_fpn_shapes_tiny"
+    strings = metadata_of(model_zoo.get_config(config), config, 32, "none").to_strings()
+    with pytest.raises(UserError, match=f"file.onnx: its metadata says {name}=.*, which cannot be"):
+        ExportMetadata.from_strings(strings | {name: json.dumps(value)}, "file.onnx")
 
 
 def test_other_augmentations():

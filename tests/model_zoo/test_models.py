@@ -22,7 +22,7 @@ def test_model_in_evaluation_mode_with_its_weights(tmp_path):
 def converted(folder, config) -> str:
     """Weights that want an option which the named config does not have, as some official ones do."""
     overrides = {"model.inference.topk": 7}
-    recipe = {"config": NAME, "overrides": overrides, "network": network_facts(config.model)}
+    recipe = {"config": NAME, "repository": "x/y", "overrides": overrides, "network": network_facts(config.model)}
     write_weights(folder / "converted.safetensors", model_zoo.get(NAME).state_dict(), recipe)
     return str(folder / "converted.safetensors")
 

@@ -37,6 +37,13 @@ def test_ranking(rank_by_quality, expected):
     assert (found.scores[0].diff() <= 0).all()
 
 
+def test_pairs_below_the_threshold_take_no_place_of_others():
+    """Prior 3 has a larger p q than prior 0, but too small a p."""
+    rule = DenseInference(use_quality=True, rank_by_quality=True, score_threshold=0.35, topk=2)
+    found = rule(make_predictions(P, QUALITY), SIZE)
+    assert sorted(found.priors[found.valid].tolist()) == [0, 1]
+
+
 def test_ranking_by_quality_with_fewer_pairs_than_topk():
     found = DenseInference(use_quality=True, rank_by_quality=True)(make_predictions(P, QUALITY), SIZE)
     assert sorted(found.priors[found.valid].tolist()) == [0, 1, 3, 4, 5]
