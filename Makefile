@@ -28,7 +28,7 @@ $(READY): constraints.txt setup.py tools/install_detectron2.py
 
 demo: setup
 	$(VENV)/bin/python tools/train_net.py --config-file projects/POTO/configs/poto_r18_fpn_shapes_tiny.py \
-		train.output_dir=output/demo
+		--overwrite train.output_dir=output/demo
 
 test: setup
 	$(PYTEST) -m "not slow"

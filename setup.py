@@ -36,7 +36,7 @@ setup(
     # Detectron2 is missing here because the registry does not have it: see tools/install_detectron2.py.
     install_requires=[
         "faster-coco-eval",
-        "filelock",
+        "filelock>=3.30",
         "fvcore",
         "matplotlib",
         "numpy",
@@ -55,5 +55,6 @@ setup(
         "dev": [*EXPORT, "hypothesis", "pytest", "pytest-xdist", "ruff", "selenium", "timm"],
         "export": EXPORT,
         "timm": ["timm"],
+        "wandb": ["wandb"],
     },
 )

@@ -1,8 +1,45 @@
 """Helpers for LazyConfig."""
 
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+import yaml
+from detectron2.layers import ShapeSpec
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from la_det.errors import UserError
+
+# What a YAML config may name: parts of detectors, data and training, and nothing else that can be called.
+BUILDABLE = (
+    "detectron2.data.transforms",
+    "detectron2.evaluation",
+    "detectron2.layers",
+    "detectron2.modeling",
+    "detectron2.solver",
+    "detectron2.structures",
+    "fvcore.common.param_scheduler",
+    "fvcore.transforms",
+    "la_det.config",
+    "la_det.data",
+    "la_det.engine.optimizers",
+    "la_det.engine.param_groups",
+    "la_det.engine.writers",
+    "la_det.evaluation",
+    "la_det.losses",
+    "la_det.matchers",
+    "la_det.modeling",
+    "la_det.steps",
+    "la_det.structures",
+    "torch.nn",
+    "torch.optim",
+)
+MAX_NODES = 100_000  # of a YAML config; the largest here has about a thousand
 
 
 def named(**items: Any) -> dict[str, Any]:
@@ -13,6 +50,126 @@ def named(**items: Any) -> dict[str, Any]:
     return items
 
 
+def _training_length(*, _root_: DictConfig) -> int:
+    return OmegaConf.select(_root_, "train.max_iter", default=90000)
+
+
+# `${training_length:}` in a model config: also where the model's node is built alone, without a training around it.
+OmegaConf.register_new_resolver("training_length", _training_length, replace=True)
+
+
 def class_node(model: DictConfig) -> DictConfig:
     """The node of a model's config that has `num_classes`: in Detectron2's R-CNNs it is not the model's own."""
     return model.roi_heads if "roi_heads" in model else model
+
+
+def load_yaml_config(path: str | Path) -> DictConfig:
+    """A config that Detectron2's `LazyConfig.save` wrote, read without running code: its tags and names are checked.
+
+    Raises:
+        UserError: it is no YAML config, has Python tags that such configs do not have, or builds other things than
+            detectors, their data and their training.
+    """
+    content = _parse(path, _BuildingLoader)
+    for key, name in _names(content):
+        _find(path, key, name)
+    return OmegaConf.create(content, flags={"allow_objects": True})
+
+
+def read_saved_config(path: str | Path) -> DictConfig:
+    """Such a config for looking at: it may name anything, since nothing of it is to be built.
+
+    Raises:
+        UserError: it is no YAML config, or has Python tags that such configs do not have.
+    """
+    return OmegaConf.create(_parse(path, _Loader), flags={"allow_objects": True})
+
+
+def _parse(path: str | Path, kind: type[_Loader]) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            loader = kind(file)
+            try:
+                node = loader.get_single_node()
+                _count(node, [], {})
+                content = None if node is None else loader.construct_document(node)
+            finally:
+                loader.dispose()
+        if not isinstance(content, dict):
+            raise UserError(f"{path}: no config; it needs keys such as model and train")
+        OmegaConf.create(content, flags={"allow_objects": True})
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not read as a config ({reason:.300}); a Python config may hold any object") from error
+    return content
+
+
+class _Loader(yaml.SafeLoader):
+    """Knows, beside plain YAML, the two kinds of objects in Detectron2's configs; classes are their names."""
+
+
+class _BuildingLoader(_Loader):
+    """Gives the classes, if they are among BUILDABLE."""
+
+
+def _construct_class(loader: _Loader, name: str, node: yaml.Node) -> Any:
+    return _find(node.start_mark.name, "", name) if isinstance(loader, _BuildingLoader) else name
+
+
+def _construct_shape(loader: _Loader, node: yaml.Node) -> ShapeSpec:
+    return ShapeSpec(*loader.construct_sequence(node, deep=True))
+
+
+_Loader.add_multi_constructor("tag:yaml.org,2002:python/name:", _construct_class)
+_Loader.add_constructor("tag:yaml.org,2002:python/object/new:detectron2.layers.shape_spec.ShapeSpec", _construct_shape)
+
+
+def _count(node: yaml.Node | None, path: list[yaml.Node], counts: dict[int, int]) -> int:
+    """Number of nodes with those behind aliases each time; few aliases can stand for any number."""
+    if node in path:
+        raise ValueError("it contains itself")
+    if id(node) not in counts:
+        children = node.value if isinstance(node, yaml.CollectionNode) else []
+        flat = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
+        counts[id(node)] = 1 + sum(_count(child, [*path, node], counts) for child in flat)
+    if counts[id(node)] > MAX_NODES:
+        raise ValueError(f"it has more than {MAX_NODES} entries")
+    return counts[id(node)]
+
+
+def _names(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Key and value of each `_target_`."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            if name == "_target_":
+                yield key, value
+            yield from _names(value, f"{key}.{name}".lstrip("."))
+    elif isinstance(content, list):
+        for i, value in enumerate(content):
+            yield from _names(value, f"{key}.{i}")
+
+
+def _find(path: str | Path, key: str, name: Any) -> Any:
+    """What the config names, if it is one of BUILDABLE, or of builtins or NumPy a harmless type."""
+    if callable(name):  # found already
+        return name
+    is_name = isinstance(name, str) and re.fullmatch(r"[A-Za-z_][\w.]*", name)
+    if is_name and _is_part_of(name, BUILDABLE):
+        try:
+            found = locate(name)
+        except ImportError as error:
+            raise UserError(f"{path}: {key or 'it'} names {name}, which is not there ({error})") from error
+        owner = getattr(found, "__self__", found)  # of a class method, the class
+        module = getattr(owner, "__module__", None) or ""
+        if callable(found) and _is_part_of(module, BUILDABLE):
+            return found
+    raise UserError(
+        f"{path}: {key or 'it'} names {str(name):.80}, which a YAML config may not build; if you trust its author, "
+        "take the Python config it comes from"
+    )
+
+
+def _is_part_of(name: str, packages: tuple[str, ...]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import errno
-import logging
+import re
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch
+
 OUTPUT_ERRORS = frozenset(
-    {errno.EACCES, errno.EEXIST, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}
+    {errno.EACCES, errno.EEXIST, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EFBIG}
+)
+LOST_PROCESS = "lost the connection to another process of the training, which has died"
+# Errors of libraries for which something outside the program is to blame: a pattern, and what to say.
+_KNOWN = (
+    (
+        r"DataLoader worker \(pid[^)]*\) (?:is killed by|exited|died).*",
+        "{}; if memory is short, lower dataloader.train.num_workers; then go on with --resume",
+    ),
+    (r"EADDRINUSE|[Aa]ddress already in use", "--dist-url: this port is in use; give another one, or auto"),
+    (
+        r"Connection (?:reset|closed|refused)|Broken pipe|Socket (?:Timeout|closed)|[Rr]emote process exited"
+        r"|NCCL communicator was aborted|Application timeout caused",
+        f"{LOST_PROCESS}; go on with --resume",
+    ),
 )
 
 
@@ -17,27 +34,43 @@ class UserError(Exception):
     """Something outside the program is wrong: the message names the file or record and says what to do."""
 
 
+def explain(error: BaseException) -> str:
+    """One line for an error whose cause lies outside the program; "" for any other."""
+    if isinstance(error, UserError):
+        # torch's data loader puts its worker's traceback before the message of an exception it passes on.
+        return str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
+    if isinstance(error, torch.OutOfMemoryError):
+        return "the GPU's memory is full; lower dataloader.train.total_batch_size, or set train.amp.enabled=True"
+    if isinstance(error, OSError) and error.errno in OUTPUT_ERRORS:
+        return f"{error.filename or 'output'}: {error.strerror}; choose another output folder or free some space"
+    if isinstance(error, (RuntimeError, OSError)):
+        for pattern, message in _KNOWN:
+            found = re.search(pattern, str(error))
+            if found:
+                return message.format(found[0].rstrip(". "))
+    return ""
+
+
 @contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn a `UserError`, and an output folder that cannot be written, into one line on stderr and exit status 2."""
-    # Detectron2's training loop logs the traceback of whatever ends it.
-    logging.getLogger("detectron2.engine.train_loop").addFilter(_is_no_user_error)
+def one_line_errors(speaks: Callable[[str], bool] = lambda line: True) -> Iterator[None]:
+    """Turn an error with an explanation (see `explain`) into one line on stderr and exit status 2.
+
+    Args:
+        speaks: whether this process is to print a line, and not another one that failed with it.
+    """
+    show = threading.excepthook
+    # TensorBoard's thread passes on to the main one what goes wrong with writing.
+    threading.excepthook = lambda args: None if isinstance(args.exc_value, OSError) else show(args)
     try:
         yield
-    except UserError as error:
-        _fail(str(error))
-    except OSError as error:
-        if error.errno not in OUTPUT_ERRORS:
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        message = explain(error)
+        if not message:
             raise
-        _fail(f"{error.filename or 'output'}: {error.strerror}; choose another output folder or free some space")
-
-
-def _fail(message: str) -> None:
-    # torch's data loader puts its worker's traceback before the message of an exception it passes on.
-    line = message.strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
-    print(f"error: {line}", file=sys.stderr, flush=True)
-    sys.exit(2)
-
-
-def _is_no_user_error(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and isinstance(record.exc_info[1], UserError))
+        if speaks(message):
+            print(f"error: {message}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    finally:
+        threading.excepthook = show

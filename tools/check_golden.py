@@ -2,8 +2,9 @@
 """Compare la_det with the official implementations' numbers.
 
 Takes golden files, or folders of them, and prints for each file the worst error of every kind of quantity beside its
-tolerance. The parent folder's name says which method a file belongs to. Exits 1 on any miss, on an unknown file, on a
-file in which nothing was recognised, and on a quantity without implementation that --allow-missing does not name.
+tolerance. The parent folder's name says which method a file belongs to. Files of methods and models that la_det does
+not have are listed as not built. Exits 1 on any miss, on an unknown file, on a file in which nothing was recognised,
+and on a quantity without implementation that --allow-missing does not name.
 """
 
 import argparse
@@ -43,13 +44,18 @@ def main() -> int:
     for file in files:
         reports.append(check_file(file, args.allow_missing, args.device))
         print_report(reports[-1], args.verbose)
-    failed = sum(not report.passed for report in reports)
-    print(f"{len(reports) - failed} passed, {failed} failed")
+    passed = sum(report.passed for report in reports)
+    not_built = sum(report.not_built is not None for report in reports)
+    failed = len(reports) - passed - not_built
+    print(f"{passed} passed, {failed} failed" + (f", {not_built} not built" if not_built else ""))
     return 1 if failed else 0
 
 
 def print_report(report: Report, verbose: bool) -> None:
     """One line per file, and one per failure."""
+    if report.not_built:
+        print(f"--   {report.path}\n     not built: {report.not_built}")
+        return
     print(f"{'ok  ' if report.passed else 'FAIL'} {report.path}")
     if report.error:
         print(f"     {report.error}")

@@ -11,8 +11,8 @@ from pathlib import Path
 from detectron2.utils.logger import setup_logger
 
 from la_det.comparison.cost import iterations_in, measure_all
-from la_det.comparison.records import Run
 from la_det.comparison.report import write_report
+from la_det.comparison.results import Run
 from la_det.comparison.run import Runner
 from la_det.comparison.schemes import ENDINGS, SCHEMES, config_name
 from la_det.errors import UserError, one_line_errors

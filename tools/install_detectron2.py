@@ -3,10 +3,11 @@
 
 Detectron2 is not on the Python package registry under its own name. Without options this script
 
-1. keeps an installed Detectron2 if it works (upstream's with compiled operators, or ours), else
+1. keeps an installed Detectron2 if it works (upstream's with compiled operators, or ours unless it lacks some of
+   today's patches), else
 2. takes release 0.6's Python tree from the registry's source archive `pb1-detectron2==0.6` (sha256 checked; from the
    index that pip is configured for), mends what today's Python stack broke (`PATCHES`), builds a pure-Python wheel
-   `detectron2-0.6+py` and installs it, and
+   and installs it, and
 3. proves that what la_det needs of it works.
 
 The archive has no C++ sources, so there is no `detectron2._C`: rotated boxes, Detectron2's own deformable convolution
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.metadata
 import importlib.util
 import logging
 import subprocess
@@ -29,6 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ARCHIVE = "pb1-detectron2-0.6.tar.gz"
+VERSION = "0.6+py2"  # of the wheel; the last digit counts changes of PATCHES
 SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
 
 
@@ -96,6 +99,26 @@ PATCHES = (
     Patch("detectron2/structures/masks.py", "dtype=np.bool)", "dtype=bool)", NUMPY_ALIAS),
     Patch("detectron2/data/datasets/pascal_voc.py", "dtype=np.str)", "dtype=str)", NUMPY_ALIAS),
     Patch("detectron2/data/build.py", "dtype=np.int)", "dtype=int)", NUMPY_ALIAS),
+    Patch("detectron2/data/build.py", "dtype=np.int\n", "dtype=int\n", NUMPY_ALIAS),
+    Patch(
+        "detectron2/data/common.py",
+        "self._rng.sample(self._fallback_candidates, k=1)[0]",
+        "self._rng.choice(tuple(self._fallback_candidates))",
+        "Python 3.11 draws no samples from sets, so a mapper that returns None ends in a TypeError",
+    ),
+    Patch(
+        "detectron2/engine/hooks.py",
+        "isinstance(self.scheduler, torch.optim.lr_scheduler._LRScheduler)",
+        "isinstance(self.scheduler, torch.optim.lr_scheduler.LRScheduler)",
+        "torch 2 derives its schedulers from LRScheduler, so that a checkpoint had no state of them",
+        2,
+    ),
+    Patch(
+        "detectron2/export/__init__.py",
+        "from .api import *\n",
+        "try:\n    from .api import *\nexcept ImportError:\n    pass\n",
+        "torch has no Caffe2 any more, and without it neither tracing nor counting of operations could be imported",
+    ),
     Patch("detectron2/utils/visualizer.py", "astype(np.bool)", "astype(bool)", NUMPY_ALIAS, 3),
     Patch("detectron2/utils/video_visualizer.py", "dtype=np.bool)", "dtype=bool)", NUMPY_ALIAS),
     Patch(
@@ -138,23 +161,23 @@ def __getattr__(name):
 
 # Replaces the archive's setup.py, which imports torch, names the missing C++ sources and pins black and iopath.
 # Dependencies are those of the 0.6 release less black, pydot and future (code formatting and Caffe2 export).
-SETUP = """from setuptools import find_packages, setup
+SETUP = f"""from setuptools import find_packages, setup
 
-projects = {
+projects = {{
     "detectron2.projects.point_rend": "projects/PointRend/point_rend",
     "detectron2.projects.deeplab": "projects/DeepLab/deeplab",
     "detectron2.projects.panoptic_deeplab": "projects/Panoptic-DeepLab/panoptic_deeplab",
-}
+}}
 setup(
     name="detectron2",
-    version="0.6+py",
+    version="{VERSION}",
     author="FAIR",
     url="https://github.com/facebookresearch/detectron2",
     description="Detectron2 0.6 without compiled operators, patched for current Python packages",
     license="Apache-2.0",
     packages=find_packages(include=["detectron2", "detectron2.*"]) + list(projects),
     package_dir=projects,
-    package_data={"detectron2.model_zoo": ["configs/**/*.yaml", "configs/**/*.py"]},
+    package_data={{"detectron2.model_zoo": ["configs/**/*.yaml", "configs/**/*.py"]}},
     python_requires=">=3.10",
     install_requires=[
         "numpy",
@@ -206,6 +229,15 @@ def verify() -> tuple[bool, str]:
     return done.returncode == 0, "\n".join(lines[-3:] if done.returncode else lines[-1:])
 
 
+def is_outdated() -> bool:
+    """Whether the installed Detectron2 is a wheel of this script without all of today's patches."""
+    try:
+        version = importlib.metadata.version("detectron2")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return version.startswith("0.6+py") and version != VERSION
+
+
 def pip(*arguments: str) -> None:
     """Run this interpreter's pip; raise InstallError if it fails."""
     if subprocess.run([sys.executable, "-m", "pip", *arguments]).returncode:
@@ -251,7 +283,7 @@ def check_sha256(path: Path) -> None:
 
 
 def build_wheel(wheel_dir: Path) -> Path:
-    """Download, patch and build `detectron2-0.6+py-py3-none-any.whl` into `wheel_dir`; return its path."""
+    """Download, patch and build the wheel into `wheel_dir`; return its path."""
     with tempfile.TemporaryDirectory() as scratch:
         with tarfile.open(download(Path(scratch))) as archive:
             archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, path: member)
@@ -264,7 +296,7 @@ def build_wheel(wheel_dir: Path) -> Path:
         (tree / "pyproject.toml").write_text(PYPROJECT)
         (tree / "setup.cfg").unlink()
         pip("wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheel_dir), str(tree))
-    return wheel_dir / "detectron2-0.6+py-py3-none-any.whl"
+    return wheel_dir / f"detectron2-{VERSION}-py3-none-any.whl"
 
 
 def install_source(source: str) -> None:
@@ -311,7 +343,7 @@ def main(arguments: list[str] | None = None) -> int:
             install_source(args.source)
         else:
             works, message = verify()
-            if works:
+            if works and not is_outdated():
                 print("keeping Detectron2", message)
                 return 0
             install_default()

@@ -11,15 +11,21 @@ from la_det.engine.train import main
 
 EXAMPLES = """
 examples:
-  train:              %(prog)s --config-file projects/POTO/configs/poto_r18_fpn_shapes_tiny.py
-  go on after a stop: %(prog)s --config-file CONFIG --resume
-  evaluate:           %(prog)s --config-file CONFIG --eval-only train.init_checkpoint=output/model_final.pth
+  train:              %(prog)s --config-file POTO/poto_r18_fpn_shapes_tiny train.output_dir=output/poto
+  go on after a stop: %(prog)s --config-file CONFIG --resume train.output_dir=output/poto
+  start anew there:   %(prog)s --config-file CONFIG --overwrite train.output_dir=output/poto
+  evaluate:           %(prog)s --config-file CONFIG --eval-only train.init_checkpoint=output/poto/model_final.pth
   change an option:   %(prog)s --config-file CONFIG train.max_iter=5000 optimizer.lr=0.005
   own data:           %(prog)s --config-file CONFIG --dataset coco:train_images,train.json,val_images,val.json
+  of other tools:     %(prog)s --config-file CONFIG --dataset yolo:data.yaml (or voc:FOLDER, odgt:IMAGES,ODGT)
   8 GPUs:             %(prog)s --config-file CONFIG --num-gpus 8
   torchrun:           torchrun --nproc-per-node 8 %(prog)s --config-file CONFIG
 
-All options of a config are listed in its output folder's config.yaml, which is itself a config file.
+All options of a config are listed in its output folder's config.yaml, which is itself a config file. A Python config is
+a program, run only those that you trust; a YAML config and a checkpoint run nothing.
+
+A training ends after the step at SIGTERM, SIGINT or train.preemption_signal, with a checkpoint and status 128 + signal;
+a second signal ends it at once.
 """
 
 
@@ -30,14 +36,23 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config-file", required=True, metavar="FILE", help="LazyConfig: file or name")
     parser.add_argument("--eval-only", action="store_true", help="evaluate train.init_checkpoint")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in train.output_dir")
+    of_run = parser.add_mutually_exclusive_group()
+    of_run.add_argument("--resume", action="store_true", help="go on from the last checkpoint in train.output_dir")
+    of_run.add_argument(
+        "--overwrite", action="store_true", help="start anew where a run is; that one is kept as OUTPUT_DIR.old-1"
+    )
     parser.add_argument(
-        "--dataset", metavar=FORMAT, help="own data: for training, and for evaluation; sets the number of classes"
+        "--break-lock", action="store_true", help="take train.output_dir from a training that goes on in it"
+    )
+    parser.add_argument(
+        "--dataset",
+        metavar="DATASET",
+        help=f"own data: for training, and for evaluation; sets the number of classes (docs/data.md): {FORMAT}",
     )
     parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine, each with one GPU (or CPU)")
     parser.add_argument("--num-machines", type=int, default=1, help="machines that take part")
     parser.add_argument("--machine-rank", type=int, default=0, help="number of this machine, from 0")
-    parser.add_argument("--dist-url", default="tcp://127.0.0.1:29511", help="where the processes meet (machine 0)")
+    parser.add_argument("--dist-url", default="auto", help="where the processes meet: tcp://MACHINE_0:PORT")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="options of the config to change")
     return parser
 

@@ -106,7 +106,8 @@ def source_link(name: str, readme: Path) -> str:
 
 
 def file_link(file: Path, readme: Path, text: str | None = None) -> str:
-    target = Path(os.path.relpath(file.resolve(), readme.parent.resolve())).as_posix()
+    project = Path(__file__).resolve().parents[1] / "projects" / readme.parent.name
+    target = Path(os.path.relpath(file.resolve(), project)).as_posix()
     return f"[{text or file.stem}]({target})"
 
 

@@ -19,4 +19,10 @@ train = dict(
     eval_period=5000,
     diagnostics_period=1000,  # iterations between looks at the assignment (la_det/engine/diagnostics.py); 0 is off
     log_period=20,
+    # model_best.pth gets the weights with the best ("max" or "min") value of a metric, such as bbox/AP; the training
+    # ends after `patience` evaluations that are no better (0: never).
+    best=dict(metric="", mode="max", patience=0),
+    preemption_signal="SIGUSR1",  # ends the training after the step, with a checkpoint, as SIGTERM and SIGINT do
+    hooks=[],  # more of them, as L(MyHook)(...); they run before checkpoints are saved
+    writers=[],  # more of them, as L(la_det.engine.writers.WandbWriter)(project="...")
 )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Set
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,12 +13,22 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 
 from la_det.checkpoint.initial_weights import initial_weights
-from la_det.checkpoint.safe_pickle import check_pickle, load_safetensors, load_torch_file, unpickling
+from la_det.checkpoint.safe_pickle import (
+    DAMAGES,
+    check_tensors,
+    load_pickled_arrays,
+    load_safetensors,
+    load_torch_file,
+    outline,
+    unpickling,
+)
 from la_det.errors import UserError
 
 
 class Checkpointer(DetectionCheckpointer):
     """Reads Detectron2's formats, `.safetensors`, `torchvision://resnet{18,34,50,101}` and `timm://<model name>`.
+
+    A file is read and checked as a whole before the model gets any of it.
 
     Args:
         allow_pickle: read files that hold objects other than tensors, arrays and containers. They can run any code.
@@ -40,11 +50,15 @@ class Checkpointer(DetectionCheckpointer):
         self.allow_pickle = allow_pickle
         self.strict = strict
         self._path = ""
+        self._required: Set[str] = frozenset()
 
-    def save(self, name: str, **kwargs: Any) -> None:
+    def save(self, name: str, *, mark_last: bool = True, **kwargs: Any) -> None:
         """Write `name`.pth and mark it as the last one; a kill at any moment leaves a complete last checkpoint.
 
         Every process must call it, because states are gathered; the main one writes.
+
+        Args:
+            mark_last: False for a file that a resumed run is not to start from.
         """
         data = {key: obj.state_dict() for key, obj in {"model": self.model, **self.checkpointables}.items()}
         if not comm.is_main_process():
@@ -53,13 +67,52 @@ class Checkpointer(DetectionCheckpointer):
         self.logger.info("Saving checkpoint to %s", path)
         with replacing(path) as file:
             torch.save(data | kwargs, file)
-        with replacing(path.with_name("last_checkpoint")) as file:
-            file.write(path.name.encode())
+        if mark_last:
+            with replacing(path.with_name("last_checkpoint")) as file:
+                file.write(path.name.encode())
+
+    def newest_intact(self) -> str:
+        """The checkpoint marked as last or, if that is damaged, the newest one that is not; "" if there is none.
+
+        Raises:
+            UserError: there are checkpoints, but all are damaged.
+        """
+        marked = self._marked()
+        others = sorted(Path(self.save_dir).glob("model_[0-9]*.pth"), reverse=True)
+        problem = ""
+        for path in dict.fromkeys([*marked, *others]):
+            try:
+                outline(str(path), verify=True)
+            except (UserError, OSError) as error:
+                problem = problem or (str(error) if isinstance(error, UserError) else f"{path}: {error.strerror}")
+            else:
+                if problem:
+                    self.logger.warning("%s; going on from the newest intact checkpoint, %s", problem, path)
+                elif not marked:
+                    self.logger.warning("%s: nothing says which checkpoint is the last; taking %s", self.save_dir, path)
+                return str(path)
+        if problem:
+            raise UserError(f"{problem}; there is no intact checkpoint beside it; start the run again with --overwrite")
+        return ""
+
+    def _marked(self) -> list[Path]:
+        """The file that is marked as the last one, in a list that is empty where none is."""
+        try:
+            name = Path(self.save_dir, "last_checkpoint").read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):
+            return []
+        return [Path(self.save_dir, name)] if name and Path(name).name == name else []
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Load the last checkpoint if `resume` and there is one, demanding that it fits; else the weights at `path`."""
-        self.strict = self.strict or (resume and self.has_checkpoint())
-        return super().resume_or_load(path, resume=resume)
+        """Go on from the newest intact checkpoint if `resume` and there is one; else load the weights at `path`."""
+        last = self.newest_intact() if resume else ""
+        return self.resume(last) if last else self.load(path, checkpointables=[])
+
+    def resume(self, path: str) -> dict[str, Any]:
+        """Load a checkpoint of this run: all has to be there and to fit, but for an average that it did not have."""
+        self.strict = True
+        self._required = self.checkpointables.keys() - {"ema"}
+        return self.load(path)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load a checkpoint.
@@ -76,20 +129,36 @@ class Checkpointer(DetectionCheckpointer):
             return super().load(path, checkpointables)
         except (OSError, AssertionError) as error:
             raise UserError(f"{path}: cannot get this checkpoint ({error}); check its path or address") from error
+        except DAMAGES as error:
+            raise UserError(
+                f"{path}: what it holds beside the weights is not of this run ({str(error).splitlines()[0]}); take "
+                "another checkpoint, or start a new run with train.init_checkpoint, which takes the weights alone"
+            ) from error
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         suffix = Path(filename).suffix
-        if suffix == ".pkl":
-            if not self.allow_pickle:
-                check_pickle(filename)
+        if suffix == ".pkl" and self.allow_pickle:
             with unpickling(filename):
-                return super()._load_file(filename)
-        if suffix == ".safetensors":
-            return {"model": load_safetensors(filename)}
-        loaded = load_torch_file(filename, self.allow_pickle)
-        return loaded if "model" in loaded else {"model": loaded}
+                loaded = super()._load_file(filename)
+        elif suffix == ".pkl":
+            loaded = _detectron_format(load_pickled_arrays(filename))
+        elif suffix == ".safetensors":
+            loaded = {"model": load_safetensors(filename)}
+        else:
+            loaded = load_torch_file(filename, self.allow_pickle)
+        if not (isinstance(loaded, dict) and "model" in loaded):
+            loaded = {"model": loaded}
+        missing = self._required - loaded.keys()
+        if missing:
+            raise UserError(
+                f"{filename}: it has weights, but not a training's state ({', '.join(sorted(missing))}); start a new "
+                "run with train.init_checkpoint, which takes the weights alone"
+            )
+        checked = {key: check_tensors(filename, loaded[key]) for key in ("model", "ema") if key in loaded}
+        return loaded | checked
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        self._check_types(checkpoint["model"])
         incompatible = super()._load_model(checkpoint)
         missing = incompatible.missing_keys
         if not self.model.training and hasattr(self.model, "training_only_keys"):
@@ -112,6 +181,25 @@ class Checkpointer(DetectionCheckpointer):
             )
         return incompatible
 
+    def _check_types(self, weights: dict[str, torch.Tensor]) -> None:
+        """Refuse integers for weights, and numbers with fractions for counters, which torch would convert."""
+        model = self.model.state_dict()
+        for key in model.keys() & weights.keys():
+            found, wanted = weights[key].dtype, model[key].dtype
+            if found.is_floating_point != wanted.is_floating_point:
+                raise UserError(
+                    f"{self._path}: {key} is of {found} instead of {wanted}; give a checkpoint of the model"
+                )
+
+
+def _detectron_format(data: Any) -> Any:
+    """What Detectron2 makes of a .pkl file: its own zoo's has an author, Caffe2's weights lie in "blobs"."""
+    if not isinstance(data, dict) or ("model" in data and "__author__" in data):
+        return data
+    blobs = data.get("blobs", data)
+    weights = {key: value for key, value in blobs.items() if not key.endswith("_momentum")}
+    return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
@@ -123,7 +211,10 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except RuntimeError as error:  # how torch reports a full disk
-        raise UserError(f"{path}: cannot write ({error}); free some space and repeat or resume the run") from error
+    except (OSError, RuntimeError) as error:  # torch reports a full disk by a RuntimeError
+        reason = error.strerror if isinstance(error, OSError) else "not all of it; is the disk full?"
+        remedy = "free some space" if path.parent.is_dir() else f"{path.parent} is gone; make it again"
+        raise UserError(f"{path}: cannot write ({reason}); {remedy}, and repeat or resume the run") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

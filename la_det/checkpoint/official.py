@@ -7,11 +7,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from la_det.checkpoint.safe_pickle import check_pickle, load_safetensors, load_torch_file, unpickling
+from la_det.checkpoint.safe_pickle import (
+    check_tensors,
+    load_pickled_arrays,
+    load_safetensors,
+    load_torch_file,
+    unpickling,
+)
 from la_det.errors import UserError
 
 FLAG = "--allow-pickle"
@@ -34,12 +38,7 @@ def read_official(path: str, allow_pickle: bool = False) -> dict[str, Tensor]:
         raise UserError(f"{path}: {error.strerror or error}") from error
     if isinstance(loaded, Mapping):
         loaded = next((loaded[key] for key in ("model", "state_dict") if key in loaded), loaded)
-    if not isinstance(loaded, Mapping) or not loaded:
-        raise UserError(f"{path}: it holds no state dict; give the file as it was published")
-    state = {str(key): torch.as_tensor(x) if isinstance(x, np.ndarray) else x for key, x in loaded.items()}
-    others = [key for key, value in state.items() if not isinstance(value, Tensor)]
-    if others:
-        raise UserError(f"{path}: it holds no state dict: {some(others)} are no tensors")
+    state = check_tensors(path, loaded)
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     return state
@@ -51,7 +50,7 @@ def _load(path: str, allow_pickle: bool) -> Any:
         return load_safetensors(path)
     if suffix == ".pkl":
         if not allow_pickle:
-            check_pickle(path, FLAG)
+            return load_pickled_arrays(path, FLAG)
         with open(path, "rb") as file, unpickling(path):
             return pickle.load(file, encoding="latin1")
     return load_torch_file(path, allow_pickle, FLAG)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import pickle
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,19 @@ from safetensors.torch import save
 from torch import Tensor
 
 from la_det.checkpoint.checkpointer import replacing
+from la_det.checkpoint.safe_pickle import CHECKSUM, outline, tensors_checksum
 from la_det.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".safetensors", ".pth")
 _KEY = "recipe"  # in the metadata of .safetensors, at the top level of .pth
+# All that a converted file may change in a config, and what it may say there.
+_OVERRIDES: dict[str, Callable[[Any], bool]] = {
+    "model.head.predictors.main.priors.box_offset": lambda value: value in (0, 1),
+    "model.backbone.top_block.in_feature": lambda value: value in ("p5", "res5"),
+    "model.backbone.top_block.in_channels": lambda value: type(value) is int and 0 < value <= 4096,
+}
 
 
 def network_facts(model: DictConfig) -> dict[str, Any]:
@@ -47,23 +54,61 @@ def write_weights(path: Path, weights: dict[str, Tensor], recipe: dict[str, Any]
     with replacing(path) as file:
         if path.suffix == ".safetensors":
             whole = {key: value.clone(memory_format=torch.contiguous_format) for key, value in weights.items()}
-            file.write(save(whole, {_KEY: json.dumps(recipe)}))
+            metadata = {_KEY: json.dumps(recipe)}
+            file.write(save(whole, metadata | {CHECKSUM: tensors_checksum(whole, metadata)}))
         else:
             torch.save({"model": weights, _KEY: recipe}, file)
 
 
 def read_recipe(path: str) -> dict[str, Any]:
-    """The recipe in a converted file, or in one at an address; empty for whatever else the path may be."""
+    """The recipe in a converted file, or in one at an address; empty for whatever else the path may be.
+
+    Raises:
+        UserError: it is not as the converter writes it.
+    """
+    recipe = _read_entry(path, _KEY)
+    return _checked(path, recipe) if recipe else {}
+
+
+def read_classes(path: str) -> dict[str, list] | None:
+    """Names and ids of the classes that the weights in a file were trained for; None where it does not say.
+
+    In the form of `la_det.data.classes.Classes.state_dict`.
+    """
+    found = _read_entry(path, "classes")
+    if not isinstance(found, dict) or not all(isinstance(found.get(key), list) for key in ("names", "ids")):
+        return None
+    strings = all(isinstance(name, str) for name in found["names"])
+    return found if strings and len(found["names"]) == len(found["ids"]) else None
+
+
+def _read_entry(path: str, key: str) -> Any:
+    """What a file of weights holds beside them; empty for whatever else the path may be."""
     if not path.endswith(SUFFIXES):
         return {}
     try:
-        path = PathManager.get_local_path(path)
-        if path.endswith(".safetensors"):
-            with safe_open(path, "pt") as file:
-                return json.loads((file.metadata() or {}).get(_KEY, "{}"))
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True).get(_KEY, {})
-    except (OSError, EOFError, RuntimeError, ValueError, AttributeError, pickle.UnpicklingError, SafetensorError):
+        local = PathManager.get_local_path(path)
+        if local.endswith(".safetensors"):
+            with safe_open(local, "pt") as file:
+                return json.loads((file.metadata() or {}).get(key, "{}"))
+        content = outline(local)
+        return content.get(key, {}) if isinstance(content, Mapping) else {}
+    except (OSError, ValueError, RecursionError, SafetensorError, UserError):
         return {}  # whoever loads the weights says what is wrong with them
+
+
+def _checked(path: str, recipe: Any) -> dict[str, Any]:
+    """The recipe, if it is one that the converter writes: whatever it says goes into a config, which builds things."""
+    parts = {"config": str, "repository": str, "overrides": dict, "network": dict}
+    if not isinstance(recipe, dict) or not all(isinstance(recipe.get(key), kind) for key, kind in parts.items()):
+        raise UserError(f"{path}: its recipe is damaged or not of tools/convert_checkpoint.py; convert the file again")
+    for key, value in recipe["overrides"].items():
+        if key not in _OVERRIDES or not _OVERRIDES[key](value):
+            raise UserError(
+                f"{path}: its recipe would set {key}={value!r:.80}, as tools/convert_checkpoint.py never writes; "
+                "do not use this file, or convert it again"
+            )
+    return recipe
 
 
 def apply_recipe(cfg: DictConfig, path: str) -> None:
@@ -80,7 +125,9 @@ def apply_recipe(cfg: DictConfig, path: str) -> None:
         logger.info("%s=%s, as %s needs it", key, value, path)
     found = network_facts(cfg.model)
     wrong = [
-        f"{key} {found[key]} instead of {value}" for key, value in recipe["network"].items() if found[key] != value
+        f"{key} {found.get(key)} instead of {value!s:.80}"
+        for key, value in recipe["network"].items()
+        if found.get(key) != value
     ]
     if wrong:
         raise UserError(f"{path}: it is for {recipe['config']}; the config in use has {', '.join(wrong)}")

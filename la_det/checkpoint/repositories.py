@@ -27,7 +27,7 @@ class Repository:
     Attributes:
         name: on GitHub.
         configs: patterns of the configs' names in the zoo.
-        head: what its head's keys begin with.
+        head: what some keys of its head begin with, and if possible no other repository's.
         rules: (regular expression, replacement) from its keys to ours.
         constants: (regular expression, value of a match) of keys that hold what la_det computes itself.
         values: (end of our key, change of the value) where the same parameter is counted differently.
@@ -73,7 +73,7 @@ CVPODS: tuple[Rule, ...] = (
 )
 DEFCN = Repository(
     "Megvii-BaseDetection/DeFCN",
-    configs=("POTO/*", "FCOS/*", "ATSS/*_crowdhuman"),
+    configs=("POTO/*", "FCOS/fcos_r*", "FCOS/fcos_wo_*", "ATSS/*_crowdhuman"),
     head="head.",
     rules=(
         *CVPODS,
@@ -95,7 +95,7 @@ LLA_BASELINES = replace(DEFCN, name=LLA.name, configs=("LLA/lla_fcos_*", "LLA/ll
 # maskrcnn-benchmark
 ATSS = Repository(
     "sfzhang15/ATSS",
-    configs=("ATSS/*_coco",),
+    configs=("ATSS/atss_[drx]*_coco",),
     head="rpn.head.",
     rules=(
         (r"backbone\.body\.(?:stem\.)?(.*)", lambda match: f"backbone.bottom_up.{detectron2_name(match[1])}"),
@@ -136,6 +136,29 @@ MMDETECTION: tuple[Rule, ...] = (
     (r"bbox_head\.reg_convs\.(\d)\.(conv|gn)", tower("head.box_tower")),
     (r"bbox_head\.scales\.(\d)\.scale$", r"head.scales[\1]"),
 )
+# Files of early versions call the last layers of FCOS fcos_cls, fcos_reg and fcos_centerness.
+MMDETECTION_FCOS = Repository(
+    "open-mmlab/mmdetection",
+    configs=("FCOS/fcos_mmdet_*",),
+    head="bbox_head.",
+    rules=(
+        *MMDETECTION,
+        (r"bbox_head\.(?:conv|fcos)_cls", BRANCH + "logits"),
+        (r"bbox_head\.(?:conv|fcos)_reg", BRANCH + "boxes"),
+        (r"bbox_head\.(?:conv|fcos)_centerness", BRANCH + "quality"),
+    ),
+)
+MMDETECTION_ATSS = replace(
+    MMDETECTION_FCOS,
+    configs=("ATSS/atss_mmdet_*",),
+    head="bbox_head.atss_",
+    rules=(
+        *MMDETECTION,
+        (r"bbox_head\.atss_cls", BRANCH + "logits"),
+        (r"bbox_head\.atss_reg", BRANCH + "boxes"),
+        (r"bbox_head\.atss_centerness", BRANCH + "quality"),
+    ),
+)
 DATE = Repository(
     "YiqunChen1999/date",
     configs=("DATE/date_f_*", "DATE/date_r_*"),
@@ -153,7 +176,7 @@ DATE = Repository(
 DW = Repository(
     "strongwolf/DW",
     configs=("DW/*",),
-    head="bbox_head.",
+    head="bbox_head.center_prior.",  # without it, the parameters can be those of MMDetection's FCOS
     rules=(
         *MMDETECTION,
         (r"bbox_head\.conv_cls", BRANCH + "logits"),
@@ -186,7 +209,7 @@ O2F = Repository(
     constants=((r"bbox_head\.sizes_of_interest$", lambda match: [64, 128, 256, 512, 1024]),),
 )
 
-REPOSITORIES = (DEFCN, LLA, LLA_BASELINES, ATSS, DYNAMIC_ATSS, DATE, DW, O2F)
+REPOSITORIES = (DEFCN, LLA, LLA_BASELINES, ATSS, DYNAMIC_ATSS, MMDETECTION_FCOS, MMDETECTION_ATSS, DATE, DW, O2F)
 
 
 def _square(center: float, half_side: float) -> list[list[float]]:

@@ -17,7 +17,7 @@ from detectron2.config import instantiate
 from la_det import model_zoo
 from la_det.benchmark.memory import peak_extra_mib
 from la_det.benchmark.train import detectron2_model, harmless_optimizer, step_times
-from la_det.comparison.records import device_name, read_record, versions, write_record
+from la_det.comparison.results import device_name, read_record, versions, write_record
 from la_det.comparison.schemes import ENDINGS, config_name
 from la_det.engine.setup import device_of, load_config
 from la_det.engine.train import build_model

@@ -15,11 +15,10 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from detectron2.config import LazyConfig
 from omegaconf import OmegaConf
 
 from la_det import model_zoo
-from la_det.comparison.records import (
+from la_det.comparison.results import (
     Run,
     RunRecord,
     device_name,
@@ -29,6 +28,7 @@ from la_det.comparison.records import (
     versions,
     write_record,
 )
+from la_det.config import load_yaml_config
 from la_det.engine.setup import device_of
 from la_det.errors import UserError
 
@@ -64,7 +64,8 @@ class Runner:
     def do(self, runs: Iterable[Run], gpus: Sequence[str | None] = (None,)) -> list[Run]:
         """Train each run, one per GPU at a time, and return those that failed.
 
-        `gpus` are values of CUDA_VISIBLE_DEVICES; None leaves it as it is. A run that was cut short starts anew.
+        `gpus` are values of CUDA_VISIBLE_DEVICES; None leaves it as it is. A run that was cut short starts anew,
+        and stays beside the new one.
 
         Raises:
             UserError: a run's record is damaged or of another budget, or it overrides one of FIXED_OPTIONS; nothing has
@@ -115,6 +116,7 @@ class Runner:
             str(self.train_net),
             "--config-file",
             str(model_zoo.get_config_file(run.config)),
+            "--overwrite",
             f"train.max_iter={run.max_iter}",
             f"train.seed={run.seed}",
             f"train.eval_period={math.ceil(run.max_iter / PARTS)}",
@@ -125,14 +127,14 @@ class Runner:
     def _finish(self, run: Run, gpu: str | None) -> None:
         folder = self.output / run.name
         evaluations = read_evaluations(folder / "metrics.json", run.max_iter)
-        machine = _machine(LazyConfig.load(str(folder / "config.yaml")).train.device, gpu)
+        machine = _machine(load_yaml_config(folder / "config.yaml").train.device, gpu)
         record = RunRecord(**asdict(run), versions=versions(), **machine, evaluations=evaluations)
         write_record(run_file(self.results, run), record)
         shown = {name: value for name, value in evaluations[-1].items() if name.endswith("/AP")}
         logger.info("%s: %s", run.name, ", ".join(f"{name} {value}" for name, value in shown.items()))
 
     def _console(self, run: Run) -> Path:
-        return self.output / run.name / "console.txt"
+        return self.output / f"{run.name}.console.txt"  # not in the folder, which --overwrite moves
 
     def _last_line(self, run: Run) -> str:
         lines = self._console(run).read_text().splitlines()

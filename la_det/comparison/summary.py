@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from la_det.comparison.cost import BASELINES, CostRecord
-from la_det.comparison.records import Evaluation, RunRecord, read_record
+from la_det.comparison.results import Evaluation, RunRecord, read_record
 from la_det.comparison.run import PARTS
 from la_det.comparison.schemes import ENDINGS, config_name, scheme_and_data, table_order
 from la_det.errors import UserError

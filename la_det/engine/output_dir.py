@@ -1,33 +1,118 @@
-"""What an output folder remembers of a run: Detectron2's `metrics.json` and the mark of the last checkpoint."""
+"""What an output folder remembers of a run: checkpoints, `config.yaml`, `log.txt` and Detectron2's `metrics.json`."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from detectron2.utils import comm
+
 from la_det.checkpoint.checkpointer import replacing
+from la_det.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+TEMPORARY = re.compile(r"\..+\.\d+")  # the names that `replacing` writes to
 
 
-def prepare_output_dir(folder: Path, start: int) -> Path:
-    """Make the folder that of a run about to do iteration `start`; return the path of its `metrics.json`.
+class OutputDir:
+    """The output folder of a training; one process writes it."""
 
-    A new run (`start` 0) keeps an earlier one's metrics as `metrics.old.json` and forgets which checkpoint was last,
-    lest a later `--resume` goes on with the wrong run. A resumed one drops what was written after its checkpoint.
-    """
-    metrics = folder / "metrics.json"
-    if start == 0:
-        (folder / "last_checkpoint").unlink(missing_ok=True)
-        if metrics.exists():
-            metrics.replace(folder / "metrics.old.json")
-    elif metrics.exists():
-        kept = [line for line in metrics.read_text().splitlines(keepends=True) if _is_before(line, start)]
-        with replacing(metrics) as file:
-            file.write("".join(kept).encode())
-    return metrics
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.metrics = self.folder / "metrics.json"
+
+    @contextmanager
+    def made(self) -> Iterator[None]:
+        """Make the folder; where nothing is written into a new one, remove it in the end."""
+        is_new = not self.folder.is_dir()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            yield
+        finally:
+            if is_new and comm.is_main_process():
+                with suppress(OSError):  # it is not empty, or gone
+                    self.folder.rmdir()
+
+    def holds_run(self) -> bool:
+        """Whether a training has left anything here that it would be a pity to lose."""
+        has_metrics = self.metrics.is_file() and self.metrics.stat().st_size > 0
+        return has_metrics or any(self.folder.glob("model_*.pth")) or (self.folder / "last_checkpoint").is_file()
+
+    def check_new(self) -> None:
+        """Refuse to start a new run over another one."""
+        if self.holds_run():
+            raise UserError(
+                f"{self.folder}: it holds a run; --resume goes on with it, train.output_dir=FOLDER leaves it alone, "
+                "--overwrite starts anew and keeps it whole beside the new one"
+            )
+
+    def check_movable(self) -> None:
+        """Refuse to move this folder if other runs lie below it."""
+        for below in self.folder.rglob("metrics.json"):
+            if below.parent != self.folder:
+                raise UserError(
+                    f"{self.folder}: {below.parent.relative_to(self.folder)} in it is another run, which --overwrite "
+                    "would move, too; choose another train.output_dir"
+                )
+
+    def move_away(self) -> Path:
+        """Rename the folder, and make an empty one in its place; return where the old one is now."""
+        names = (self.folder.with_name(f"{self.folder.name}.old-{i}") for i in itertools.count(1))
+        place = next(name for name in names if not name.exists())
+        self.folder.rename(place)
+        self.folder.mkdir()
+        return place
+
+    def remove_temporary_files(self) -> None:
+        """Remove what writers left that were killed."""
+        for path in self.folder.glob(".*"):
+            if path.is_file() and TEMPORARY.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+
+    def start_at(self, start: int) -> None:
+        """Prepare for a run about to do iteration `start`: drop the metrics that it writes again.
+
+        At `start`, only an evaluation is kept, that of a finished run. A run that begins at 0 beside metrics, whose
+        checkpoints are gone, keeps them as `metrics.old.json`.
+        """
+        if not self.metrics.exists():
+            return
+        if start == 0:
+            self.metrics.replace(self.folder / "metrics.old.json")
+        else:
+            kept = [line for line in self.metrics.read_text().splitlines(keepends=True) if _is_before(line, start)]
+            with replacing(self.metrics) as file:
+                file.write("".join(kept).encode())
+
+    def has_line(self, iteration: int, with_losses: bool) -> bool:
+        """Whether `metrics.json` has a line of this iteration, one with losses or one without."""
+        return any(
+            line["iteration"] == iteration and ("total_loss" in line) == with_losses for line in self.read_metrics()
+        )
+
+    def read_metrics(self) -> list[dict[str, float]]:
+        """The complete lines of `metrics.json`."""
+        if not self.metrics.is_file():
+            return []
+        return [content for line in self.metrics.read_text().splitlines() if (content := _parse(line))]
 
 
-def _is_before(line: str, iteration: int) -> bool:
+def _parse(line: str) -> dict[str, float] | None:
     try:
-        return json.loads(line)["iteration"] < iteration
+        content = json.loads(line)
     except json.JSONDecodeError:  # the last line of a killed run can be half written
-        return False
+        return None
+    return content if isinstance(content, dict) and isinstance(content.get("iteration"), int) else None
+
+
+def _is_before(line: str, start: int) -> bool:
+    content = _parse(line)
+    return content is not None and (
+        content["iteration"] < start or (content["iteration"] == start and "total_loss" not in content)
+    )

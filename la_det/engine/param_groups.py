@@ -19,6 +19,7 @@ def param_groups(
     bias_lr_factor: float = 1.0,
     norm_biases_too: bool = True,
     lr_factors: Mapping[str, float] | None = None,
+    weight_decays: Mapping[str, float] | None = None,
 ) -> list[dict]:
     """Trainable parameters of `model`, grouped by learning rate and weight decay.
 
@@ -30,6 +31,8 @@ def param_groups(
             maskrcnn-benchmark; not so in MMDetection.
         lr_factors: factor for every parameter whose name begins with the key (`{"backbone": 0.1}`); factors of several
             matching keys multiply.
+        weight_decays: of every parameter whose name contains the key (`{"norm": 0.0}`), before all other rules; of
+            several matching keys the first decides.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     seen: set[nn.Parameter] = set()
@@ -44,8 +47,10 @@ def param_groups(
             if name == "bias" and (norm_biases_too or not isinstance(module, NORMS)):
                 parameter_lr *= bias_lr_factor
                 decay = decay if weight_decay_bias is None else weight_decay_bias
+            full_name = f"{module_name}.{name}"
+            decay = next((value for key, value in (weight_decays or {}).items() if key in full_name), decay)
             for prefix, factor in (lr_factors or {}).items():
-                if f"{module_name}.{name}".startswith(prefix):
+                if full_name.startswith(prefix):
                     parameter_lr *= factor
             groups.setdefault((parameter_lr, decay), []).append(parameter)
     return [{"params": params, "lr": group_lr, "weight_decay": decay} for (group_lr, decay), params in groups.items()]

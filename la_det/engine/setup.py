@@ -5,18 +5,21 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import re
 from collections.abc import Sequence
 
 import torch
 from detectron2.config import LazyConfig
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
-from detectron2.utils.logger import setup_logger
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from la_det import model_zoo
 from la_det.checkpoint.recipe import apply_recipe
+from la_det.config import load_yaml_config
+from la_det.engine.checks import check_config
 from la_det.engine.own_dataset import use_own_dataset
 from la_det.errors import UserError
 
@@ -27,20 +30,38 @@ def load_config(config: str, overrides: Sequence[str] = ()) -> DictConfig:
     """Load a LazyConfig and apply `key=value` overrides; an unknown key is an error, `+key=value` adds one.
 
     Args:
-        config: a file (.py or .yaml), or a name of `la_det.model_zoo.list()`.
+        config: a file, or a name of `la_det.model_zoo.list()`. A Python file is run; a YAML file, such as a run's
+            config.yaml, only names what to build, and only parts of detectors and their training.
     """
-    if os.path.isfile(config):
+    if os.path.isfile(config) and config.endswith((".yaml", ".yml")):
+        cfg = load_yaml_config(config)
+    elif os.path.isfile(config) and config.endswith(".py"):
         cfg = LazyConfig.load(config)
+    elif os.path.isfile(config):
+        raise UserError(f"{config}: a config is a .py or .yaml file")
     elif config in model_zoo.list():
         cfg = model_zoo.get_config(config)
     else:
         raise UserError(f"{config or '--config-file'}: no such config file, and no name of la_det.model_zoo.list()")
     for override in overrides:
         _check_override(cfg, override)
+        cfg = _apply_override(cfg, override)
+    return cfg
+
+
+def _apply_override(cfg: DictConfig, override: str) -> DictConfig:
+    """The config with a value of Hydra's grammar, or with plain text where it has text and the grammar knows none."""
+    key, _, value = override.partition("=")
+    now = OmegaConf.select(cfg, key) if re.fullmatch(r"[\w.]+", key) else None
     try:
-        return LazyConfig.apply_overrides(cfg, list(overrides))
-    except (OverrideParseException, KeyError) as error:
-        raise UserError(f"cannot apply the overrides {' '.join(overrides)} ({str(error).splitlines()[0]})") from error
+        changed = LazyConfig.apply_overrides(cfg, [override])
+        if not isinstance(now, str) or isinstance(OmegaConf.select(changed, key), (str, type(None))):
+            return changed
+    except (OverrideParseException, OmegaConfBaseException, KeyError) as error:
+        if not isinstance(now, str):
+            raise UserError(f"cannot apply the override {override} ({str(error).splitlines()[0]})") from error
+    OmegaConf.update(cfg, key, value.strip("'\""))
+    return cfg
 
 
 def _check_override(cfg: DictConfig, override: str) -> None:
@@ -58,16 +79,19 @@ def _check_override(cfg: DictConfig, override: str) -> None:
 
 
 def setup(cfg: DictConfig, dataset: str | None = None) -> None:
-    """Make the output folder, log and save the config there, and seed this process's random generators.
+    """Check the config, complete it, and seed this process's random generators. Writes nothing.
 
-    The config gets what converted weights at `train.init_checkpoint` need, so that the saved one has it, too.
+    The config gets what converted weights at `train.init_checkpoint` need, so that a saved one has it, too.
 
     Args:
         dataset: one's own data in the form of `la_det.engine.own_dataset.FORMAT`.
+
+    Raises:
+        UserError: the config says something impossible, or the data or weights cannot be read.
     """
-    os.makedirs(cfg.train.output_dir, exist_ok=True)
-    for name in ("detectron2", "fvcore", "la_det"):
-        setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
+    check_config(cfg, comm.get_world_size())
+    for key in ("output_dir", "init_checkpoint"):
+        cfg.train[key] = os.path.expanduser(cfg.train[key])  # shells expand ~ only where a word begins with it
     if cfg.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -76,8 +100,6 @@ def setup(cfg: DictConfig, dataset: str | None = None) -> None:
         use_own_dataset(cfg, dataset)
     apply_recipe(cfg, cfg.train.init_checkpoint)
     auto_scale_lr(cfg)
-    if comm.is_main_process():
-        LazyConfig.save(cfg, os.path.join(cfg.train.output_dir, "config.yaml"))
     seed_all_rng(cfg.train.seed + comm.get_rank())
     logger.info("%d process(es) on %s, output in %s", comm.get_world_size(), device_of(cfg), cfg.train.output_dir)
 

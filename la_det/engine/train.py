@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+import os
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,28 +13,37 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from detectron2.config import instantiate
+from detectron2.config import LazyConfig, instantiate
 from detectron2.engine import hooks
 from detectron2.engine.defaults import create_ddp_model
-from detectron2.evaluation import inference_on_dataset
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
 from omegaconf import DictConfig
 from tabulate import tabulate
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from la_det.checkpoint import Checkpointer
+from la_det.checkpoint.checkpointer import replacing
 from la_det.checkpoint.recipe import apply_recipe
-from la_det.config import class_node
+from la_det.config import class_node, read_saved_config
 from la_det.data.records import check_num_classes
+from la_det.data.sources import labels_of
 from la_det.engine.diagnostics import AssignmentDiagnostics
-from la_det.engine.hooks import CheckpointHook
-from la_det.engine.output_dir import prepare_output_dir
+from la_det.engine.hooks import BestCheckpoint, CheckpointHook, EvaluationHook, LockHook, Periods, WriterHook
+from la_det.engine.lock import RunLock
+from la_det.engine.log import RunLog
+from la_det.engine.optimizers import EMA
+from la_det.engine.output_dir import OutputDir
+from la_det.engine.own_dataset import check_classes, check_data, data_classes, names_of_test_sets
+from la_det.engine.predictions import PredictionsWriter
+from la_det.engine.resume import changes, check_and_show
 from la_det.engine.setup import device_of, load_config, setup
+from la_det.engine.signals import stop_signals
 from la_det.engine.trainer import Trainer
 from la_det.engine.visualize import save_predictions
+from la_det.engine.writers import MetricsWriter, finite_or_none
 from la_det.errors import UserError
 from la_det.evaluation.duplicates import objects_of
 from la_det.evaluation.nms_gap import NMSGapEvaluator, variant_inference
@@ -45,66 +56,157 @@ Results = Mapping[str, Mapping[str, float]]
 
 def main(args: argparse.Namespace) -> None:
     """Train or evaluate as `args` (of tools/train_net.py) says."""
-    cfg = load_config(args.config_file, args.opts)
-    setup(cfg, args.dataset)
-    if args.eval_only:
-        evaluate_checkpoint(cfg, last=args.resume)
-    else:
-        train(cfg, resume=args.resume)
+    with RunLog() as log:
+        cfg = load_config(args.config_file, args.opts)
+        setup(cfg, args.dataset)
+        if args.eval_only:
+            evaluate_checkpoint(cfg, args.resume, log)
+        else:
+            signals = [cfg.train.preemption_signal] if cfg.train.get("preemption_signal") else []
+            with stop_signals.handled(*signals):
+                train(cfg, args.resume, args.overwrite, args.break_lock, log)
 
 
-def train(cfg: DictConfig, resume: bool = False) -> Results:
-    """Train `cfg.model`, from the last checkpoint in the output folder if `resume`; return the last evaluation."""
-    model = build_model(cfg)
-    logger.info("%s with %.2f M parameters", type(model).__name__, sum(p.numel() for p in model.parameters()) / 1e6)
-    ema = build_ema(cfg, model)
-    cfg.optimizer.params.model = model
-    loader = instantiate(cfg.dataloader.train)
-    check_num_classes(cfg.dataloader.train.dataset.names, class_node(cfg.model).num_classes)
-    stream = loader.batch_sampler
-    if stream.batch_size % cfg.train.grad_accum_steps:
-        raise UserError(
-            f"train.grad_accum_steps={cfg.train.grad_accum_steps} does not divide the {stream.batch_size} images of a "
-            "process's batch (dataloader.train.total_batch_size over the number of processes)"
-        )
-    trainer = Trainer(
-        create_ddp_model(model, device_ids=_ddp_devices(model), **cfg.train.ddp),
-        loader,
-        instantiate(cfg.optimizer),
-        amp_dtype=getattr(torch, cfg.train.amp.dtype) if cfg.train.amp.enabled else None,
-        grad_accum_steps=cfg.train.grad_accum_steps,
-        clip_grad_norm=cfg.train.clip_grad.max_norm,
-        clip_per_parameter=cfg.train.clip_grad.per_parameter,
-        ema=ema,
-        output_dir=cfg.train.output_dir,
-    )
-    # Before loading, so that a checkpoint restores the last look; the timer first, so that it leaves looks out.
-    trainer.register_hooks([hooks.IterationTimer(), _diagnostics(cfg, model, loader)])
-    checkpointer = build_checkpointer(cfg, model, ema, trainer=trainer, stream=stream)
-    resume = resume and _all_have_checkpoint(checkpointer)
-    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
-    start = trainer.iter + 1 if resume else 0  # a checkpoint holds the iteration that it was saved after
-    stream.start = start
+def train(
+    cfg: DictConfig,
+    resume: bool = False,
+    overwrite: bool = False,
+    break_lock: bool = False,
+    log: RunLog | None = None,
+) -> Results:
+    """Train `cfg.model` and return the last evaluation's results.
 
-    results: Results = {}
+    Nothing in the output folder changes before the data and the checkpoint are read.
 
-    def evaluate() -> Results:
-        nonlocal results
-        results = evaluate_model(cfg, model, ema)
-        return results
+    Args:
+        resume: go on from the newest intact checkpoint in the output folder, if there is one.
+        overwrite: keep a run that is in the output folder beside it, under another name. Without it and `resume`, the
+            folder must not hold any.
+        break_lock: take the output folder from a training that goes on in it.
+        log: gets a file in the output folder.
 
-    trainer.register_hooks(
-        [
-            hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
-            CheckpointHook(checkpointer, **cfg.train.checkpointer),
-            hooks.EvalHook(cfg.train.eval_period, evaluate),
-            hooks.PeriodicWriter(_writers(cfg, start), cfg.train.log_period) if comm.is_main_process() else None,
-        ]
-    )
-    trainer.train(start, cfg.train.max_iter)
-    if comm.is_main_process():
-        save_predictions(model, cfg.dataloader.test, Path(cfg.train.output_dir, "predictions.png"))
+    Raises:
+        UserError: the output folder holds a run or is in use, or what is to be read cannot be.
+    """
+    output = OutputDir(cfg.train.output_dir)
+    resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0  # torchrun restarts what has failed
+    with output.made(), RunLock(output.folder).held(break_lock) as lock:
+        if comm.is_main_process() and not resume:
+            output.check_movable() if overwrite else output.check_new()
+        comm.synchronize()  # the other processes build nothing where the main one may not write
+        run = _Run(cfg, resume)
+        if comm.is_main_process():
+            if overwrite and not resume and output.holds_run():
+                lock.release()
+                logger.warning("%s: the run that was there is now %s", output.folder, output.move_away())
+                lock.acquire()
+            output.remove_temporary_files()
+            output.start_at(run.start)
+            save_config(cfg, output.folder)
+        comm.synchronize()
+        if log is not None:
+            log.open(output.folder)
+        results = run.train(output, lock)
     return results
+
+
+class _Run:
+    """A training whose model, data and checkpoint are read, and whose output folder is as it was found."""
+
+    def __init__(self, cfg: DictConfig, resume: bool) -> None:
+        self.cfg = cfg
+        check_data(cfg)
+        self.model = model = build_model(cfg)
+        parameters = sum(p.numel() for p in model.parameters())
+        logger.info("%s with %.2f M parameters", type(model).__name__, parameters / 1e6)
+        self.ema = build_ema(cfg, model)
+        cfg.optimizer.params.model = model
+        loader = instantiate(cfg.dataloader.train)
+        check_num_classes(cfg.dataloader.train.dataset.names, class_node(cfg.model).num_classes)
+        stream = loader.batch_sampler
+        self.trainer = Trainer(
+            create_ddp_model(model, device_ids=_ddp_devices(model), **cfg.train.ddp),
+            loader,
+            instantiate(cfg.optimizer),
+            amp_dtype=getattr(torch, cfg.train.amp.dtype) if cfg.train.amp.enabled else None,
+            grad_accum_steps=cfg.train.grad_accum_steps,
+            clip_grad_norm=cfg.train.clip_grad.max_norm,
+            clip_per_parameter=cfg.train.clip_grad.per_parameter,
+            ema=self.ema,
+            log_period=cfg.train.log_period,
+            output_dir=cfg.train.output_dir,
+        )
+        del cfg.optimizer.params.model  # the config is saved without it
+        own_hooks = instantiate(cfg.train.get("hooks") or [])
+        # Before loading, so that a checkpoint restores their state; the timer first, so that it leaves looks out.
+        self.trainer.register_hooks([hooks.IterationTimer(), _diagnostics(cfg, model, loader), *own_hooks])
+        classes = data_classes(cfg)
+        self.classes = {} if classes is None else {"classes": classes}
+        self.checkpointer = build_checkpointer(
+            cfg, model, self.ema, trainer=self.trainer, stream=stream, **self.classes
+        )
+        self.start = self._load(resume)
+        stream.start = self.start
+
+    def _load(self, resume: bool) -> int:
+        """Read the run's checkpoint or the initial weights; return the iteration to begin with."""
+        cfg = self.cfg
+        last = _same_everywhere(self.checkpointer.newest_intact()) if resume else ""
+        if not last:
+            if resume:
+                logger.warning(
+                    "--resume: %s HOLDS NO CHECKPOINT; the training begins at iteration 0", cfg.train.output_dir
+                )
+            self.checkpointer.load(cfg.train.init_checkpoint, checkpointables=[])
+            return 0
+        try:
+            saved = read_saved_config(Path(cfg.train.output_dir, "config.yaml"))
+        except UserError as error:
+            logger.warning("What changed since the checkpoint is not known: %s", error)
+        else:
+            check_and_show(changes(saved, cfg), last)
+        self.checkpointer.resume(last)
+        start = self.trainer.iter + 1  # a checkpoint holds the iteration that it was saved after
+        if cfg.train.max_iter < start:
+            raise UserError(
+                f"train.max_iter={cfg.train.max_iter}: {last} is of iteration {start - 1} already; give more iterations"
+            )
+        return start
+
+    def train(self, output: OutputDir, lock: RunLock) -> Results:
+        """Do the training, in an output folder that is its own now."""
+        cfg, trainer, start = self.cfg, self.trainer, self.start
+        if start:
+            finished = start == cfg.train.max_iter
+            log_has = comm.all_gather((output.has_line(start - 1, True), output.has_line(start, False)))[0]
+            trainer.unwritten, trainer.evaluated = not log_has[0], finished and log_has[1]
+        periods = Periods(cfg.train.log_period, cfg.train.eval_period, cfg.train.checkpointer.period)
+        results: Results = {}
+
+        def evaluate() -> Results:
+            nonlocal results
+            trainer.flush()
+            results = evaluate_model(cfg, self.model, self.ema)
+            return results
+
+        best = None
+        if cfg.train.get("best") and cfg.train.best.metric:
+            weights = build_checkpointer(cfg, self.model, self.ema, **self.classes)
+            best = BestCheckpoint(weights, output.read_metrics(), **cfg.train.best)
+        writers = _writers(cfg, output, start) if comm.is_main_process() else []
+        trainer.register_hooks(
+            [
+                hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+                CheckpointHook(self.checkpointer, periods, cfg.train.checkpointer.max_to_keep),
+                EvaluationHook(periods, evaluate, best),
+                WriterHook(periods, writers, cfg.train.output_dir),
+                LockHook(lock),
+            ]
+        )
+        trainer.train(start, cfg.train.max_iter)
+        if comm.is_main_process():
+            save_predictions(self.model, cfg.dataloader.test, output.folder / "predictions.png")
+        return results
 
 
 def trained_model(cfg: DictConfig, weights: str) -> nn.Module:
@@ -121,38 +223,85 @@ def trained_model(cfg: DictConfig, weights: str) -> nn.Module:
     return model
 
 
-def evaluate_checkpoint(cfg: DictConfig, last: bool = False) -> Results:
-    """Evaluate `cfg.train.init_checkpoint`, or the `last` one in the output folder, and its EMA weights if enabled."""
+def evaluate_checkpoint(cfg: DictConfig, last: bool = False, log: RunLog | None = None) -> Results:
+    """Evaluate `cfg.train.init_checkpoint`, or the `last` one in the output folder, and its EMA weights if enabled.
+
+    Config, log, `results.json` and `predictions.json` go to `evaluation/<name of the checkpoint>` in the output folder.
+    """
     model = build_model(cfg).eval()
     ema = build_ema(cfg, model)
     checkpointer = build_checkpointer(cfg, model, ema, strict=True)
-    path = checkpointer.get_checkpoint_file() if last else cfg.train.init_checkpoint
+    path = _same_everywhere(checkpointer.newest_intact()) if last else cfg.train.init_checkpoint
     if not path:
         raise UserError(
             "--eval-only: give train.init_checkpoint=FILE, or --resume for the output folder's last checkpoint"
         )
     checkpointer.load(path)
+    check_classes(cfg, path)
     if ema is not None and ema.n_averaged == 0:
         raise UserError(f"{path}: it holds no EMA weights; evaluate it with train.ema.enabled=False")
-    return evaluate_model(cfg, model, ema)
+    folder = Path(cfg.train.output_dir, "evaluation", Path(path).stem)
+    folder.mkdir(parents=True, exist_ok=True)
+    if log is not None:
+        log.open(folder)
+    results = evaluate_model(cfg, model, ema, folder)
+    if comm.is_main_process():
+        save_config(cfg, folder)
+        with replacing(folder / "results.json") as file:
+            strict = {task: finite_or_none(metrics) for task, metrics in results.items()}
+            file.write(json.dumps({"checkpoint": path, **strict}, indent=1, allow_nan=False).encode())
+        logger.info("Results and predictions are in %s", folder)
+    return results
 
 
-def evaluate_model(cfg: DictConfig, model: nn.Module, ema: AveragedModel | None = None) -> Results:
-    """Run `cfg.dataloader.evaluator` and log its table; results of the EMA weights are those of tasks `<task>_ema`."""
+def evaluate_model(
+    cfg: DictConfig, model: nn.Module, ema: EMA | None = None, predictions: Path | None = None
+) -> Results:
+    """Run `cfg.dataloader.evaluator` on every test set and log the table of results.
+
+    Results of the EMA weights are those of tasks `<task>_ema`; of several test sets, those of `<test set>/<task>`.
+
+    Args:
+        predictions: folder for `predictions.json`, and `predictions_ema.json`, of several test sets with the name of
+            each. None writes only the detections on test sets without annotations, to `inference/<test set>` in the
+            output folder.
+    """
     models = {"": model} if ema is None else {"": model, "_ema": ema.module}
-    records = instantiate(cfg.dataloader.test.dataset)
-    check_num_classes(cfg.dataloader.test.dataset.names, class_node(cfg.model).num_classes)
-    loader = instantiate({**cfg.dataloader.test, "dataset": records})
-    of_data_set, objects, results = instantiate(cfg.dataloader.evaluator), objects_of(records), {}
-    for suffix, evaluated in models.items():
-        _broadcast_buffers(evaluated)
-        with variant_inference(evaluated) as inference:
-            evaluator = NMSGapEvaluator(of_data_set, objects, inference)
-            metrics = inference_on_dataset(evaluated, loader, evaluator)
-        results |= {f"{task}{suffix}": values for task, values in metrics.items()}
+    names, results = names_of_test_sets(cfg), {}
+    for name, label in zip(names, labels_of(names), strict=True):
+        prefix, of_set = (f"{label}/", f"_{label}") if len(names) > 1 else ("", "")
+        records = instantiate({**cfg.dataloader.test.dataset, "names": name})
+        check_num_classes(name, class_node(cfg.model).num_classes)
+        loader, objects = instantiate({**cfg.dataloader.test, "dataset": records}), objects_of(records)
+        of_data_set = _evaluator(cfg, name)
+        for suffix, evaluated in models.items():
+            _broadcast_buffers(evaluated)
+            path = predictions and predictions / f"predictions{of_set}{suffix}.json"
+            if path is None and "annotations" not in records[0]:
+                path = Path(cfg.train.output_dir, "inference", label, f"predictions{suffix}.json")
+            with variant_inference(evaluated) as inference:
+                evaluators = [NMSGapEvaluator(of_data_set, objects, inference)]
+                if path is not None:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    evaluators.append(PredictionsWriter(name, path))
+                metrics = inference_on_dataset(evaluated, loader, DatasetEvaluators(evaluators))
+            results |= {f"{prefix}{task}{suffix}": values for task, values in metrics.items()}
     if results:  # only the main process has them
         logger.info("Results:\n%s", results_table(results))
     return results
+
+
+def _evaluator(cfg: DictConfig, name: str) -> DatasetEvaluator:
+    """The config's evaluator, of one test set."""
+    node = cfg.dataloader.evaluator
+    return instantiate({**node, "dataset_name": name} if "dataset_name" in node else node)
+
+
+def save_config(cfg: DictConfig, folder: Path) -> None:
+    """Write `config.yaml`, as a whole or not at all."""
+    whole = folder / f".config.yaml.{os.getpid()}"
+    LazyConfig.save(cfg, str(whole))
+    whole.replace(folder / "config.yaml")
 
 
 def results_table(results: Results) -> str:
@@ -170,15 +319,15 @@ def build_model(cfg: DictConfig) -> nn.Module:
     return instantiate(cfg.model).to(device_of(cfg), memory_format=memory_format)
 
 
-def build_ema(cfg: DictConfig, model: nn.Module) -> AveragedModel | None:
+def build_ema(cfg: DictConfig, model: nn.Module) -> EMA | None:
     """Moving average of parameters and buffers with `cfg.train.ema.decay`, if it is enabled."""
     if not cfg.train.ema.enabled:
         return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.train.ema.decay), use_buffers=True)
+    return EMA(model, cfg.train.ema.decay)
 
 
 def build_checkpointer(
-    cfg: DictConfig, model: nn.Module, ema: AveragedModel | None, strict: bool = False, **checkpointables: object
+    cfg: DictConfig, model: nn.Module, ema: EMA | None, strict: bool = False, **checkpointables: object
 ) -> Checkpointer:
     """Checkpointer of the output folder for the model, its EMA if there is one, and `checkpointables`."""
     if ema is not None:
@@ -201,11 +350,13 @@ def _diagnostics(cfg: DictConfig, model: nn.Module, loader: DataLoader) -> Assig
     return AssignmentDiagnostics(batch, cfg.train.diagnostics_period)
 
 
-def _all_have_checkpoint(checkpointer: Checkpointer) -> bool:
-    seen = comm.all_gather(checkpointer.has_checkpoint())
-    if any(seen) and not all(seen):
-        raise UserError(f"{checkpointer.save_dir}: not every machine has the last checkpoint; share or copy the folder")
-    return seen[0]
+def _same_everywhere(checkpoint: str) -> str:
+    found = comm.all_gather(checkpoint)
+    if len(set(found)) > 1:
+        raise UserError(
+            f"{max(found)}: not every machine has this last checkpoint; share the output folder, or copy it"
+        )
+    return checkpoint
 
 
 def _broadcast_buffers(model: nn.Module) -> None:
@@ -219,10 +370,12 @@ def _ddp_devices(model: nn.Module) -> list[int] | None:
     return [comm.get_local_rank()] if next(model.parameters()).is_cuda else None
 
 
-def _writers(cfg: DictConfig, start: int) -> list[EventWriter]:
-    metrics = prepare_output_dir(Path(cfg.train.output_dir), start)
+def _writers(cfg: DictConfig, output: OutputDir, start: int) -> list[EventWriter]:
+    # TensorBoard forgets what a killed run wrote from here on.
+    kept = start + output.has_line(start, False)
     return [
         CommonMetricPrinter(cfg.train.max_iter),
-        JSONWriter(str(metrics), window_size=1),  # exact values, so that runs can be compared to the last bit
-        TensorboardXWriter(cfg.train.output_dir),
+        MetricsWriter(str(output.metrics), window_size=1),  # exact values, so that runs can be compared to the last bit
+        TensorboardXWriter(cfg.train.output_dir, purge_step=kept or None),
+        *instantiate(cfg.train.get("writers") or []),
     ]

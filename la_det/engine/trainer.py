@@ -3,26 +3,62 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
+import signal
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
 from detectron2.engine import TrainerBase
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
 
+from la_det.engine.optimizers import EMA, load_optimizer, step
 from la_det.engine.random_state import get_random_state, set_random_state
-from la_det.errors import UserError
+from la_det.engine.signals import Interrupted, stop_signals
+from la_det.errors import UserError, explain
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Step:
+    """A step whose values are on their way from the device.
+
+    Attributes:
+        iteration: its number.
+        batch: of this process.
+        data_time: seconds that it waited for the batch.
+        losses: their names.
+        values: [2, n + 2] of this process, and the mean over all processes: the n losses, the gradient's norm, and
+            whether a signal asked to stop.
+        arrived: when `values` can be read; None where they need not travel.
+    """
+
+    iteration: int
+    batch: list[dict]
+    data_time: float
+    losses: list[str]
+    values: Tensor
+    arrived: torch.cuda.Event | None
 
 
 class Trainer(TrainerBase):
     """Runs `model(batch) -> {loss name: scalar}` and the optimizer; all else is done by Detectron2's hooks.
+
+    A step that is not finite changes neither the weights, nor the optimizer's state, nor the EMA: the device decides,
+    so that nothing waits for it. The process reads a step's losses during the next one, or when `flush` is called, and
+    then stops with a `UserError`. Only float16's loss scaling goes on after a gradient that is not finite.
+
+    A signal to stop (see `StopSignals`) is noted, and ends the training after a step, when the hooks have saved it. All
+    processes do so after the same step, which is that of the signal or one of the next two.
 
     Args:
         model: on its device, wrapped in DistributedDataParallel where there are several processes.
@@ -33,7 +69,16 @@ class Trainer(TrainerBase):
         clip_grad_norm: bound of the L2 norm; 0 is off.
         clip_per_parameter: bound each parameter's norm by itself, as Detectron2 does, and not that of all together.
         ema: moving average of the model to update after each step.
+        log_period: iterations between those whose losses are in `storage` when the hooks run after them, as writers
+            need them. Others get there one step late, under their own number.
         output_dir: folder for the batch of a loss that is not finite.
+
+    Attributes:
+        unwritten: the values of the checkpoint's iteration, which this training goes on from, are not in the log.
+        evaluated: the final evaluation of the run that is resumed was done.
+        stopping: the training ends after the hooks of this step.
+        ends_early: for hooks to set: the training is finished after this step.
+        finished: all steps are done.
     """
 
     def __init__(
@@ -46,10 +91,12 @@ class Trainer(TrainerBase):
         grad_accum_steps: int = 1,
         clip_grad_norm: float = 0.0,
         clip_per_parameter: bool = False,
-        ema: AveragedModel | None = None,
+        ema: EMA | None = None,
+        log_period: int = 1,
         output_dir: str = ".",
     ) -> None:
         super().__init__()
+        self.storage = EventStorage()
         self.model = model.train()
         self.data_loader = data_loader
         self.optimizer = optimizer
@@ -58,13 +105,51 @@ class Trainer(TrainerBase):
         self.clip_grad_norm = clip_grad_norm
         self.clip_per_parameter = clip_per_parameter
         self.ema = ema
+        self.log_period = log_period
         self.output_dir = output_dir
         self.device_type = next(model.parameters()).device.type
         self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=amp_dtype is torch.float16)
         self._random_states: list[dict[str, Any]] = []
+        self._unread: Step | None = None
+        self._last = -1  # iteration, which is done
+        self._scalars: dict[str, tuple[float, bool]] = {}
+        self._stop_elsewhere = False
+        self.unwritten = self.evaluated = self.stopping = self.ends_early = self.finished = False
+
+    def train(self, start_iter: int, max_iter: int) -> None:
+        """Do the iterations `start_iter` to `max_iter` - 1.
+
+        Raises:
+            Interrupted: a signal asked to stop.
+            UserError: a step was not finite.
+        """
+        logger.info("Starting training from iteration %d", start_iter)
+        self.iter = self.start_iter = start_iter
+        self._last = start_iter - 1
+        self.max_iter = max_iter
+        with EventStorage(start_iter) as self.storage, stop_signals.deferred():
+            try:
+                self.before_train()
+                while self.iter < max_iter and not self.ends_early:
+                    self.before_step()
+                    self.run_step()
+                    self._last = self.iter
+                    self.after_step()
+                    self.iter += 1
+                self.finished = True
+            except Exception as error:
+                if not explain(error):
+                    logger.exception("Exception during training:")
+                raise
+            finally:
+                self.after_train()
 
     def before_train(self) -> None:
         self._batches = iter(self.data_loader)
+        if self.unwritten:
+            self.storage.iter = self.start_iter - 1
+            for name, (value, smoothing_hint) in self._scalars.items():
+                self.storage.put_scalar(name, value, smoothing_hint)
         super().before_train()
         if self._random_states:  # last, so that nothing above draws from a restored generator
             self._restore_random_state()
@@ -78,26 +163,42 @@ class Trainer(TrainerBase):
         try:
             losses = self._forward_backward(batch)
         except FloatingPointError as error:  # a matcher met predictions that are not finite
-            self._stop(str(error), {}, batch)
-        self._write_metrics(losses, data_time, batch)  # stops before a loss that is not finite reaches the weights
-        self.grad_scaler.unscale_(self.optimizer)
-        self._clip_gradients()
-        self.grad_scaler.step(self.optimizer)
-        self.grad_scaler.update()
-        if self.ema is not None:
-            self.ema.update_parameters(unwrap(self.model))
+            self.flush()
+            self._stop(self.iter, str(error), {}, batch)
+        self.flush()  # of the step before, while the device works at this one
+        norm = self._update()
+        stop = torch.full_like(norm, float(stop_signals.received > 0))
+        values, arrived = _to_host(self._over_processes(torch.stack([*losses.values(), norm, stop])))
+        self._unread = Step(self.iter, batch, data_time, list(losses), values, arrived)
+
+    def after_step(self) -> None:
+        done = self.iter + 1
+        if done % self.log_period == 0 or done == self.max_iter:
+            self.flush()
+        alone = comm.get_world_size() == 1
+        self.stopping = (stop_signals.received > 0 if alone else self._stop_elsewhere) and done < self.max_iter
+        super().after_step()
+        if self.stopping:
+            comm.synchronize()  # the main process has saved the checkpoint
+            state = f"after iteration {self.iter}, which is saved; go on with --resume"
+            raise Interrupted(stop_signals.received or signal.SIGTERM, state)
 
     def _forward_backward(self, batch: list[dict]) -> dict[str, Tensor]:
-        """Leave the batch's mean gradient in the parameters; return its mean losses, detached."""
+        """Leave the batch's mean gradient in the parameters; return its mean losses, detached, in float32.
+
+        If a loss is not finite, no gradient is, in any process.
+        """
         steps = self.grad_accum_steps
         totals: dict[str, Tensor] = {}
         for i in range(steps):
             with self._reduce_gradients(last=i == steps - 1):
                 with torch.autocast(self.device_type, self.amp_dtype, enabled=self.amp_dtype is not None):
                     losses = self.model(batch[i::steps])
-                self.grad_scaler.scale(sum(losses.values()) / steps).backward()
+                loss = sum(losses.values())
+                one = 1 + 0 * loss.detach()  # or NaN
+                self.grad_scaler.scale(one * loss / steps).backward()
             for name, loss in losses.items():
-                totals[name] = totals.get(name, 0) + loss.detach() / steps
+                totals[name] = totals.get(name, 0) + loss.detach().float() / steps
         return totals
 
     def _reduce_gradients(self, last: bool) -> contextlib.AbstractContextManager:
@@ -106,53 +207,129 @@ class Trainer(TrainerBase):
             return contextlib.nullcontext()
         return self.model.no_sync()
 
-    def _clip_gradients(self) -> None:
-        if not self.clip_grad_norm:
-            return
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        for clipped in [[p] for p in parameters] if self.clip_per_parameter else [parameters]:
-            nn.utils.clip_grad_norm_(clipped, self.clip_grad_norm)
+    def _update(self) -> Tensor:
+        """Step unless the gradient is not finite; return its norm [] before clipping."""
+        self.grad_scaler.unscale_(self.optimizer)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        cancel = (~norm.isfinite()).float()
+        self._clip_gradients(parameters, norm)
+        step(self.optimizer, cancel)
+        self.grad_scaler.update()
+        if self.ema is not None:
+            self.ema.update_parameters(unwrap(self.model), cancel)
+        return norm
 
-    def _write_metrics(self, losses: dict[str, Tensor], data_time: float, batch: list[dict]) -> None:
-        local = torch.stack([loss.float() for loss in losses.values()])
+    def _clip_gradients(self, parameters: list[nn.Parameter], norm: Tensor) -> None:
+        if self.clip_grad_norm and self.clip_per_parameter:
+            gradients = [p.grad for p in parameters]
+            factors = self.clip_grad_norm / (torch.stack(torch._foreach_norm(gradients)) + 1e-6)
+            torch._foreach_mul_(gradients, list(factors.clamp(max=1.0)))
+        elif self.clip_grad_norm:
+            nn.utils.clip_grads_with_norm_(parameters, self.clip_grad_norm, norm)
+
+    def _over_processes(self, local: Tensor) -> Tensor:
+        """[2, ...] the values here, and their mean over the processes."""
         mean = local.clone()
         if comm.get_world_size() > 1:
             dist.all_reduce(mean)
             mean /= comm.get_world_size()
-        local_values, mean_values = torch.stack((local, mean)).tolist()  # the trainer's one host sync per step
-        if not math.isfinite(sum(mean_values)):
-            bad = [
-                f"{name} is {value}"
-                for name, value in zip(losses, local_values, strict=True)
-                if not math.isfinite(value)
-            ]
-            self._stop(", ".join(bad) or "a loss of another process is not finite", losses, batch)
-        means = dict(zip(losses, mean_values, strict=True))
-        self.storage.put_scalars(data_time=data_time, total_loss=sum(mean_values), **means)
+        return torch.stack((local, mean))
 
-    def _stop(self, reason: str, losses: dict[str, Tensor], batch: list[dict]) -> NoReturn:
+    def flush(self) -> None:
+        """Put the losses of the last step into `storage`, unless they are there already.
+
+        Hooks that need the losses, or that the step was finite, call it in every process.
+
+        Raises:
+            UserError: the step was not finite; its message names iteration, reason and images.
+        """
+        if self._unread is None:
+            return
+        unread, self._unread = self._unread, None
+        if unread.arrived is not None:
+            unread.arrived.synchronize()
+        *means, norm, stop = unread.values[1].tolist()
+        self._stop_elsewhere = stop > 0
+        losses = dict(zip(unread.losses, unread.values[0, :-2], strict=True))
+        if not math.isfinite(sum(means)):
+            bad = [f"{name} is {value.item()}" for name, value in losses.items() if not value.isfinite()]
+            reason = ", ".join(bad) or "a loss of another process is not finite"
+            self._stop(unread.iteration, reason, losses, unread.batch)
+        if not (math.isfinite(norm) or self.grad_scaler.is_enabled()):
+            self._stop(unread.iteration, f"the gradient's norm is {norm}", losses, unread.batch)
+        now, self.storage.iter = self.storage.iter, unread.iteration
+        self.storage.put_scalars(
+            data_time=unread.data_time, total_loss=sum(means), **dict(zip(unread.losses, means, strict=True))
+        )
+        self.storage.iter = now
+
+    def _stop(self, iteration: int, reason: str, losses: dict[str, Tensor], batch: list[dict]) -> NoReturn:
         """Write the batch to disk and end the training with an error that names iteration, reason and images."""
-        path = os.path.join(self.output_dir, f"non_finite_{self.iter:07d}_rank{comm.get_rank()}.pth")
-        torch.save({"iteration": self.iter, "losses": losses, "batch": batch}, path)
+        path = os.path.join(self.output_dir, f"non_finite_{iteration:07d}_rank{comm.get_rank()}.pth")
+        try:
+            torch.save({"iteration": iteration, "losses": losses, "batch": batch}, path)
+            place = f"is in {path}"
+        except (OSError, RuntimeError) as error:  # a full disk must not hide what happened
+            place = f"could not be written to {path} ({str(error).splitlines()[0]})"
         images = ", ".join(str(record.get("file_name", "?")) for record in batch)
         raise UserError(
-            f"iteration {self.iter}: {reason}; images: {images}; the batch is in {path}; check these images' "
+            f"iteration {iteration}: {reason}; images: {images}; the batch {place}; check these images' "
             "annotations, lower the learning rate or clip gradients (train.clip_grad.max_norm)"
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """State for a checkpoint. Every process must call it: the random states are gathered from all."""
+        """State for a checkpoint. Every process must call it: the random states are gathered from all.
+
+        Raises:
+            UserError: the last step was not finite, or the weights have overflown.
+        """
+        self.flush()
+        weights = [x for x in unwrap(self.model).state_dict().values() if x.is_floating_point()]
+        if not nn.utils.get_total_norm(weights).isfinite():
+            raise UserError(
+                f"iteration {self.iter}: the weights are not finite, and no checkpoint is written; lower the learning "
+                "rate or clip gradients (train.clip_grad.max_norm)"
+            )
+        latest, hints = self.storage.latest(), self.storage.smoothing_hints()
         return super().state_dict() | {
+            "iteration": self._last,
             "optimizer": self.optimizer.state_dict(),
+            "parameters": self._parameter_names(),
             "grad_scaler": self.grad_scaler.state_dict(),
             "random_states": comm.gather(get_random_state()),
+            # What the log does not have yet when the checkpoint is written.
+            "scalars": {name: (value, hints[name]) for name, (value, i) in latest.items() if i == self._last},
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self.optimizer.load_state_dict(state_dict["optimizer"])
-        self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+        """Go on from such a state, with the optimizer's options that the config says.
+
+        Raises:
+            ValueError, KeyError, TypeError, RuntimeError: it is not of this training.
+        """
+        iteration = state_dict["iteration"]
+        if type(iteration) is not int or iteration < 0:
+            raise ValueError(f"its iteration is {iteration!r:.80}")
+        load_optimizer(self.optimizer, state_dict["optimizer"], self._parameter_names(), state_dict.get("parameters"))
+        if state_dict["grad_scaler"] and self.grad_scaler.is_enabled():
+            if not 0 < float(state_dict["grad_scaler"]["scale"]) < math.inf:
+                raise ValueError("its loss scale is no positive number")
+            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+        for hook in self._hooks:
+            if type(hook).__qualname__ in state_dict.get("hooks", {}):
+                hook.load_state_dict(state_dict["hooks"][type(hook).__qualname__])
+        self._scalars = {str(k): (float(v), bool(hint)) for k, (v, hint) in state_dict.get("scalars", {}).items()}
         self._random_states = state_dict["random_states"]
+        before = get_random_state()
+        self._restore_random_state()  # to see that it can be; again when the training begins
+        set_random_state(before)
+        self.iter = iteration
+
+    def _parameter_names(self) -> list[str]:
+        """Of the optimizer's parameters, in its order."""
+        names = {parameter: name for name, parameter in unwrap(self.model).named_parameters()}
+        return [names.get(p, "") for group in self.optimizer.param_groups for p in group["params"]]
 
     def _restore_random_state(self) -> None:
         if len(self._random_states) == comm.get_world_size():  # another number warns where the stream is restored
@@ -162,3 +339,13 @@ class Trainer(TrainerBase):
 def unwrap(model: nn.Module) -> nn.Module:
     """The model inside DistributedDataParallel, or the model itself."""
     return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def _to_host(values: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """The values and, if they come from a GPU, when they have arrived."""
+    if not values.is_cuda:
+        return values, None
+    host = torch.empty_like(values, device="cpu", pin_memory=True).copy_(values, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+    return host, arrived

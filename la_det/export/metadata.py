@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 
 import la_det
 from la_det.config import class_node
-from la_det.engine.own_dataset import class_metadata
+from la_det.data.classes import Classes
+from la_det.engine.own_dataset import model_classes
 from la_det.errors import UserError
 
 NMS = Literal["none", "graph", "outside"]
@@ -43,7 +44,7 @@ class ExportMetadata:
     la_det: str
     config: str
     classes: tuple[str, ...]
-    category_ids: tuple[int, ...]
+    category_ids: tuple[int | float | str, ...]
     pixel_mean: tuple[float, ...]
     pixel_std: tuple[float, ...]
     input_format: str
@@ -74,26 +75,64 @@ class ExportMetadata:
             values = {field.name: json.loads(strings[field.name]) for field in fields(cls)}
         except (KeyError, ValueError) as error:
             raise UserError(f"{path}: no metadata of tools/export_model.py in it ({error}); export it again") from error
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        found = cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        wrong = found._wrong()
+        if wrong:
+            raise UserError(
+                f"{path}: its metadata says {wrong}={values[wrong]!r:.80}, which cannot be; export it again"
+            )
+        return found
+
+    def _wrong(self) -> str:
+        """Name of a value that cannot be; "" if all can."""
+
+        def is_number(value: object, low: float, high: float, kind: type | tuple = (int, float)) -> bool:
+            return isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high
+
+        def are(values: object, kind: type | tuple, count: int | None = None) -> bool:
+            return (
+                isinstance(values, tuple)
+                and all(isinstance(value, kind) for value in values)
+                and count in (None, len(values))
+            )
+
+        sizes = {name: getattr(self, name) for name in ("short_edge", "max_size")}
+        right = {
+            "la_det": isinstance(self.la_det, str),
+            "config": isinstance(self.config, str),
+            "classes": are(self.classes, str) and len(self.classes) > 0,
+            "category_ids": are(self.category_ids, int) and len(self.category_ids) == len(self.classes),
+            "input_format": self.input_format in ("BGR", "RGB"),
+            "pixel_mean": are(self.pixel_mean, (int, float), 3),
+            "pixel_std": are(self.pixel_std, (int, float), 3) and 0 not in self.pixel_std,
+            "size_divisibility": is_number(self.size_divisibility, 1, 1024, int),
+            "score_threshold": is_number(self.score_threshold, 0, 1),
+            "nms": self.nms in ("none", "graph", "outside"),
+            "nms_threshold": self.nms_threshold is None or is_number(self.nms_threshold, 0, 1),
+            "max_detections": is_number(self.max_detections, 1, 100_000, int),
+        } | {name: size is None or is_number(size, 1, 100_000, int) for name, size in sizes.items()}
+        return next((name for name, is_right in right.items() if not is_right), "")
 
 
-def metadata_of(cfg: DictConfig, name: str, size_divisibility: int, nms: NMS) -> ExportMetadata:
+def metadata_of(
+    cfg: DictConfig, name: str, size_divisibility: int, nms: NMS, classes: Classes | None = None
+) -> ExportMetadata:
     """The metadata of a config's model.
 
     Args:
         name: of the config.
         size_divisibility: of the built model's backbone.
+        classes: of the weights; None for those of the config.
     """
     model, test = class_node(cfg.model), cfg.dataloader.test
-    data = class_metadata(test.dataset.names)
-    indices = data.get("thing_dataset_id_to_contiguous_id") or {i: i for i in range(model.num_classes)}
+    classes = model_classes(cfg, None) if classes is None else classes
     resize = _resize(instantiate(test.mapper.augmentations), name)
     rule = instantiate(model.inference)
     return ExportMetadata(
         la_det=la_det.__version__,
         config=name,
-        classes=tuple(data.get("thing_classes") or map(str, range(model.num_classes))),
-        category_ids=tuple(sorted(indices, key=indices.get)),
+        classes=tuple(classes.names),
+        category_ids=tuple(classes.ids),
         pixel_mean=tuple(model.pixel_mean),
         pixel_std=tuple(model.pixel_std),
         input_format=test.mapper.image_format,

@@ -11,6 +11,7 @@ from detectron2.data import Metadata
 from detectron2.data import transforms as T
 from torch import Tensor, nn
 
+from la_det.data.transforms import ResizeShortestEdge
 from la_det.errors import UserError
 from la_det.export.metadata import ExportMetadata
 from la_det.modeling.inference import Candidates, to_instances
@@ -49,8 +50,9 @@ class OnnxDetector(nn.Module):
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[device]])
-        except onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf as error:
-            raise UserError(f"{path}: no ONNX file; tools/export_model.py writes one") from error
+        except Exception as error:  # ONNX Runtime's have no class in common
+            reason = " ".join(str(error).split())
+            raise UserError(f"{path}: no ONNX file; tools/export_model.py writes one ({reason:.200})") from error
         self.details = ExportMetadata.from_strings(self.session.get_modelmeta().custom_metadata_map, path)
         if self.details.nms == "outside":
             raise UserError(f"{path}: its outputs are candidates before NMS; export it without --raw-candidates")
@@ -138,7 +140,7 @@ class OnnxPredictor(Predictor):
 
 
 def _resizing(details: ExportMetadata, image_size: tuple[int, int] | None) -> list[T.Augmentation]:
-    resize = [] if details.short_edge is None else [T.ResizeShortestEdge(details.short_edge, details.max_size)]
+    resize = [] if details.short_edge is None else [ResizeShortestEdge(details.short_edge, details.max_size)]
     return resize if image_size is None else [*resize, _ShrinkToFit(image_size)]
 
 

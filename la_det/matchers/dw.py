@@ -36,16 +36,16 @@ class DW:
         pairs = inside_box(predictions.priors, targets)
         boxes = predictions.boxes_at(pairs.image, pairs.prior)
         iou = aligned_iou(boxes, targets.boxes[pairs.gt], GIOU_EPS)
-        prior = center_prior(predictions.priors, targets, pairs, self.soft_prior)
+        closeness = center_prior(predictions.priors, targets, pairs, self.soft_prior)
         num_classes = min(predictions.num_images * predictions.num_classes, len(targets))
         lowered = (iou >= 0.5) & last_of_class(pairs, targets, len(predictions.priors), num_classes)
         # Host synchronisation: the numbers of lowered negative weights and of positives.
-        lowered, near = true_indices(lowered, prior != 0)
+        lowered, near = true_indices(lowered, closeness != 0)
         negatives = negative_weights(pairs, iou, lowered, targets)
 
-        pairs, boxes, prior = pairs[near], boxes[near], prior[near]
+        pairs, boxes, closeness = pairs[near], boxes[near], closeness[near]
         p_cls = score.at(predictions, pairs.image, pairs.prior, targets.classes[pairs.gt])
-        weight = positive_weights(pairs, p_cls, boxes, prior, targets)
+        weight = positive_weights(pairs, p_cls, boxes, closeness, targets)
         return Assignment(pairs, weight=weight, negatives=negatives)
 
 
@@ -56,7 +56,7 @@ def center_prior(priors: Priors, targets: Targets, pairs: Pairs, soft: bool = Tr
     return gaussian if soft else (gaussian > 0.3).float()
 
 
-def positive_weights(pairs: Pairs, p_cls: Tensor, boxes: Tensor, prior: Tensor, targets: Targets) -> Tensor:
+def positive_weights(pairs: Pairs, p_cls: Tensor, boxes: Tensor, closeness: Tensor, targets: Targets) -> Tensor:
     """w_pos of each pair [P] (section "positive weighting function").
 
     It grows with the consistency t of classification and localisation. The sum that normalises a ground truth's
@@ -64,8 +64,8 @@ def positive_weights(pairs: Pairs, p_cls: Tensor, boxes: Tensor, prior: Tensor, 
     """
     p_loc = (BETA * (aligned_giou(boxes, targets.boxes[pairs.gt], GIOU_EPS) - 1)).exp()
     t = p_cls * p_loc
-    total = t.new_zeros(len(targets)).index_add_(0, pairs.gt, prior * (MU_SUM * t).exp() * t)
-    return prior * (MU * t).exp() * t / total.clamp(min=1e-12)[pairs.gt]
+    total = t.new_zeros(len(targets)).index_add_(0, pairs.gt, closeness * (MU_SUM * t).exp() * t)
+    return closeness * (MU * t).exp() * t / total.clamp(min=1e-12)[pairs.gt]
 
 
 def negative_weights(pairs: Pairs, iou: Tensor, lowered: Tensor, targets: Targets) -> Negatives:

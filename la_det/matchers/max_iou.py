@@ -1,7 +1,5 @@
 """RetinaNet's rule: anchors go to the ground truth they overlap most (Lin et al., ICCV 2017, section 4)."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
@@ -20,8 +18,8 @@ class MaxIoU:
     Args:
         foreground: smallest IoU of a positive.
         background: largest IoU, exclusive, of an anchor that is background.
-        best_anchors: what becomes of every anchor that has some ground truth's largest IoU, however small: it goes to
-            "that" ground truth (the last of several), or to its "own", the one that it overlaps most.
+        reassign_best: every anchor that has some ground truth's largest IoU, however small, goes to that ground truth
+            (the last of several). Otherwise it goes to the ground truth that it overlaps most itself.
         margin: a positive whose centre does not lie inside its ground truth, more than so many pixels from every side,
             is dropped; None demands nothing.
         pad_to: anchors take part whose cell begins inside the image after padding its own size to a multiple of this;
@@ -33,13 +31,13 @@ class MaxIoU:
         *,
         foreground: float = 0.5,
         background: float = 0.4,
-        best_anchors: Literal["that", "own"] = "that",
+        reassign_best: bool = True,
         margin: float | None = None,
         pad_to: int | None = None,
     ):
         self.foreground = foreground
         self.background = background
-        self.best_anchors = best_anchors
+        self.reassign_best = reassign_best
         self.margin = margin
         self.pad_to = pad_to
 
@@ -63,7 +61,7 @@ class MaxIoU:
         best = (iou == largest[pairs.gt]) & (iou > 0)
         last = pairs.gt.masked_fill(~best, BACKGROUND)
         last = torch.full_like(matched, BACKGROUND).scatter_reduce_(0, flat, last, "amax")
-        matched = torch.where(last >= 0, own if self.best_anchors == "own" else last, matched)
+        matched = torch.where(last >= 0, last if self.reassign_best else own, matched)
         if self.pad_to is not None:
             matched.masked_fill_(~_is_within(priors, extents).flatten(), DROPPED)
         return self._assignment(matched, priors, targets)
@@ -75,7 +73,7 @@ class MaxIoU:
         if self.pad_to is not None:
             iou = iou * _is_within(priors, extents)[targets.image.unsqueeze(1), near]
         lowest = iou.amax(1).clamp(max=self.background)
-        if self.best_anchors == "that":
+        if self.reassign_best:
             return lowest
         # An anchor's own ground truth may be any other of the image.
         per_image = lowest.new_full((targets.num_images,), torch.inf)

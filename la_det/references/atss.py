@@ -132,5 +132,4 @@ def dynamic_atss_rule(matcher, x: Image) -> Tensor:
 
 
 def max_iou_rule(matcher, x: Image) -> Tensor:
-    to_that = matcher.best_anchors == "that"
-    return max_iou(box_iou(x.priors.boxes, x.gts), matcher.foreground, matcher.background, to_that)
+    return max_iou(box_iou(x.priors.boxes, x.gts), matcher.foreground, matcher.background, matcher.reassign_best)

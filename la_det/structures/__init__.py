@@ -6,8 +6,9 @@ G ground truths (over the whole batch), P pairs.
 
 from la_det.structures.assignment import Assignment, Negatives, Pairs
 from la_det.structures.box_codec import BoxCodec, DeltaCodec, LTRBCodec
+from la_det.structures.counting import count
 from la_det.structures.masks import Masks
-from la_det.structures.no_wait import constant, count, move, on_device, true_indices
+from la_det.structures.no_wait import constant, move, on_device, true_indices
 from la_det.structures.predictions import DensePredictions
 from la_det.structures.priors import AnchorGenerator, PointGenerator, Priors
 from la_det.structures.score import Score

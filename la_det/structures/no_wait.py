@@ -42,8 +42,3 @@ def true_indices(*masks: Tensor) -> list[Tensor]:
     """Indices [n] of what is True in each mask [P]; one wait for all of them."""
     numbers = torch.stack([mask.sum() for mask in masks]).tolist()  # host synchronisation
     return [torch.nonzero_static(mask, size=n).squeeze(1) for mask, n in zip(masks, numbers, strict=True)]
-
-
-def count(index: Tensor, length: int) -> Tensor:
-    """How often each of 0..length-1 is in `index` [P] int64: [length] int64, like `torch.bincount`."""
-    return index.new_zeros(length).index_add_(0, index, torch.ones_like(index))

@@ -8,8 +8,9 @@ import torch
 from detectron2.structures import BitMasks, Instances
 from torch import Tensor
 
+from la_det.structures.counting import count
 from la_det.structures.masks import Masks
-from la_det.structures.no_wait import count, move
+from la_det.structures.no_wait import move
 
 
 @dataclass(frozen=True)

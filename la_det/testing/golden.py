@@ -5,8 +5,8 @@ and each method has one module here that runs la_det's own criteria, heads and i
 configs, on the inputs. What it does not look at counts as not implemented.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from la_det.modeling.criteria import LossTerm
 from la_det.structures import Targets
 
 # The official code ran on a CPU; a GPU rounds differently: the largest error on an H200 was 2.1 times its tolerance.
@@ -38,6 +39,10 @@ class Comparison:
     def passed(self) -> bool:
         # A NaN is not within any tolerance.
         return self.error <= self.tolerance
+
+
+class NotBuilt(LookupError):
+    """A golden file is of something that la_det does not have."""
 
 
 class GoldenFile:
@@ -148,6 +153,18 @@ def read_targets(golden: GoldenFile) -> Targets:
         fields = {"gt_boxes": Boxes(golden.tensor(f"gt_boxes_{i}")), "gt_classes": golden.tensor(f"gt_classes_{i}")}
         instances.append(Instances(tuple(size), **fields))
     return Targets.from_instances(instances)
+
+
+def average_normalisers(of_ranks: Sequence[dict[str, LossTerm]]) -> list[dict[str, LossTerm]]:
+    """The terms of simulated processes with the averages that the processes would have made together."""
+    averages = {name: torch.stack([t[name].normaliser.float() for t in of_ranks]).mean() for name in of_ranks[0]}
+    return [
+        {
+            name: replace(term, normaliser=averages[name]) if term.scope == "world" else term
+            for name, term in terms.items()
+        }
+        for terms in of_ranks
+    ]
 
 
 def _largest(x: Tensor) -> float:

@@ -1,6 +1,6 @@
 """Golden files of DATE: losses of both branches, also in two processes, the head, inference, the CrowdHuman metric."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from detectron2.config import instantiate
@@ -15,7 +15,7 @@ from la_det.modeling.inference import to_instances
 from la_det.modeling.layers import filtered_logits
 from la_det.steps.candidates import center_region
 from la_det.structures import Assignment, DensePredictions, Targets
-from la_det.testing.golden import GoldenFile, compare_detections, read_targets
+from la_det.testing.golden import GoldenFile, average_normalisers, compare_detections, read_targets
 from la_det.testing.golden_crowdhuman import check_date as check_metric
 
 CONFIG = "DATE/date_f_r50_fpn_12ep_coco"
@@ -131,7 +131,7 @@ def check_losses(golden: GoldenFile) -> None:
     case = read_case(golden)
     for criterion in case.criteria:
         check_assignment(golden, case.predictions[criterion.branch], case.targets, criterion)
-    terms = average_normalisers(golden, case.terms())
+    terms = terms_of_process(golden, case.terms())
     for key, name in NORMALISERS.items():
         if key in golden:
             golden.close(key, terms[name].normaliser.clamp(min=terms[name].floor), rtol=1e-5)
@@ -148,7 +148,7 @@ def check_losses(golden: GoldenFile) -> None:
         golden.record(f"grad_{key}", error, 1e-4)
 
 
-def average_normalisers(golden: GoldenFile, terms: dict[str, LossTerm]) -> dict[str, LossTerm]:
+def terms_of_process(golden: GoldenFile, terms: dict[str, LossTerm]) -> dict[str, LossTerm]:
     """The terms with averages over all processes; the files of the other ranks must lie beside this one."""
     if "world_size" not in golden:
         return terms
@@ -157,11 +157,7 @@ def average_normalisers(golden: GoldenFile, terms: dict[str, LossTerm]) -> dict[
     for other in set(range(world_size)) - {rank}:
         path = golden.path.with_name(golden.path.name.replace(f"rank{rank}", f"rank{other}"))
         of_ranks.append(read_case(GoldenFile(path, golden.device)).terms())
-    averages = {name: torch.stack([t[name].normaliser.float() for t in of_ranks]).mean() for name in terms}
-    return {
-        name: replace(term, normaliser=averages[name]) if term.scope == "world" else term
-        for name, term in terms.items()
-    }
+    return average_normalisers(of_ranks)[0]
 
 
 def check_assignment(golden: GoldenFile, predictions: DensePredictions, targets: Targets, criterion: Criterion) -> None:
@@ -269,9 +265,9 @@ def check_inference(golden: GoldenFile) -> None:
     config = model_config(golden)
     config.inference.update(
         score_threshold=golden.number("score_thr"),
-        topk=golden.number("nms_pre"),
         max_detections=golden.number("max_dets"),
     )
+    config.inference.candidates.topk = golden.number("nms_pre")
     predictions = read_predictions(golden, config, "one_to_one", "o2o", {})
     image_sizes, original_sizes = golden.array("image_sizes").tolist(), golden.array("orig_sizes").tolist()
     detections = instantiate(config.inference)(predictions, golden.tensor("image_sizes"))

@@ -123,7 +123,7 @@ def _all_giou_losses(predictions: DensePredictions, targets: Targets) -> Tensor:
     prior = torch.arange(len(predictions.priors)).repeat(len(targets))
     gt = torch.arange(len(targets)).repeat_interleave(len(predictions.priors))
     boxes = predictions.boxes_at(targets.image[gt], prior)
-    return 1 - aligned_giou(boxes, targets.boxes[gt], GIOU_EPS).view(len(targets), -1).T
+    return 1 - aligned_giou(boxes, targets.boxes[gt], GIOU_EPS).view(len(targets), len(predictions.priors)).T
 
 
 def check_total_and_gradients(golden: GoldenFile, terms: dict, maps: dict[str, list[Tensor]]) -> None:
@@ -149,7 +149,7 @@ def check_inference(golden: GoldenFile) -> None:
     predictions = read_predictions(config, maps)
     image_sizes = golden.array("image_sizes").tolist()
     for prefix, topk, max_detections in (("det", 1000, 100), ("detsmall", 30, 10)):
-        config.inference.update(topk=topk, max_detections=max_detections)
+        config.inference.max_detections, config.inference.candidates.topk = max_detections, topk
         detections = instantiate(config.inference)(predictions, golden.tensor("image_sizes"))
         for i in range(len(image_sizes)):
             keep = detections.valid[i]

@@ -10,9 +10,9 @@ from torch import Tensor
 from la_det import model_zoo
 from la_det.geometry import aligned_giou, aligned_iou, centerness
 from la_det.matchers import FCOS, MaxIoU, TopKIoU
-from la_det.modeling.criteria import VarifocalLoss, reduce_losses
+from la_det.modeling.criteria import Criterion, LossTerm, VarifocalLoss, reduce_losses
 from la_det.structures import Assignment, DensePredictions, LTRBCodec, Targets
-from la_det.testing.golden import GoldenFile, compare_detections
+from la_det.testing.golden import GoldenFile, average_normalisers, compare_detections
 
 ATSS, DYNAMIC_ATSS = "ATSS/atss_r50_fpn_1x_coco", "DynamicATSS/dynamic_atss_r50_fpn_1x_coco"
 ATSS_CROWDHUMAN = "ATSS/atss_r50_fpn_30k_crowdhuman"
@@ -27,7 +27,7 @@ LOSSES = {
 # The reference's POSITIVE_TYPE: the same settings of the inside test and of overlaps in this project's matchers.
 POSITIVE_TYPES = {
     "ssc": L(FCOS)(center_radius=0, margin=0.01),
-    "iou": L(MaxIoU)(best_anchors="own", margin=0.01),
+    "iou": L(MaxIoU)(reassign_best=False, margin=0.01),
     "topk": L(TopKIoU)(),
 }
 
@@ -40,6 +40,8 @@ def check(golden: GoldenFile) -> None:
         check_codec(golden)
     elif "det_boxes_0" in golden:
         check_inference(golden)
+    elif "rank0_assign_gt" in golden:
+        check_processes(golden, model_config(golden))
     elif "ssc_assign_gt" in golden:
         for name, matcher in POSITIVE_TYPES.items():
             config = model_config(golden)
@@ -95,7 +97,7 @@ def to_file(boxes: Tensor, box_offset: int) -> Tensor:
     return boxes - torch.tensor([0, 0, box_offset, box_offset])
 
 
-def read_targets(golden: GoldenFile) -> Targets:
+def read_instances(golden: GoldenFile) -> list[Instances]:
     """The ground truths of all images in continuous coordinates; class -1 is an ignored one."""
     instances, offset = [], golden.number("box_offset")
     for i, size in enumerate(golden.array("image_sizes").tolist()):
@@ -103,29 +105,59 @@ def read_targets(golden: GoldenFile) -> Targets:
         boxes = boxes + torch.tensor([0, 0, offset, offset])
         fields = {"gt_boxes": Boxes(boxes), "gt_classes": classes.clamp(min=0), "ignored": classes < 0}
         instances.append(Instances(tuple(size), **fields))
-    return Targets.from_instances(instances)
+    return instances
 
 
 def check_losses(golden: GoldenFile, config: DictConfig, prefix: str = "") -> None:
-    """Assignment, targets, losses and, where the file has them, gradients."""
-    (predictions, leaves), targets = read_predictions(golden, config), read_targets(golden)
+    """Assignment, losses and, where the file has them, targets and gradients."""
+    (predictions, leaves), targets = read_predictions(golden, config), Targets.from_instances(read_instances(golden))
     (criterion,) = instantiate(config.criteria)
+    check_decision(golden, prefix, criterion, predictions, targets)
+    total = check_loss_values(golden, prefix, criterion(predictions, targets, progress=0.0))
+    if not prefix:
+        total.backward()
+        for name, levels in leaves.items():
+            for level, leaf in enumerate(levels):
+                golden.close_to_max(f"grad_{name}_l{level}", leaf.grad, 1e-4)
+
+
+def check_processes(golden: GoldenFile, config: DictConfig) -> None:
+    """The same of simulated processes, each with one of the images: outputs have the prefixes rank0_, rank1_, ..."""
+    (predictions, leaves), instances = read_predictions(golden, config), read_instances(golden)
+    (criterion,) = instantiate(config.criteria)
+    parts = [
+        (predictions.of_images(torch.tensor([rank])), Targets.from_instances([image]))
+        for rank, image in enumerate(instances)
+    ]
+    of_ranks = average_normalisers([criterion(*part, progress=0.0) for part in parts])
+    for rank, (part, terms) in enumerate(zip(parts, of_ranks, strict=True)):
+        prefix = f"rank{rank}_"
+        check_decision(golden, prefix, criterion, *part)
+        check_loss_values(golden, prefix, terms).backward()
+        for name, levels in leaves.items():
+            for level, leaf in enumerate(levels):
+                golden.close_to_max(f"{prefix}grad_{name}_l{level}", leaf.grad[rank : rank + 1], 1e-4)
+
+
+def check_decision(
+    golden: GoldenFile, prefix: str, criterion: Criterion, predictions: DensePredictions, targets: Targets
+) -> None:
+    """Assignment and targets."""
     decision = criterion.assign(predictions, targets, progress=0.0)
     seen, assignment = decision.targets, decision.assignment
     golden.exact(f"{prefix}assign_gt", assigned_within_image(assignment, targets, predictions))
     check_targets(golden, prefix, predictions, seen, assignment)
 
-    losses = reduce_losses(criterion(predictions, targets, progress=0.0))
+
+def check_loss_values(golden: GoldenFile, prefix: str, terms: dict[str, LossTerm]) -> Tensor:
+    """Every loss and, where the file has it, their sum, which is returned."""
+    losses = reduce_losses(terms)
     for name, loss in losses.items():
         golden.close(f"{prefix}{LOSSES[name]}", loss, rtol=1e-4)
-    if prefix:
-        return
     total = sum(losses.values())
-    golden.close("total_loss", total, rtol=1e-4)
-    total.backward()
-    for name, levels in leaves.items():
-        for level, leaf in enumerate(levels):
-            golden.close_to_max(f"grad_{name}_l{level}", leaf.grad, 1e-4)
+    if f"{prefix}total_loss" in golden:
+        golden.close(f"{prefix}total_loss", total, rtol=1e-4)
+    return total
 
 
 def assigned_within_image(assignment: Assignment, targets: Targets, predictions: DensePredictions) -> Tensor:
@@ -153,7 +185,7 @@ def check_targets(
         quality = centerness(priors.points[pairs.prior], priors.inset(gt_boxes))
     # A sum of 0 has no relative error.
     golden.close(f"{prefix}sum_target", quality.sum(), **(dict(rtol=1e-4) if len(pairs) else dict(atol=1e-6)))
-    if prefix:
+    if f"{prefix}reg_targets" not in golden:
         return
 
     def dense(values: Tensor) -> Tensor:
@@ -165,9 +197,9 @@ def check_targets(
     if is_point(golden):
         codes = codes / priors.strides[pairs.prior].unsqueeze(-1)
     in_pixels = isinstance(predictions.codec, LTRBCodec)
-    golden.close("reg_targets", dense(codes), atol=1e-4 if in_pixels else 1e-5)
+    golden.close(f"{prefix}reg_targets", dense(codes), atol=1e-4 if in_pixels else 1e-5)
     name = "centerness_targets" if assignment.target is None else "iou_targets"
-    golden.close(name, dense(quality), atol=1e-4 if assignment.target is None else 1e-5)
+    golden.close(f"{prefix}{name}", dense(quality), atol=1e-4 if assignment.target is None else 1e-5)
 
 
 def check_inference(golden: GoldenFile) -> None:
@@ -175,7 +207,9 @@ def check_inference(golden: GoldenFile) -> None:
     config = model_config(golden)
     config.inference.score_threshold = golden.number("score_threshold")
     config.inference.nms_threshold = golden.number("nms_threshold")
-    config.inference.topk = golden.number("pre_nms_top_n" if "pre_nms_top_n" in golden else "topk_candidates")
+    config.inference.candidates.topk = golden.number(
+        "pre_nms_top_n" if "pre_nms_top_n" in golden else "topk_candidates"
+    )
     config.inference.max_detections = golden.number("max_detections")
     predictions, _ = read_predictions(golden, config)
     detections = instantiate(config.inference)(predictions, golden.tensor("image_sizes"))

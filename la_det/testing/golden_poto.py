@@ -135,7 +135,7 @@ def check_inference(golden: GoldenFile, variant: str) -> None:
     """Detections in the network input and after rescaling to the original image."""
     config = model_config(golden, variant)
     config.inference.score_threshold = golden.number("score_thresh")
-    config.inference.topk = golden.number("topk_candidates")
+    config.inference.candidates.topk = golden.number("topk_candidates")
     config.inference.max_detections = golden.number("max_detections")
     predictions = read_predictions(golden, config)
     image_sizes, output_sizes = golden.array("image_sizes").tolist(), golden.array("output_sizes").tolist()
@@ -181,8 +181,7 @@ def check_head(golden: GoldenFile, variant: str) -> None:
     else:
         name = CONFIGS["fcosctr"] if "centerness.weight" in weights else CONFIGS["poto"]
     config = model_zoo.get_config(name).model
-    config.num_classes = golden.number("num_classes")
-    config.backbone.out_channels = weights["cls_score.weight"].shape[1]
+    config.num_classes, config.backbone.out_channels = weights["cls_score.weight"].shape[:2]
     for tower, module in ((config.head.cls_tower, "cls_subnet"), (config.head.box_tower, "bbox_subnet")):
         tower.num_convs = sum(key.startswith(module) and value.dim() == 4 for key, value in weights.items())
     head = instantiate(config.head)

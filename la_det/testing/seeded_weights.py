@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from la_det import model_zoo
+from la_det.testing.golden import NotBuilt
 
 _MANIFESTS = Path(__file__).resolve().parents[2] / "tests" / "data" / "checkpoints"
 # "repository/official config" (with _ for every dot) -> name of the config here, without its project.
@@ -35,6 +36,12 @@ _CONFIGS = (
     (r"DW/dw_(r\d+)_fpn_dconv_c3-c5_mstrain_2x_coco", r"dw_dcnv2_\1_fpn_2x_ms_coco"),
     (r"o2f/(condinst_)?(r\d+)_1x", r"o2f_\1\2_fpn_1x_coco"),
     (r"o2f/(condinst_)?(r\d+)_3x(_ms)?", r"o2f_\1\2_fpn_3x_ms_coco"),
+    (r"mmdetection/fcos_(r\d+)-caffe_fpn_gn-head_1x_coco", r"fcos_mmdet_\1_fpn_1x_coco"),
+    (
+        r"mmdetection/fcos_(r\d+)-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco",
+        r"fcos_mmdet_center_normbbox_\1_fpn_1x_coco",
+    ),
+    (r"mmdetection/atss_(r\d+)_fpn_1x_coco", r"atss_mmdet_\1_fpn_1x_coco"),
     (r"o2f/crowdhuman", "o2f_r50_fpn_47k_crowdhuman"),
 )
 
@@ -61,7 +68,7 @@ def zoo_config(manifest: dict[str, Any]) -> str:
     """Name of the config of the manifest's model.
 
     Raises:
-        KeyError: there is none.
+        NotBuilt: there is none.
     """
     source = manifest["source"]
     file = Path(source["config"])
@@ -74,7 +81,7 @@ def zoo_config(manifest: dict[str, Any]) -> str:
             for config in model_zoo.list():
                 if config.split("/")[1] == wanted:
                     return config
-    raise KeyError(f"no config for {source['repository']}'s {source['config']}")
+    raise NotBuilt(f"no config for {source['repository']}'s {source['config']}")
 
 
 def seeded_state_dict(manifest: dict[str, Any]) -> dict[str, Tensor]:

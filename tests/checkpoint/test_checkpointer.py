@@ -160,3 +160,63 @@ def test_kill_while_writing_leaves_the_old_file(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": root})
     assert done.returncode == -signal.SIGKILL
     assert path.read_text() == "old"
+
+
+def make_run(folder, count=3):
+    """Checkpoints of iterations 0, 1, ...; the last one is marked."""
+    for i in range(count):
+        Checkpointer(model(), str(folder)).save(f"model_{i:07d}")
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[content.index(b"data/0") + 200] ^= 1
+    path.write_bytes(content)
+
+
+def test_newest_intact(tmp_path, caplog):
+    checkpointer = Checkpointer(model(), str(tmp_path))
+    assert checkpointer.newest_intact() == ""
+    make_run(tmp_path)
+    assert checkpointer.newest_intact() == str(tmp_path / "model_0000002.pth") and not caplog.text
+    damage(tmp_path / "model_0000002.pth")
+    assert checkpointer.newest_intact() == str(tmp_path / "model_0000001.pth")
+    assert "model_0000002.pth: damaged" in caplog.text and "newest intact checkpoint" in caplog.text
+    (tmp_path / "model_0000001.pth").write_bytes(b"")
+    assert checkpointer.newest_intact() == str(tmp_path / "model_0000000.pth")
+    (tmp_path / "model_0000000.pth").write_bytes(b"PK")
+    with pytest.raises(UserError, match="model_0000002.pth: damaged.*there is no intact checkpoint beside it"):
+        checkpointer.newest_intact()
+
+
+@pytest.mark.parametrize("mark", [None, b"", b"\xff\xfe", b"../elsewhere.pth", b"gone.pth"])
+def test_newest_intact_without_a_usable_mark(tmp_path, mark, caplog):
+    make_run(tmp_path)
+    (tmp_path / "last_checkpoint").unlink() if mark is None else (tmp_path / "last_checkpoint").write_bytes(mark)
+    assert Checkpointer(model(), str(tmp_path)).newest_intact() == str(tmp_path / "model_0000002.pth")
+    assert caplog.text
+
+
+def test_best_weights_are_not_gone_on_from(tmp_path):
+    make_run(tmp_path, 1)
+    Checkpointer(model(), str(tmp_path)).save("model_best", mark_last=False, iteration=7)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000000.pth"
+
+
+def test_integers_are_no_weights():
+    state = model().state_dict()
+    torch.save({"model": state | {"0.weight": torch.ones(3, 2, dtype=torch.int64)}}, "int.pth")
+    with pytest.raises(UserError, match="int.pth: 0.weight is of torch.int64 instead of torch.float32"):
+        Checkpointer(model()).load("int.pth")
+
+
+def test_folder_that_is_gone(tmp_path):
+    with pytest.raises(UserError, match=r"gone/a.pth: cannot write .*gone is gone"), replacing(tmp_path / "gone/a.pth"):
+        pass
+
+
+def test_weights_alone_are_no_run(tmp_path):
+    make_run(tmp_path)
+    other = Checkpointer(model(), str(tmp_path), trainer=model())
+    with pytest.raises(UserError, match=r"it has weights, but not a training.s state \(trainer\)"):
+        other.resume_or_load("")

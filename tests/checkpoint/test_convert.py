@@ -96,6 +96,25 @@ def test_files_of_one_model_need_no_name(name):
     assert find_fit("file.pth", state) == fit_of(name, state)
 
 
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("mmdet_fcos_r50_caffe", "FCOS/fcos_mmdet_r50_fpn_1x_coco"),
+        ("mmdet_fcos_r50_caffe_center_normbbox", "FCOS/fcos_mmdet_center_normbbox_r50_fpn_1x_coco"),
+        ("mmdet_atss_r50", "ATSS/atss_mmdet_r50_fpn_1x_coco"),
+    ],
+)
+def test_mmdetections_models_are_told_from_each_other_and_from_dw(name, config):
+    assert find_fit("file.pth", official_state(MANIFESTS[name])).config == config
+
+
+def test_early_names_of_mmdetections_fcos():
+    state = official_state(MANIFESTS["mmdet_fcos_r50_caffe"])
+    old = {key.replace("bbox_head.conv_", "bbox_head.fcos_"): value for key, value in state.items()}
+    assert old.keys() != state.keys()
+    assert fit_of("mmdet_fcos_r50_caffe", old).sources.keys() == fit_of("mmdet_fcos_r50_caffe").sources.keys()
+
+
 def test_p6_from_c5_is_told_from_the_shape():
     assert fit_of("lla_fcos_crowdhuman").recipe()["network"]["p6_from"] == "p5"
     recipe = fit_of("lla_fcos_crowdhuman_c5").recipe()

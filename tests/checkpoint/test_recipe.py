@@ -80,3 +80,36 @@ def test_other_files_change_nothing(tmp_path):
         cfg = model_zoo.get_config(ATSS)
         apply_recipe(cfg, str(tmp_path / name))
         assert cfg == before
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"train.allow_pickle": True},
+        {"model": {"_target_": "os.system", "command": "touch evil_was_here"}},
+        {"model.head.predictors.main.priors.box_offset": {"_target_": "os.system"}},
+        {"model.head.predictors.main.priors.box_offset": "1"},
+        {"model.backbone.top_block.in_channels": 10**9},
+        {"model.backbone.top_block.in_channels": True},
+        {"model.backbone.top_block.in_feature": "${oc.env:HOME}"},
+    ],
+)
+def test_a_recipe_sets_only_what_the_converter_writes(path, overrides):
+    write_weights(path, WEIGHTS, recipe() | {"overrides": overrides})
+    cfg = model_zoo.get_config(ATSS)
+    with pytest.raises(UserError, match="its recipe would set .*, as tools/convert_checkpoint.py never writes"):
+        apply_recipe(cfg, str(path))
+    assert cfg == model_zoo.get_config(ATSS)
+
+
+@pytest.mark.parametrize("content", [[1], "text", {"config": 3}, {"config": "c"}, {"config": "c", "overrides": []}])
+def test_a_damaged_recipe_is_an_error(path, content):
+    write_weights(path, WEIGHTS, content)
+    with pytest.raises(UserError, match="its recipe is damaged"):
+        read_recipe(str(path))
+
+
+def test_facts_that_no_config_has(path):
+    write_weights(path, WEIGHTS, recipe(something_new=[1]))
+    with pytest.raises(UserError, match=r"something_new None instead of \[1\]"):
+        apply_recipe(model_zoo.get_config(ATSS), str(path))

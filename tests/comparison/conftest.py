@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from la_det.comparison.cost import CostRecord, cost_file
-from la_det.comparison.records import RunRecord, run_file, write_record
+from la_det.comparison.results import RunRecord, run_file, write_record
 from la_det.comparison.schemes import config_name
 
 VERSIONS = {"la_det": "0.1.0", "torch": "2.9", "torchvision": "0.24", "detectron2": "0.6", "python": "3.11"}

@@ -6,7 +6,7 @@ import pytest
 
 from la_det.comparison import cost
 from la_det.comparison.cost import CostRecord, iterations_in, measure_all
-from la_det.comparison.records import read_record
+from la_det.comparison.results import read_record
 from la_det.errors import UserError
 
 

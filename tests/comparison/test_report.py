@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import cv2
 
-from la_det.comparison.records import RunRecord, read_record, write_record
 from la_det.comparison.report import commands, write_report
+from la_det.comparison.results import RunRecord, read_record, write_record
 from la_det.comparison.schemes import SCHEMES
 from la_det.comparison.summary import read_rows
 

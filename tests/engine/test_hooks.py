@@ -3,12 +3,13 @@ from types import SimpleNamespace
 import torch
 
 from la_det.checkpoint import Checkpointer
-from la_det.engine.hooks import CheckpointHook
+from la_det.engine.hooks import CheckpointHook, Periods
 
 
-def run(folder, start, max_iter, period=2, max_to_keep=2):
-    hook = CheckpointHook(Checkpointer(torch.nn.Linear(1, 1), str(folder)), period, max_to_keep)
-    hook.trainer = SimpleNamespace(iter=start, max_iter=max_iter)
+def run(folder, start, max_iter, period=2, max_to_keep=2, evaluation=0):
+    periods = Periods(log=1, evaluation=evaluation, checkpoint=period)
+    hook = CheckpointHook(Checkpointer(torch.nn.Linear(1, 1), str(folder)), periods, max_to_keep)
+    hook.trainer = SimpleNamespace(iter=start, max_iter=max_iter, stopping=False)
     for hook.trainer.iter in range(start, max_iter):
         hook.after_step()
     return sorted(path.name for path in folder.glob("*.pth"))
@@ -29,3 +30,8 @@ def test_goes_on_counting_when_resumed(tmp_path):
 def test_leaves_an_earlier_longer_run_alone(tmp_path):
     (tmp_path / "model_0099999.pth").touch()
     assert run(tmp_path, 0, 7) == ["model_0000003.pth", "model_0000005.pth", "model_0099999.pth", "model_final.pth"]
+
+
+def test_saves_before_every_evaluation(tmp_path):
+    names = run(tmp_path, 0, 7, period=4, evaluation=3, max_to_keep=9)
+    assert names == ["model_0000002.pth", "model_0000003.pth", "model_0000005.pth", "model_final.pth"]

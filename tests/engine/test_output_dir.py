@@ -1,10 +1,13 @@
 import json
 
-from la_det.engine.output_dir import prepare_output_dir
+import pytest
+
+from la_det.engine.output_dir import OutputDir
+from la_det.errors import UserError
 
 
 def write(folder, iterations, tail=""):
-    lines = [json.dumps({"iteration": i, "loss": 1.0}) + "\n" for i in iterations]
+    lines = [json.dumps({"iteration": i, "total_loss": 1.0}) + "\n" for i in iterations]
     (folder / "metrics.json").write_text("".join(lines) + tail)
 
 
@@ -15,19 +18,69 @@ def read(path):
 def test_resumed_run_drops_what_it_writes_again(tmp_path):
     write(tmp_path, range(7), tail='{"iteration": 7, "lo')
     (tmp_path / "last_checkpoint").write_text("model_0000004.pth")
-    assert read(prepare_output_dir(tmp_path, start=5)) == [0, 1, 2, 3, 4]
+    output = OutputDir(tmp_path)
+    output.start_at(5)
+    assert read(output.metrics) == [0, 1, 2, 3, 4]
+    assert output.has_line(4, with_losses=True) and not output.has_line(5, with_losses=True)
     assert (tmp_path / "last_checkpoint").exists()
 
 
-def test_new_run_keeps_the_old_metrics_and_forgets_the_old_checkpoint(tmp_path):
+def test_finished_run_keeps_its_final_evaluation(tmp_path):
+    write(tmp_path, range(3), tail='{"iteration": 3, "bbox/AP": 1.0}\n')
+    output = OutputDir(tmp_path)
+    output.start_at(3)
+    assert read(output.metrics) == [0, 1, 2, 3] and output.has_line(3, with_losses=False)
+
+
+def test_run_whose_checkpoints_are_gone_keeps_the_old_metrics(tmp_path):
     write(tmp_path, range(3))
-    (tmp_path / "last_checkpoint").write_text("model_0000002.pth")
-    assert not prepare_output_dir(tmp_path, start=0).exists()
+    output = OutputDir(tmp_path)
+    output.start_at(0)
+    assert not output.metrics.exists()
     assert read(tmp_path / "metrics.old.json") == [0, 1, 2]
-    assert not (tmp_path / "last_checkpoint").exists()
 
 
 def test_empty_folder(tmp_path):
-    assert prepare_output_dir(tmp_path, start=0) == tmp_path / "metrics.json"
-    assert prepare_output_dir(tmp_path, start=4) == tmp_path / "metrics.json"
-    assert not list(tmp_path.iterdir())
+    output = OutputDir(tmp_path)
+    output.check_new()
+    for start in (0, 4):
+        output.start_at(start)
+    assert not list(tmp_path.iterdir()) and output.read_metrics() == []
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "last_checkpoint", "model_0000004.pth", "model_final.pth"])
+def test_a_run_is_not_written_over(tmp_path, name):
+    (tmp_path / name).write_text("x")
+    with pytest.raises(UserError, match="it holds a run; --resume .* train.output_dir=FOLDER .* --overwrite"):
+        OutputDir(tmp_path).check_new()
+
+
+def test_what_a_failed_start_leaves_is_no_run(tmp_path):
+    for name in ("config.yaml", "log.txt", "non_finite_0000000_rank0.pth"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "metrics.json").touch()
+    OutputDir(tmp_path).check_new()
+
+
+def test_a_run_is_moved_whole(tmp_path):
+    for content in ("first", "second"):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / "metrics.json").write_text(content)
+        OutputDir(tmp_path / "run").move_away()
+    assert not list((tmp_path / "run").iterdir())
+    assert [(tmp_path / f"run.old-{i}" / "metrics.json").read_text() for i in (1, 2)] == ["first", "second"]
+
+
+def test_runs_below_are_not_moved(tmp_path):
+    (tmp_path / "other").mkdir()
+    OutputDir(tmp_path).check_movable()
+    write(tmp_path / "other", range(2))
+    with pytest.raises(UserError, match="other in it is another run"):
+        OutputDir(tmp_path).check_movable()
+
+
+def test_temporary_files_of_killed_writers_go(tmp_path):
+    for name in (".model_final.pth.123", ".last_checkpoint.7", ".hidden", "model_final.pth", ".lock"):
+        (tmp_path / name).touch()
+    OutputDir(tmp_path).remove_temporary_files()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", ".lock", "model_final.pth"]

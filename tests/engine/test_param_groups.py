@@ -55,6 +55,14 @@ def test_norm_biases_can_be_left_out_of_the_rules_for_biases(model):
     assert groups["head.0.bias"] == (0.2, 0.0)
 
 
+def test_weight_decay_by_name(model):
+    rules = dict(weight_decay_norm=0.0, weight_decay_bias=0.0, weight_decays={"head.1": 0.3, "head": 0.2})
+    groups = named(model, param_groups(model, lr=0.1, weight_decay=1e-4, **rules))
+    assert groups["head.1.bias"] == groups["head.1.weight"] == (0.1, 0.3)
+    assert groups["head.0.bias"] == groups["head.0.weight"] == (0.1, 0.2)
+    assert groups["backbone.0.weight"] == (0.1, 1e-4)
+
+
 def test_same_as_detectron2(model):
     rules = dict(weight_decay_norm=3e-4, bias_lr_factor=2.0, weight_decay_bias=0.0)
     theirs = get_default_optimizer_params(model, base_lr=0.1, weight_decay=1e-4, **rules)

@@ -5,10 +5,10 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.utils.events import get_event_storage
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from la_det.checkpoint import Checkpointer
 from la_det.engine import Trainer
+from la_det.engine.optimizers import EMA, SGD
 from la_det.errors import UserError
 
 
@@ -116,15 +116,124 @@ def test_float16_skips_steps_that_overflow_and_lowers_the_scale():
     assert after.isfinite().all() and not torch.equal(after, before)
 
 
-def test_loss_that_is_not_finite_stops_before_the_weights(tmp_path):
-    trainer, record = make(Toy(bad_at=2), output_dir=str(tmp_path))
-    with pytest.raises(UserError, match=r"iteration 2: loss_fit is nan; images: 2_0.jpg, 2_1.jpg") as error:
-        trainer.train(0, 5)
-    assert len(record.losses) == 2
-    assert all(p.isfinite().all() for p in trainer.model.parameters())
+class Spoiled(nn.Module):
+    """A layer with running statistics; from iteration 2 on, its loss is spoiled in one of several ways."""
+
+    def __init__(self, how: str):
+        super().__init__()
+        self.linear, self.norm = nn.Linear(3, 2), nn.BatchNorm1d(2)
+        self.how = how
+
+    def forward(self, batch):
+        y = self.norm(self.linear(torch.stack([record["x"] for record in batch])))
+        loss, zero = (y - 1).square().mean(), y.mean() * 0
+        if get_event_storage().iter >= 2:
+            loss = {
+                "loss is nan": lambda: loss * float("nan"),
+                "loss is inf": lambda: loss + float("inf"),  # whose gradient is finite
+                "the gradient's norm is nan": lambda: loss + zero.square().sqrt(),
+            }[self.how]()
+        return {"loss": loss}
+
+
+def fused_adamw(parameters):
+    return torch.optim.AdamW(parameters, 0.1, fused=True)
+
+
+def fused_sgd(parameters):
+    return SGD(parameters, 0.1, momentum=0.9, fused=True)
+
+
+def plain_sgd(parameters):
+    return torch.optim.SGD(parameters, 0.1, momentum=0.9)
+
+
+def state_of(*stateful) -> list[torch.Tensor]:
+    """Copies of all tensors but running statistics and their counters, which the forward pass changes."""
+    flat = [tree_flatten(x.state_dict()) for x in stateful]
+    skip = ("running", "tracked", "n_averaged")
+    return [
+        value.clone()
+        for leaves in flat
+        for path, value in leaves
+        if torch.is_tensor(value) and not any(word in path for word in skip)
+    ]
+
+
+def tree_flatten(tree, path: str = "") -> list:
+    if not isinstance(tree, dict | list | tuple):
+        return [(path, tree)]
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    return [leaf for key, value in items for leaf in tree_flatten(value, f"{path}/{key}")]
+
+
+@pytest.mark.parametrize("how", ["loss is nan", "loss is inf", "the gradient's norm is nan"])
+@pytest.mark.parametrize("log_period", [1, 9])
+@pytest.mark.parametrize("make_optimizer", [fused_adamw, fused_sgd, plain_sgd])
+def test_step_that_is_not_finite_stops_and_changes_nothing(tmp_path, how, log_period, make_optimizer):
+    torch.manual_seed(0)
+    model = Spoiled(how)
+    ema, optimizer = EMA(model, 0.9), make_optimizer(model.parameters())
+    trainer = Trainer(model, Data(), optimizer, ema=ema, log_period=log_period, output_dir=str(tmp_path))
+    checkpointer = Checkpointer(model, str(tmp_path), trainer=trainer, ema=ema)
+    before = []
+
+    class Watch(HookBase):
+        def before_step(self):
+            if self.trainer.iter == 2:
+                before.extend(state_of(model, ema, optimizer))
+
+        def after_step(self):
+            if self.trainer.iter == 2:
+                checkpointer.save("model")
+
+    trainer.register_hooks([Watch()])
+    with pytest.raises(UserError, match=rf"iteration 2: {how}; images: 2_0.jpg, 2_1.jpg") as error:
+        trainer.train(0, 9)
+    after = state_of(model, ema, optimizer)
+    assert len(after) == len(before) and all(map(torch.equal, after, before))
+    assert [path.name for path in tmp_path.iterdir()] == ["non_finite_0000002_rank0.pth"]
     dump = torch.load(tmp_path / "non_finite_0000002_rank0.pth")
     assert dump["iteration"] == 2 and [r["file_name"] for r in dump["batch"]] == [f"2_{j}.jpg" for j in range(4)]
-    assert dump["losses"]["loss_fit"].isnan() and "non_finite_0000002" in str(error.value)
+    assert dump["losses"].keys() == {"loss"} and "non_finite_0000002" in str(error.value)
+
+
+def test_step_that_is_not_finite_is_found_before_the_next_one_changes_anything(tmp_path):
+    """Without a checkpoint in between, the step after it has begun already."""
+    torch.manual_seed(0)
+    model = Spoiled("loss is nan")
+    optimizer = fused_sgd(model.parameters())
+    trainer = Trainer(model, Data(), optimizer, log_period=9, output_dir=str(tmp_path))
+    seen = []
+
+    class Watch(HookBase):
+        def before_step(self):
+            seen.append((self.trainer.iter, state_of(model, optimizer)))
+
+    trainer.register_hooks([Watch()])
+    with pytest.raises(UserError, match="iteration 2: loss is nan; images: 2_0.jpg"):
+        trainer.train(0, 9)
+    assert [i for i, _ in seen] == [0, 1, 2, 3]
+    assert all(map(torch.equal, seen[2][1], state_of(model, optimizer)))
+
+
+def test_weights_that_overflow_are_not_saved(tmp_path):
+    trainer, _ = make(lr=3e38, momentum=0.0, output_dir=str(tmp_path))
+    trainer.train(0, 1)
+    with pytest.raises(UserError, match="the weights are not finite, and no checkpoint is written"):
+        Checkpointer(trainer.model, str(tmp_path), trainer=trainer).save("model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_losses_that_are_read_late_get_their_own_iteration():
+    histories = []
+    for log_period in (1, 3):
+        torch.manual_seed(0)
+        model = Toy()
+        trainer = Trainer(model, Data(), plain_sgd(model.parameters()), log_period=log_period)
+        trainer.train(0, 5)
+        histories.append(trainer.storage.history("total_loss").values())
+    assert histories[0] == histories[1] and [i for _, i in histories[1]] == [0, 1, 2, 3, 4]
 
 
 def test_model_that_refuses_its_predictions_stops_in_the_same_way(tmp_path):
@@ -140,7 +249,7 @@ def test_model_that_refuses_its_predictions_stops_in_the_same_way(tmp_path):
 
 def test_ema_averages_after_every_step():
     model = Toy()
-    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5), use_buffers=True)
+    ema = EMA(model, 0.5)
     trainer, _ = make(model, ema=ema)
     weights = []
 
@@ -162,7 +271,7 @@ def test_resumed_training_is_the_same_to_the_last_bit(tmp_path, stop, amp_dtype)
     def build():
         torch.manual_seed(0)
         model = Toy(dropout=0.5)
-        ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+        ema = EMA(model, 0.9)
         trainer, record = make(model, ema=ema, amp_dtype=amp_dtype)
         return trainer, record, Checkpointer(model, str(tmp_path), trainer=trainer, ema=ema)
 
@@ -193,6 +302,6 @@ def test_resumed_training_is_the_same_to_the_last_bit(tmp_path, stop, amp_dtype)
 
 def test_checkpoint_of_another_number_of_processes_is_accepted():
     trainer, record = make()
-    trainer.load_state_dict(trainer.state_dict() | {"random_states": [{}, {}]})
+    trainer.load_state_dict(trainer.state_dict() | {"iteration": 0, "random_states": [{}, {}]})
     trainer.train(0, 1)
     assert record.losses

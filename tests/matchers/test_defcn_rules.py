@@ -17,6 +17,7 @@ from la_det.references.scene import (
     random_boxes,
     random_predictions,
 )
+from la_det.steps.select import SIZE_RANGES
 from la_det.structures import AnchorGenerator, DensePredictions, LTRBCodec, PointGenerator, Score
 
 NUM_CLASSES = 4
@@ -61,6 +62,11 @@ def check_matches(assignment, predictions, targets, rule):
 def probabilities(predictions, i, gate=None):
     p = flat(predictions, "logits")[i].sigmoid()
     return p if gate is None else p * flat(predictions, gate)[i].sigmoid()
+
+
+def test_size_ranges():
+    """Each begins where the one before ends, from 64 pixels on at twice the size (FCOS, section 3.2)."""
+    assert SIZE_RANGES == ((-1, 64), (64, 128), (128, 256), (256, 512), (512, float("inf")))
 
 
 @given(scenes(), st.sampled_from([1.5, 0.0]))
@@ -204,6 +210,29 @@ def test_aux_without_any_overlap():
     pairs = assign(POTOAux(), predictions, targets).pairs
     # On P3 and P4, the first of a row of 20 and 10; on P5, of rows of 5; on P6, the first of all 6.
     assert pairs.prior.tolist() == [*range(9), 320, 321, 322, 323, 400, 401, 405, 406, 420]
+
+
+@pytest.mark.parametrize(("left", "positive"), [(3.995, [40]), (4.0, [])], ids=["inside", "on the border"])
+def test_aux_takes_points_at_any_distance_from_the_border(left, positive):
+    targets = make_targets([[[left, 0, 60, 50]]])
+    priors = PointGenerator()(grid_sizes(128, 160), torch.device("cpu"))
+    maps = {
+        "logits": [torch.zeros(1, 1, *hw) for hw in priors.grid_sizes],
+        "boxes": [torch.zeros(1, 4, *hw) for hw in priors.grid_sizes],
+    }
+    maps["boxes"][0][0, :, 2, 0] = torch.tensor([0.005, 20.0, 56.0, 30.0])  # of the point (4, 20)
+    predictions = DensePredictions(priors, LTRBCodec(), maps)
+    assert assign(POTOAux(), predictions, targets).pairs.prior.tolist() == positive
+
+
+def test_foreground_loss_takes_a_candidate_however_dear():
+    targets = make_targets([[[8, 8, 24, 24]]])
+    predictions = random_predictions(torch.Generator().manual_seed(0), targets, 128, 160, 1)
+    for logits in predictions.maps["logits"]:
+        logits.fill_(-1e4)
+    (prior,) = assign(ForegroundLoss(), predictions, targets).pairs.prior.tolist()
+    x, y = predictions.priors.points[prior].tolist()
+    assert 8 < x < 24 and 8 < y < 24
 
 
 def test_dropping_unmatched_ground_truths():

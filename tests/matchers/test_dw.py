@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from la_det import model_zoo
 from la_det.matchers import DW
 from la_det.matchers.dw import last_of_class
-from la_det.modeling.criteria import reduce_losses
+from la_det.modeling.criteria import Decision, reduce_losses
+from la_det.modeling.criteria.dw import DWNegativeLoss
 from la_det.references import dw as reference
 from la_det.steps.candidates import inside_box
-from la_det.structures import DensePredictions, PointGenerator
+from la_det.structures import Assignment, DensePredictions, Negatives, Pairs, PointGenerator
 from tests.matchers.gated_scenes import SCORE, make_predictions, make_targets, scenes
 
 
@@ -116,6 +117,19 @@ def test_a_ground_truth_with_one_location_keeps_its_negative_weight():
     assignment = DW()(predictions.detach(), targets, score=SCORE, progress=0.0)
     assert len(assignment.pairs) == 1
     assert assignment.negatives.weight.tolist() == [1.0]
+
+
+def test_negative_loss_is_divided_by_at_least_one():
+    size = (64, 64)
+    targets = make_targets([[[2.0, 2.0, 30.0, 30.0]]], [[0]], size)
+    predictions = make_predictions(1, size, targets, torch.Generator().manual_seed(0))
+    one = torch.zeros(1, dtype=torch.int64)
+    negatives = Negatives(one, one, one, torch.tensor([0.75]))
+    none = Pairs(one[:0], one[:0], one[:0])
+    decision = Decision(predictions, targets, Assignment(none, weight=torch.zeros(0), negatives=negatives), SCORE)
+    term = DWNegativeLoss()(decision)
+    assert term.normaliser == 0.25
+    assert reduce_losses({"loss": term})["loss"] == term.numerator
 
 
 @pytest.mark.parametrize("boxes", [[], [[10.0, 10.0, 10.0, 30.0]], [[9.0, 9.0, 11.0, 11.0]]])

@@ -1,5 +1,7 @@
 """DETR's matching against SciPy on the dense cost matrix, and the bounds that save most of it."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -83,6 +85,12 @@ def test_no_location_costs_less_than_its_blocks_bound(seed, kinds):
     gts = torch.arange(len(targets))
     exact = costs.at(gts.unsqueeze(1), torch.arange(len(costs.prior)))
     assert (costs.bound(gts) <= exact.amin(-1)).all()
+
+
+def test_focal_cost_of_certain_probabilities():
+    """Logarithms see 1e-12 more than the probability."""
+    expected = torch.tensor([0.25, -0.75]) * 12 * math.log(10)
+    torch.testing.assert_close(hungarian.focal_cost(torch.tensor([0.0, 1.0])), expected)
 
 
 @pytest.mark.parametrize("name", ["logits", "boxes"])

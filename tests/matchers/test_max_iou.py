@@ -11,8 +11,9 @@ from torchvision.ops import box_iou
 from la_det.matchers import MaxIoU
 from la_det.matchers.max_iou import grid_extents
 from la_det.references import atss as reference
+from la_det.references.scene import make_targets
 from la_det.steps.candidates import overlapping_anchors
-from la_det.structures import AnchorGenerator
+from la_det.structures import AnchorGenerator, DeltaCodec, DensePredictions, Score
 from tests.matchers.anchor_scenes import make_scene, scenes
 
 ONE = AnchorGenerator(sizes=(8.0,), box_offset=1)
@@ -29,17 +30,17 @@ def dense(assignment, scene) -> torch.Tensor:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.data(), st.sampled_from(sorted(GENERATORS)), st.sampled_from(["that", "own"]))
-def test_same_as_the_dense_version(data, anchors, best_anchors):
+@given(st.data(), st.sampled_from(sorted(GENERATORS)), st.booleans())
+def test_same_as_the_dense_version(data, anchors, reassign_best):
     scene = data.draw(scenes(GENERATORS[anchors]))
-    matched = dense(scene.assign(MaxIoU(best_anchors=best_anchors)), scene)
+    matched = dense(scene.assign(MaxIoU(reassign_best=reassign_best)), scene)
     for i, actual in enumerate(matched):
         gts = scene.boxes(i)
         if len(gts) == 0:
             assert (actual == -1).all()
             continue
         iou = box_iou(scene.predictions.priors.boxes, gts).nan_to_num(0)
-        assert torch.equal(actual, reference.max_iou(iou, 0.5, 0.4, best_anchors == "that"))
+        assert torch.equal(actual, reference.max_iou(iou, 0.5, 0.4, reassign_best))
 
 
 @settings(max_examples=30, deadline=None)
@@ -91,13 +92,32 @@ def test_rectangles_are_small():
 def test_positives_with_their_centre_outside_are_dropped():
     """A narrow ground truth is best met by anchors whose centres lie beside it."""
     scene = make_scene([[[18.0, 0.0, 19.5, 60.0]]], (64, 64), ONE)
-    anywhere = scene.assign(MaxIoU(best_anchors="own"))
-    inside = scene.assign(MaxIoU(best_anchors="own", margin=0.01))
+    anywhere = scene.assign(MaxIoU(reassign_best=False))
+    inside = scene.assign(MaxIoU(reassign_best=False, margin=0.01))
     assert len(anywhere.pairs) > 0 and len(inside.pairs) == 0
     assert len(inside.dropped[0]) == len(anywhere.dropped[0]) + len(anywhere.pairs)
 
 
-@pytest.mark.parametrize("boxes", [[], [[10.0, 10.0, 10.0, 40.0]], [[5000.0, 0.0, 5100.0, 50.0]]])
+@pytest.mark.parametrize(
+    ("foreground", "background", "dropped"), [(0.5, 0.4, False), (0.6, 0.5, True)], ids=["positive", "not background"]
+)
+def test_thresholds_are_inclusive(foreground, background, dropped):
+    """Of the ground truth, one anchor has an IoU of exactly a half, the next one 0.8."""
+    priors = AnchorGenerator(strides=(16,), sizes=(2.0,))([(3, 4)], torch.device("cpu"))
+    predictions = DensePredictions(priors, DeltaCodec(), {"logits": [torch.zeros(1, 1, 3, 4)]})
+    matcher = MaxIoU(foreground=foreground, background=background)
+    targets = make_targets([[[16.0, 8.0, 56.0, 40.0]]], size=(48, 64))
+    assignment = matcher(predictions, targets, score=Score(), progress=0.0)
+    half, better = 5, 6  # in the second of three rows
+    assert assignment.pairs.prior.tolist() == ([better] if dropped else [half, better])
+    assert assignment.dropped[1].tolist() == ([half] if dropped else [])
+
+
+# The last two have no area, or one border in common with the outermost anchors.
+NOWHERE = [[], [[5000.0, 0.0, 5100.0, 50.0]], [[10.0, 10.0, 10.0, 40.0]], [[576.5, 0.0, 600.0, 50.0]]]
+
+
+@pytest.mark.parametrize("boxes", NOWHERE)
 def test_ground_truths_that_meet_no_anchor_get_none(boxes):
     scene = make_scene([boxes, []], (64, 64), ONE)
     assignment = scene.assign(MaxIoU())

@@ -114,6 +114,21 @@ def test_parameter_groups_of_condinst():
     assert rule[id(head.scales)] == rule[id(head.cls_tower[0].weight)] == (0.01, 1e-4)
 
 
+@pytest.mark.parametrize("schedule", ["1x", "3x_ms"])
+def test_weight_decay_with_swin(schedule):
+    """None for Swin's norms and tables of relative positions; the head's GN decays as weights do."""
+    config = model_zoo.get_config(f"O2F/o2f_swin_t_fpn_{schedule}_coco")
+    config.model.backbone.bottom_up.pretrained = False
+    model = instantiate(config.model)
+    config.optimizer.params.model = model
+    decays = {id(p): g["weight_decay"] for g in instantiate(config.optimizer).param_groups for p in g["params"]}
+    without = {name for name, p in model.named_parameters() if p.requires_grad and decays[id(p)] == 0}
+    swin = [name for name, _ in model.named_parameters() if name.startswith("backbone.bottom_up")]
+    assert without == {name for name in swin if "norm" in name or name.endswith("relative_position_bias_table")}
+    assert len([name for name in without if name.endswith("table")]) == 12
+    assert decays[id(model.head.cls_tower[1].weight)] == decays[id(model.head.cls_tower[0].weight)] == 0.05
+
+
 def test_mapper_gives_masks_of_the_flipped_image(mini_shapes):
     config = with_data(MASKS, mini_shapes)
     config.dataloader.train.mapper.augmentations[0].prob = 1.0

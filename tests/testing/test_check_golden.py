@@ -1,5 +1,6 @@
 """The command on good, damaged, incomplete and unknown files."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -33,7 +34,8 @@ def copy(tmp_path: Path, name: str, change=None, folder: str = "poto") -> Path:
     """A copy of a golden file whose arrays went through `change`."""
     path = tmp_path / folder / f"{name}.npz"
     path.parent.mkdir(exist_ok=True)
-    with np.load(POTO / f"{name}.npz") as data:
+    original = POTO.with_name(folder) / f"{name}.npz"
+    with np.load(original if original.exists() else POTO / f"{name}.npz") as data:
         arrays = dict(data)
     if change:
         change(arrays)
@@ -95,6 +97,95 @@ def test_unknown_method(check_golden, tmp_path):
     assert status == 1
     assert "unknown method 'unheard_of'" in output
     assert "poto" in output
+
+
+def test_methods_and_models_that_are_not_built_are_listed(check_golden, tmp_path):
+    copy(tmp_path, "heads", folder="tood")
+    model = copy(tmp_path, "heads", folder="checkpoints")
+    source = {"repository": "someone/net", "config": "configs/net_r50.py"}
+    model.with_suffix(".json").write_text(json.dumps({"source": source, "keys": {}}))
+    status, output, _ = check_golden(tmp_path)
+    assert status == 0
+    assert "not built: the method tood" in output
+    assert "not built: no config for someone/net's configs/net_r50.py" in output
+    assert "0 passed, 0 failed, 2 not built" in output
+
+
+def test_heads_of_different_numbers_of_classes(tmp_path):
+    def change(arrays):
+        for key in [key for key in arrays if key.startswith("mf.cls_l")]:
+            arrays[key] = arrays[key][:, :2]
+        for key in ("mf.w.cls_score.weight", "mf.w.cls_score.bias"):
+            arrays[key] = arrays[key][:2]
+
+    report = check_file(copy(tmp_path, "heads", change))
+    assert report.error is None and report.passed
+
+
+def test_batch_without_any_ground_truth(tmp_path):
+    """DW on the second image alone, which is empty: the losses are raw sums, and no normaliser is below 1."""
+
+    def change(arrays):
+        maps = [key for key in arrays if "_l" in key and key.split("_")[-2] in ("cls", "ltrb", "obj")]
+        normaliser = arrays["neg_avg_factor"]
+        for key in maps:
+            arrays[key] = arrays[key][1:] * (normaliser if key.startswith("grad_") else 1)
+        arrays["image_sizes"] = arrays["image_sizes"][1:]
+        for key in [key for key in arrays if key.endswith("_1")]:
+            arrays[f"{key[:-2]}_0"] = arrays.pop(key)
+        arrays["loss_cls_neg"] = arrays["loss_total"] = arrays["raw_cls_neg_0"]
+        arrays["loss_cls_pos"] = arrays["loss_loc"] = np.float32(0)
+        arrays["pos_avg_factor"] = arrays["neg_avg_factor"] = np.float32(1)
+
+    report = check_file(copy(tmp_path, "loss_one_empty", change, "dw"))
+    assert report.error is None and not report.missing
+    assert [c for c in report.comparisons if not c.passed] == []
+
+
+def test_two_processes_in_one_file(tmp_path):
+    """ATSS with one image for each: twice the batch's gradients, as normalisers are averages. Losses are not known."""
+
+    def change(arrays):
+        for rank in (0, 1):
+            outputs = ("assign_gt", "reg_targets", "iou_targets", *(key for key in arrays if key.startswith("grad_")))
+            for key in outputs:
+                scale = 2 if key.startswith("grad_") else 1
+                arrays[f"rank{rank}_{key}"] = scale * arrays[key][rank : rank + 1]
+            arrays[f"rank{rank}_num_pos"] = (arrays["assign_gt"][rank] >= 0).sum()
+            arrays[f"rank{rank}_sum_target"] = arrays["iou_targets"][rank].sum()
+            for name in ("loss_cls", "loss_reg", "loss_iou", "total_loss"):
+                arrays[f"rank{rank}_{name}"] = np.float32(0)
+        for key in [*outputs, "num_pos", "sum_target", "loss_cls", "loss_reg", "loss_iou", "total_loss"]:
+            del arrays[key]
+
+    report = check_file(copy(tmp_path, "datss_basic", change, "dynamic_atss"))
+    assert report.error is None and not report.missing
+    losses = ("loss_cls", "loss_reg", "loss_iou", "total_loss")
+    unknown = {f"rank{rank}_{name}" for rank in (0, 1) for name in losses}
+    assert {c.key for c in report.comparisons if not c.passed} == unknown
+
+
+def test_detection_without_area(tmp_path):
+    """o2f's: the location of the best one predicts a box without sides."""
+
+    def change(arrays):
+        for level, stride in enumerate(arrays["strides"]):
+            box = arrays[f"box_l{level}"][0]
+            y, x = ((np.arange(n) + 0.5) * stride for n in box.shape[1:])
+            corners = np.stack([x - box[0], y[:, None] - box[1], x + box[2], y[:, None] + box[3]])
+            height, width = arrays["image_sizes"][0]
+            corners = corners.clip(0, np.array([width, height, width, height])[:, None, None])
+            near = np.abs(corners - arrays["boxes"][0][:, None, None]).max(0) < 1e-3
+            box[:, near] = 0
+            for i, j in np.argwhere(near):
+                arrays["boxes"][0] = [x[j], y[i], x[j], y[i]]
+
+    path = copy(tmp_path, "infer_det", change, "o2f")
+    with np.load(path) as data:
+        x1, y1, x2, y2 = data["boxes"][0]
+    assert x1 == x2 and y1 == y2
+    report = check_file(path)
+    assert report.error is None and report.passed
 
 
 def test_nothing_recognised(check_golden, tmp_path):

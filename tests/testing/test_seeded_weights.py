@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from la_det.testing.golden import NotBuilt
 from la_det.testing.seeded_weights import find_manifest, seeded_state_dict, zoo_config
 from tests.checkpoint.official_state import MANIFESTS
 
@@ -61,7 +62,7 @@ def test_all_published_models_are_in_the_zoo(name):
 
 
 def test_unknown_official_config():
-    with pytest.raises(KeyError, match="no config for someone/DW's configs/dw_r18.py"):
+    with pytest.raises(NotBuilt, match="no config for someone/DW's configs/dw_r18.py"):
         zoo_config({"source": {"repository": "someone/DW", "config": "configs/dw_r18.py"}})
 
 

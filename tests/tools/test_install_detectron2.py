@@ -1,12 +1,20 @@
 """tools/install_detectron2.py without network: what it refuses, what it keeps, what it would run."""
 
+import ast
+import importlib
 import importlib.metadata
 from pathlib import Path
+from types import ModuleType
 
+import detectron2
 import pytest
+import torch
+from detectron2.data.build import print_instances_class_histogram
+from detectron2.data.common import MapDataset
+from detectron2.engine.hooks import LRScheduler
 
 import install_detectron2
-from install_detectron2 import ARCHIVE, NO_COMPILED_OPS, PATCHES, InstallError, Patch, main
+from install_detectron2 import ARCHIVE, NO_COMPILED_OPS, PATCHES, VERSION, InstallError, Patch, main
 
 PATCH = Patch("package/module.py", "old()", "new()", "upstream's old() is gone", count=2)
 
@@ -54,12 +62,105 @@ def test_patch_fails_loudly_when_the_file_is_missing(tmp_path: Path) -> None:
         PATCH.apply(tmp_path)
 
 
-@pytest.mark.skipif(importlib.metadata.version("detectron2") != "0.6+py", reason="another Detectron2 is installed")
+@pytest.mark.skipif(importlib.metadata.version("detectron2") != VERSION, reason="another Detectron2 is installed")
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.file)
 def test_patches_are_in_the_installed_wheel(patch: Patch) -> None:
     text = Path(importlib.metadata.distribution("detectron2").locate_file(patch.file)).read_text(encoding="utf-8")
     assert text.count(patch.new) >= patch.count
     assert patch.old not in text.replace(patch.new, "")
+
+
+PATCHED = pytest.mark.skipif(
+    importlib.metadata.version("detectron2").startswith("0.6") and importlib.metadata.version("detectron2") != VERSION,
+    reason="Detectron2 0.6 without these patches: run tools/install_detectron2.py",
+)
+
+
+@PATCHED
+def test_map_dataset_falls_back_where_the_mapper_returns_none() -> None:
+    dataset = MapDataset(list(range(20)), lambda x: None if x % 2 else x)
+    assert all(dataset[i] % 2 == 0 for i in range(20))
+
+
+@PATCHED
+def test_checkpoints_hold_the_state_of_torchs_schedulers() -> None:
+    def hook(steps: int) -> LRScheduler:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=2)
+        for _ in range(steps):
+            optimizer.step()
+            scheduler.step()
+        return LRScheduler(optimizer, scheduler)
+
+    stopped, resumed = hook(3), hook(0)
+    resumed.load_state_dict(stopped.state_dict())
+    assert resumed.scheduler.last_epoch == 3 and resumed.scheduler.get_last_lr() == stopped.scheduler.get_last_lr()
+
+
+@PATCHED
+def test_histogram_of_classes() -> None:
+    print_instances_class_histogram([{"annotations": [{"category_id": 1}, {"category_id": 1}]}], ["a", "b"])
+
+
+@PATCHED
+def test_tracing_and_counting_need_no_caffe2() -> None:
+    assert importlib.import_module("detectron2.export").TracingAdapter
+    assert importlib.import_module("detectron2.utils.analysis").FlopCountAnalysis
+
+
+CHANGING = ("PIL", "matplotlib", "numpy", "random", "torch", "torchvision")
+
+
+@PATCHED
+@pytest.mark.slow
+def test_every_name_of_other_packages_exists() -> None:
+    """Names that are written out, such as `np.int`, in all modules of Detectron2."""
+    root = Path(detectron2.__file__).parent
+    missing = [
+        f"{path.relative_to(root)}: {name}"
+        for path in sorted(root.rglob("*.py"))
+        for name in written_names(ast.parse(path.read_text(encoding="utf-8")))
+        if name.split(".")[0] in CHANGING and not name.startswith("torch.ops.") and not exists(name)
+    ]
+    assert missing == []
+
+
+def written_names(module: ast.Module) -> set[str]:
+    """Dotted names of what a module imports from elsewhere or reads as an attribute of it."""
+    imported, names = {}, set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            imported |= {
+                a.asname or a.name.split(".")[0]: a.name if a.asname else a.name.split(".")[0] for a in node.names
+            }
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            imported |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names if a.name != "*"}
+    for node in ast.walk(module):
+        parts = []
+        while isinstance(node, ast.Attribute):
+            parts.append(node.attr)
+            node = node.value
+        if isinstance(node, ast.Name) and node.id in imported:
+            names.add(".".join([imported[node.id], *reversed(parts)]))
+    return names
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name leads somewhere, as far as modules and classes go."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:end]))
+        except ImportError:
+            continue
+        for part in parts[end:]:
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+            if not isinstance(found, type | ModuleType):
+                break
+        return True
+    return False
 
 
 def test_compiled_operators_stand_in_says_what_is_missing() -> None:
@@ -81,10 +182,21 @@ def test_missing_archive_is_reported(index: Path, capsys: pytest.CaptureFixture)
     assert f"{ARCHIVE} was not found" in capsys.readouterr().err
 
 
-def test_working_installation_is_kept(pip_calls: list, capsys: pytest.CaptureFixture) -> None:
+def test_working_installation_is_kept(
+    pip_calls: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: VERSION)
     assert main([]) == 0
     assert "keeping Detectron2" in capsys.readouterr().out
     assert not pip_calls
+
+
+def test_wheel_without_all_patches_is_replaced(pip_calls: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.6+py")
+    monkeypatch.setattr(install_detectron2, "verify", lambda: (True, "0.6"))
+    monkeypatch.setattr(install_detectron2, "build_wheel", lambda wheel_dir: wheel_dir / "built.whl")
+    assert main([]) == 0
+    assert pip_calls[0][-1].endswith("built.whl")
 
 
 def test_broken_installation_is_replaced(pip_calls: list, monkeypatch: pytest.MonkeyPatch) -> None:

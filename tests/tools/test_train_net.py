@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -11,9 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
+from detectron2.engine import HookBase
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from la_det.config import load_yaml_config
 from la_det.engine.launch import launch
+from la_det.engine.lock import RunLock
 from la_det.engine.train import main
 from train_net import build_parser
 
@@ -45,6 +49,16 @@ def metrics(output: Path, part: str) -> list[dict[str, float]]:
     """Those whose name contains `part`, of each line of metrics.json that has some."""
     lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
     return [found for line in lines if (found := {k: v for k, v in line.items() if part in k})]
+
+
+def results(printed: str) -> str:
+    """The last tables of an evaluation."""
+    lines = printed[printed.rindex("Results:\n") :].splitlines()
+    return "\n".join(line for line in lines if not line.startswith("[")).rstrip()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def parameters(output: Path) -> dict[str, torch.Tensor]:
@@ -80,13 +94,165 @@ def test_trains_evaluates_and_evaluates_again_with_the_same_result(tiny_coco, tm
     again = capsys.readouterr().out
     run_here(arguments(tiny_coco, tmp_path, "--eval-only", "--resume", "train.ema.enabled=True"))
     last = capsys.readouterr().out
-    tables = again[again.rindex("Results:\n") :].rstrip()
+    tables = results(again)
     assert all(f"| {task} " in tables for task in ("bbox", "bbox_ema", "nms_gap", "nms_gap_ema"))
     assert tables in trained
-    assert last[last.rindex("Results:\n") :].rstrip() == tables
+    assert results(last) == tables
     assert {"nms_gap/gap", "nms_gap_ema/duplicates", "bbox/AP"} <= metrics(tmp_path, "/")[-1].keys()
     scalars = EventAccumulator(str(tmp_path)).Reload()
     assert len(scalars.Scalars("nms_gap/AP_without_nms")) == 2
+
+
+class TestOutputFolder:
+    """A run there is never written over."""
+
+    @pytest.fixture(scope="class")
+    def run(self, tiny_coco, tmp_path_factory) -> Path:
+        output = tmp_path_factory.mktemp("run") / "out"
+        run_here(arguments(tiny_coco, output, "train.max_iter=2"))
+        return output
+
+    @pytest.fixture
+    def copy(self, run, tmp_path) -> Path:
+        return Path(shutil.copytree(run, tmp_path / "out"))
+
+    def test_forgotten_resume(self, error, tiny_coco, copy):
+        before = files(copy)
+        line = error(arguments(tiny_coco, copy))
+        assert f"{copy}: it holds a run; --resume" in line and files(copy) == before
+
+    def test_overwrite_keeps_the_old_run_whole(self, tiny_coco, copy):
+        before = files(copy)
+        run_here(arguments(tiny_coco, copy, "--overwrite", "train.max_iter=1"))
+        assert files(copy.with_name("out.old-1")) == before
+        assert sorted(losses(copy)) == [0] and not (copy / ".lock").exists()
+
+    def test_resume_without_a_checkpoint_says_so(self, tiny_coco, tmp_path, capsys):
+        run_here(arguments(tiny_coco, tmp_path, "--resume", "train.max_iter=1"))
+        assert "HOLDS NO CHECKPOINT; the training begins at iteration 0" in capsys.readouterr().out
+
+    def test_evaluation_has_a_folder_of_its_own(self, tiny_coco, copy):
+        before = files(copy)
+        run_here(arguments(tiny_coco, copy, "--eval-only", "--resume"))
+        folder = copy / "evaluation" / "model_final"
+        assert {path: content for path, content in files(copy).items() if "evaluation" not in path} == before
+        assert {path.name for path in folder.iterdir()} == {
+            "config.yaml",
+            "log.txt",
+            "predictions.json",
+            "results.json",
+        }
+        results = json.loads((folder / "results.json").read_text())
+        assert results["checkpoint"] == str(copy / "model_final.pth") and "AP" in results["bbox"]
+        predictions = json.loads((folder / "predictions.json").read_text())
+        assert {p["category_id"] for p in predictions} <= {3, 7} and {p["image_id"] for p in predictions} <= set(
+            range(13)
+        )
+
+    def test_resuming_a_finished_run_changes_nothing_that_counts(self, tiny_coco, copy, capsys):
+        before = files(copy)
+        run_here(arguments(tiny_coco, copy, "--resume", "train.max_iter=2"))
+        after = files(copy)
+        same = {"metrics.json", "model_final.pth", "last_checkpoint"}
+        assert {name: after[name] for name in same} == {name: before[name] for name in same}
+        assert "WARNING" not in capsys.readouterr().out
+
+    def test_what_changed_is_applied_and_shown(self, tiny_coco, copy, capsys):
+        options = ["train.max_iter=4", "optimizer.lr=0.5", "train.ema.enabled=True", "train.amp.enabled=True"]
+        run_here(arguments(tiny_coco, copy, "--resume", *options))
+        out = capsys.readouterr().out
+        assert "| optimizer.lr " in out and "| train.max_iter " in out and "| train.ema.enabled " in out
+        saved = torch.load(copy / "model_final.pth", weights_only=True)
+        assert saved["ema"]["n_averaged"] == 2 and saved["trainer"]["grad_scaler"]
+        assert {group["initial_lr"] for group in saved["trainer"]["optimizer"]["param_groups"]} == {0.5}
+        assert sorted(losses(copy)) == [0, 1, 2, 3]
+        assert load_yaml_config(copy / "config.yaml").optimizer.lr == 0.5
+
+    def test_what_cannot_be_applied_is_refused(self, error, tiny_coco, copy):
+        before = files(copy)
+        argv = arguments(tiny_coco, copy, "--resume", "train.max_iter=4")
+        assert "model.pixel_mean was" in error([*argv, "model.pixel_mean=[1,2,3]"])
+        assert "is of iteration 1 already" in error(arguments(tiny_coco, copy, "--resume", "train.max_iter=1"))
+        assert files(copy) == before
+
+    @pytest.mark.parametrize(
+        ("alter", "message"),
+        [
+            (lambda state: state.pop("iteration"), "'iteration'"),
+            (lambda state: state.update(iteration=-3), "its iteration is -3"),
+            (lambda state: state.update(iteration="many"), "its iteration is 'many'"),
+            (lambda state: state.update(optimizer=[]), "is not of this run"),
+            (lambda state: state["optimizer"].update(state=None), "is not of this run"),
+            (lambda state: state["optimizer"]["state"][0].update(momentum_buffer=torch.ones(3)), r"of shape \[3\]"),
+            (lambda state: state["random_states"][0].update(torch=torch.ones(3)), "is not of this run"),
+            (lambda state: state.update(scalars=7), "is not of this run"),
+        ],
+    )
+    def test_altered_trainer_state(self, error, tiny_coco, copy, alter, message):
+        checkpoint = torch.load(copy / "model_final.pth", weights_only=True)
+        alter(checkpoint["trainer"])
+        torch.save(checkpoint, copy / "model_final.pth")
+        before = files(copy)
+        line = error(arguments(tiny_coco, copy, "--resume", "train.max_iter=4"))
+        assert re.search(f"model_final.pth: what it holds beside the weights .*{message}", line)
+        assert files(copy) == before
+
+    def test_running_training_is_left_alone(self, error, tiny_coco, copy):
+        with RunLock(copy).held():
+            line = error(arguments(tiny_coco, copy, "--resume", "train.max_iter=4"))
+        assert f"a training runs in it (process {os.getpid()} on " in line
+
+
+def test_best_weights_and_the_end_of_a_run_that_gets_no_better(tiny_coco, tmp_path, monkeypatch):
+    values = iter([3.0, 5.0, 4.0, 5.0, 9.0])
+    monkeypatch.setattr("la_det.engine.train.evaluate_model", lambda *args: {"bbox": {"AP": next(values)}})
+    options = ["train.eval_period=1", "train.max_iter=9", "train.best.metric=bbox/AP", "train.best.patience=2"]
+    run_here(arguments(tiny_coco, tmp_path, *options))
+    assert [line["bbox/AP"] for line in metrics(tmp_path, "bbox/AP")] == [3, 5, 4, 5]
+    best, final = (torch.load(tmp_path / f"model_{n}.pth", weights_only=True) for n in ("best", "final"))
+    assert best["iteration"] == 1 and final["trainer"]["iteration"] == 3
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+    # What was best is known after resuming, too, and that the run had ended.
+    run_here(arguments(tiny_coco, tmp_path, "--resume", *options))
+    assert len(metrics(tmp_path, "bbox/AP")) == 4
+    run_here(arguments(tiny_coco, tmp_path, "--resume", *options, "train.max_iter=5", "train.best.patience=0"))
+    assert torch.load(tmp_path / "model_best.pth", weights_only=True)["iteration"] == 5
+
+
+def test_metric_that_no_evaluation_has(error, tiny_coco, tmp_path):
+    line = error(arguments(tiny_coco, tmp_path, "train.eval_period=1", "train.best.metric=AP"))
+    assert "train.best.metric=AP: no such metric; the evaluation has bbox/AP, " in line
+
+
+class Counter(HookBase):
+    """A hook of one's own."""
+
+    def after_step(self) -> None:
+        self.trainer.storage.put_scalar("mine/steps", self.trainer.iter + 1, smoothing_hint=False)
+
+
+def test_own_hooks_and_writers(tiny_coco, tmp_path):
+    config = tmp_path / "config.py"
+    config.write_text(
+        "from detectron2.config import LazyCall as L, LazyConfig\n"
+        f"from {__name__} import Counter\n"
+        "from detectron2.utils.events import JSONWriter\n"
+        f"cfg = LazyConfig.load({str(CONFIG)!r})\n"
+        "train, model, optimizer, lr_multiplier, dataloader = (cfg[key] for key in\n"
+        "    ('train', 'model', 'optimizer', 'lr_multiplier', 'dataloader'))\n"
+        f"train.update(hooks=[L(Counter)()], writers=[L(JSONWriter)(json_file={str(tmp_path / 'mine.json')!r})])\n"
+    )
+    argv = arguments(tiny_coco, tmp_path / "out", "train.max_iter=2")
+    run_here(["--config-file", str(config), *argv[2:]])
+    assert [line["mine/steps"] for line in metrics(tmp_path / "out", "mine/steps")] == [1, 2]
+    assert (tmp_path / "mine.json").read_text().count("total_loss") == 2
+    run_here(["--config-file", str(config), *argv[2:], "--resume", "train.max_iter=3"])
+    assert [line["mine/steps"] for line in metrics(tmp_path / "out", "mine/steps")] == [1, 2, 3]
+
+
+def test_nothing_is_left_of_a_start_that_fails(error, tiny_coco, tmp_path):
+    error(arguments(tiny_coco, tmp_path / "out", "train.init_checkpoint=gone.pth"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_saved_config_is_a_config_file(tiny_coco, tmp_path):
@@ -135,6 +301,8 @@ def test_killed_run_resumes_to_the_same_bits(tiny_coco, tmp_path):
 
     assert losses(killed) == losses(whole)
     assert metrics(killed, "assignment/") == metrics(whole, "assignment/")
+    steps = [event.step for event in EventAccumulator(str(killed)).Reload().Scalars("total_loss")]
+    assert steps == list(range(10))
     final, expected = parameters(killed), parameters(whole)
     assert final.keys() == expected.keys()
     assert all(torch.equal(final[name], expected[name]) for name in final)
@@ -174,13 +342,24 @@ def test_two_processes_train_as_one(tiny_coco, tmp_path, launcher):
         torch.testing.assert_close(weights[name], expected_weights[name], rtol=1e-4, atol=1e-6)
 
 
-def test_images_without_objects_are_trained_on(tiny_coco, tmp_path):
-    content = json.loads((tiny_coco / "train.json").read_text())
-    content["annotations"] = []
-    shutil.copytree(tiny_coco, tmp_path / "data")
-    (tmp_path / "data" / "train.json").write_text(json.dumps(content))
-    run_here(arguments(tmp_path / "data", tmp_path / "out", "train.max_iter=1"))
-    assert losses(tmp_path / "out")[0]["loss_box_reg"] == 0
+def test_several_test_sets_and_one_without_annotations(tiny_coco, tmp_path):
+    """Each has results of its own; without annotations, detections are written for whoever has them."""
+    content = json.loads((tiny_coco / "val.json").read_text())
+    (tmp_path / "half.json").write_text(json.dumps(content | {"images": content["images"][:6]}))
+    del content["annotations"]
+    (tmp_path / "hidden.json").write_text(json.dumps(content))
+    files = [tiny_coco / "train.json", tiny_coco / "val.json", tmp_path / "half.json", tmp_path / "hidden.json"]
+    dataset = "coco:" + ",".join(f"{tiny_coco}/images,{file}" for file in files)
+    output, options = tmp_path / "out", ["train.max_iter=1", "+model.inference.score_threshold=0"]
+    run_here(["--config-file", str(CONFIG), "--dataset", dataset, f"train.output_dir={output}", *options])
+    (found,) = metrics(output, "bbox/AP50")
+    assert set(found) == {"val/bbox/AP50", "half/bbox/AP50"}
+    written = json.loads((output / "inference" / "hidden" / "predictions.json").read_text())
+    assert {d["image_id"] for d in written} <= set(range(1, 13)) and {d["category_id"] for d in written} <= {3, 7}
+    assert len(written) > 0 and [path.name for path in (output / "inference").iterdir()] == ["hidden"]
+    classes = torch.load(output / "model_final.pth", weights_only=True)["classes"]
+    assert classes == {"names": ["left", "right"], "ids": [3, 7]}
+    assert LazyConfig.load(str(output / "config.yaml")).dataloader.classes == classes
 
 
 @pytest.mark.slow
@@ -203,13 +382,13 @@ class TestBadInput:
 
     def test_missing_annotations(self, error, tiny_coco, tmp_path):
         (tmp_path / "images").mkdir()
-        assert f"{tmp_path}/train.json: no such annotation file" in error(arguments(tmp_path, tmp_path / "out"))
+        assert f"{tmp_path}/train.json: no such file" in error(arguments(tmp_path, tmp_path / "out"))
 
     def test_missing_image(self, error, tiny_coco, tmp_path):
         shutil.copytree(tiny_coco, tmp_path / "data")
         (tmp_path / "data" / "images" / "4.jpg").unlink()
         line = error(arguments(tmp_path / "data", tmp_path / "out"))
-        assert f"{tmp_path}/data/images/4.jpg" in line and "No such file" in line
+        assert f"1 of its 12 image files are missing, the first is {tmp_path}/data/images/4.jpg" in line
 
     @pytest.mark.parametrize("workers", [0, 1])
     def test_broken_image(self, error, tiny_coco, tmp_path, workers):
@@ -231,7 +410,7 @@ class TestBadInput:
         content["annotations"][4]["category_id"] = 99
         (tmp_path / "data" / "train.json").write_text(json.dumps(content))
         line = error(arguments(tmp_path / "data", tmp_path / "out"))
-        assert "train.json" in line and "category_id=99" in line
+        assert "train.json" in line and "annotations[4] (id 5, image '1.jpg'): category_id 99" in line
 
     def test_degenerate_boxes_are_dropped_with_one_counted_warning(self, tiny_coco, tmp_path, capsys):
         shutil.copytree(tiny_coco, tmp_path / "data")
@@ -240,15 +419,24 @@ class TestBadInput:
             content["annotations"][i]["bbox"] = box
         (tmp_path / "data" / "train.json").write_text(json.dumps(content))
         run_here(arguments(tmp_path / "data", tmp_path / "out", "train.max_iter=1"))
-        (warning,) = [line for line in capsys.readouterr().out.splitlines() if "Dropped" in line]
-        assert "Dropped 3 boxes" in warning and "images/0.jpg" in warning
+        (warning,) = [line for line in capsys.readouterr().out.splitlines() if "dropped" in line]
+        assert "train.json: annotations[0] of image '0.jpg': box [70, 70, 9, 9]: dropped" in warning
+        assert "[and 2 more: " in warning
 
     def test_box_that_is_no_box(self, error, tiny_coco, tmp_path):
         shutil.copytree(tiny_coco, tmp_path / "data")
         content = json.loads((tiny_coco / "train.json").read_text())
         content["annotations"][0]["bbox"] = [1, 2, "three", 4]
         (tmp_path / "data" / "train.json").write_text(json.dumps(content))
-        assert f"{tmp_path}/data/images/0.jpg" in error(arguments(tmp_path / "data", tmp_path / "out"))
+        line = error(arguments(tmp_path / "data", tmp_path / "out"))
+        assert "train.json: annotations[0] (id 1, image '0.jpg'): bbox is [1, 2, 'three', 4]" in line
+
+    def test_nothing_to_train_on(self, error, tiny_coco, tmp_path):
+        content = json.loads((tiny_coco / "train.json").read_text())
+        (tmp_path / "empty.json").write_text(json.dumps(content | {"annotations": []}))
+        dataset = f"coco:{tiny_coco}/images,{tmp_path}/empty.json,{tiny_coco}/images,{tiny_coco}/val.json"
+        line = error(["--config-file", str(CONFIG), "--dataset", dataset, f"train.output_dir={tmp_path}/out"])
+        assert "empty.json: no image has an object; there is nothing to train on" in line
 
     def test_checkpoint_with_code(self, error, tiny_coco, tmp_path):
         path = tmp_path / "code.pth"
@@ -307,8 +495,9 @@ class TestBadInput:
         assert str(tmp_path / "model_final.pth") in done.stderr.splitlines()[-1]
         assert not list(tmp_path.glob("*model_final*"))
 
-    def test_loss_that_is_not_finite(self, error, tiny_coco, tmp_path):
-        line = error(arguments(tiny_coco, tmp_path, "optimizer.lr=1e30", "train.max_iter=6"))
+    @pytest.mark.parametrize("more", [[], ["train.log_period=9"], ["train.log_period=9", "train.eval_period=2"]])
+    def test_loss_that_is_not_finite(self, error, tiny_coco, tmp_path, more):
+        line = error(arguments(tiny_coco, tmp_path, "optimizer.lr=1e30", "train.max_iter=6", *more))
         assert "iteration 1: " in line and "images/" in line
         (dump,) = tmp_path.glob("non_finite_*_rank0.pth")
         batch = torch.load(dump, weights_only=False)["batch"]

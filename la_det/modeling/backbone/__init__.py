@@ -2,5 +2,6 @@
 
 from la_det.modeling.backbone.resnet import DeformBottleneckBlock, bottleneck_stages
 from la_det.modeling.backbone.timm_backbone import TimmBackbone
+from la_det.modeling.backbone.top_block import LastLevelP6P7WithoutReLU
 
-__all__ = ["DeformBottleneckBlock", "TimmBackbone", "bottleneck_stages"]
+__all__ = ["DeformBottleneckBlock", "LastLevelP6P7WithoutReLU", "TimmBackbone", "bottleneck_stages"]

@@ -58,6 +58,8 @@ class Criterion(nn.Module):
         super().__init__()
         self.matcher = matcher
         self.losses = dict(losses)
+        # A term with parameters of its own: they are trained, saved and moved with the model.
+        self.learnt_losses = nn.ModuleDict({name: term for name, term in losses.items() if isinstance(term, nn.Module)})
         self.score = score or Score()
         self.branch = branch
         self.ignored = ignored

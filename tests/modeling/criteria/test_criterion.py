@@ -7,8 +7,8 @@ import torch
 from detectron2.config import instantiate
 
 from la_det import model_zoo
-from la_det.matchers import FCOS
-from la_det.modeling.criteria import Criterion, FocalLoss, GIoULoss, reduce_losses
+from la_det.matchers import FCOS, POTO
+from la_det.modeling.criteria import Criterion, FocalLoss, GIoULoss, LossTerm, reduce_losses
 from la_det.references.scene import grid_sizes, make_targets, random_boxes, random_predictions
 from la_det.structures import DensePredictions, Targets
 
@@ -112,3 +112,29 @@ def test_ignored_ground_truths(ignored, num_positives, dropped):
     assert assignment.num_positives == num_positives
     assert (assignment.dropped is not None and len(assignment.dropped[0]) > 0) == dropped
     assert criterion(predictions, targets, progress=0.0)["cls"].normaliser == num_positives
+
+
+class LearntTerm(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, decision):
+        return LossTerm(self.factor * decision.boxes.sum(), decision.assignment.num_positives)
+
+
+class LearntMatcher(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.margin = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, predictions, targets, *, score, progress):
+        return POTO()(predictions, targets, score=score, progress=progress)
+
+
+def test_terms_and_matchers_with_parameters_are_part_of_the_model():
+    criterion = Criterion(matcher=LearntMatcher(), losses={"cls": FocalLoss(), "learnt": LearntTerm()})
+    assert set(criterion.state_dict()) == {"matcher.margin", "learnt_losses.learnt.factor"}
+    predictions, targets = with_ignored()
+    criterion(predictions, targets, progress=0.0)["learnt"].numerator.backward()
+    assert criterion.losses["learnt"].factor.grad is not None

@@ -1,6 +1,7 @@
 """IoU, L1 and RetinaNet's losses against their formulas, pair by pair; their normalisers."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -59,15 +60,17 @@ def box_pairs(predictions):
 
 def test_relative_l1():
     predictions = make_predictions(1)
+    targets = replace(TARGETS, image_sizes=((30, 38), (24, 32)))
     expected = 0.0
-    for box, gt in box_pairs(predictions):
+    for (box, gt), image in zip(box_pairs(predictions), PAIRS.image.tolist(), strict=True):
+        height, width = targets.image_sizes[image]
         for (lower, upper, gt_lower, gt_upper), size in (
-            ((box[0], box[2], gt[0], gt[2]), 38),
-            ((box[1], box[3], gt[1], gt[3]), 30),
+            ((box[0], box[2], gt[0], gt[2]), width),
+            ((box[1], box[3], gt[1], gt[3]), height),
         ):
             expected += abs((lower + upper) - (gt_lower + gt_upper)) / 2 / size
             expected += abs((upper - lower) - (gt_upper - gt_lower)) / size
-    term = evaluate(RelativeL1Loss(), predictions, Assignment(PAIRS))
+    term = RelativeL1Loss()(Decision(predictions, targets, Assignment(PAIRS), Score()))
     assert term.weight * term.numerator.item() == pytest.approx(5 * expected, rel=1e-5)
     assert (term.normaliser, term.scope, term.floor) == (4, "world", 0)
 

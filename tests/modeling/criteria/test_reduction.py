@@ -3,7 +3,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from la_det.modeling.criteria import LossTerm, reduce_losses
+from la_det.modeling.criteria import LossTerm, reduce_losses, reduction
 
 
 def term(numerator: float, normaliser: float, **options) -> LossTerm:
@@ -27,6 +27,15 @@ def test_division(loss, expected):
     assert losses["loss"].item() == pytest.approx(expected)
     losses["loss"].backward()
     assert loss.numerator.grad.isfinite()
+
+
+def test_average_over_two_processes(monkeypatch):
+    """The other one has normalisers of 0."""
+    monkeypatch.setattr(reduction.comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr(reduction.dist, "all_reduce", lambda normalisers: None)
+    terms = {"world": term(6.0, 3.0), "local": term(6.0, 3.0, scope="local"), "floor": term(6.0, 3.0, floor=2.0)}
+    losses = {name: loss.item() for name, loss in reduce_losses(terms).items()}
+    assert losses == pytest.approx({"world": 4.0, "local": 2.0, "floor": 3.0})
 
 
 def _process(rank: int, folder: str) -> None:

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from la_det.comparison.cost import CostRecord
-from la_det.comparison.records import Run, RunRecord, is_finished, read_evaluations, read_record
+from la_det.comparison.results import Run, RunRecord, is_finished, read_evaluations, read_record
 from la_det.errors import UserError
 
 

@@ -1,0 +1,13 @@
+"""MMDetection's 12 epochs on COCO, shorter side 800."""
+
+from .data.coco import dataloader
+from .optim import SGD as optimizer
+from .schedules import multistep
+from .train import train
+
+dataloader.train.mapper.augmentations[0].short_edge_length = 800
+optimizer.params.weight_decay_norm = None
+warmup = dict(warmup_iter=500, warmup_factor=0.001)
+lr_multiplier = multistep(87960, (58640, 80630), **warmup)
+train.max_iter = 87960
+train.init_checkpoint = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"

@@ -1,0 +1,80 @@
+"""What a config must not say, found before anything is built."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from la_det.errors import UserError
+
+AMP_TYPES = ("float16", "bfloat16")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(least: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+POSITIVE, NOT_NEGATIVE = (_is_whole(1), "a whole number from 1 on"), (_is_whole(0), "a whole number from 0 on")
+AMOUNT = (lambda value: _is_number(value) and value >= 0, "a number from 0 on")
+SIGNALS = (lambda value: value == "" or value in signal.Signals.__members__, "the name of a signal, such as SIGUSR1")
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "train.max_iter": POSITIVE,
+    "train.log_period": POSITIVE,
+    "train.checkpointer.period": POSITIVE,
+    "train.checkpointer.max_to_keep": POSITIVE,
+    "train.grad_accum_steps": POSITIVE,
+    "train.eval_period": NOT_NEGATIVE,
+    "train.diagnostics_period": NOT_NEGATIVE,
+    "train.seed": NOT_NEGATIVE,
+    "train.clip_grad.max_norm": AMOUNT,
+    "train.ema.decay": (lambda value: _is_number(value) and 0 <= value < 1, "a number from 0 to below 1"),
+    "train.amp.dtype": (lambda value: value in AMP_TYPES, " or ".join(AMP_TYPES)),
+    "train.best.mode": (lambda value: value in ("max", "min"), "max or min"),
+    "train.best.patience": NOT_NEGATIVE,
+    "train.preemption_signal": SIGNALS,
+    "train.auto_scale_lr.reference_batch_size": POSITIVE,
+    "dataloader.train.total_batch_size": POSITIVE,
+    "dataloader.train.num_workers": NOT_NEGATIVE,
+    "dataloader.train.prefetch_factor": POSITIVE,
+    "dataloader.test.batch_size": POSITIVE,
+    "dataloader.test.num_workers": NOT_NEGATIVE,
+    "dataloader.test.prefetch_factor": POSITIVE,
+    "optimizer.lr": AMOUNT,
+    "optimizer.weight_decay": AMOUNT,
+    "optimizer.momentum": AMOUNT,
+}
+
+
+def check_config(cfg: DictConfig, world_size: int) -> None:
+    """Check the numbers of a config; keys that it does not have are left out.
+
+    Args:
+        world_size: number of processes.
+
+    Raises:
+        UserError: one of them is impossible; the message names it and what it can be.
+    """
+    missing = object()
+    for key, (is_right, wanted) in RULES.items():
+        value = OmegaConf.select(cfg, key, default=missing)
+        if value is not missing and not is_right(value):
+            raise UserError(f"{key}={value}: it has to be {wanted}")
+    total, steps = cfg.dataloader.train.total_batch_size, cfg.train.grad_accum_steps
+    if total % world_size:
+        raise UserError(f"dataloader.train.total_batch_size={total} is no multiple of {world_size} processes")
+    if total // world_size % steps:
+        raise UserError(
+            f"train.grad_accum_steps={steps} does not divide the {total // world_size} images of a process's batch "
+            "(dataloader.train.total_batch_size over the number of processes)"
+        )
+    best = cfg.train.get("best")
+    if best and best.patience and not best.metric:
+        raise UserError("train.best.patience needs train.best.metric, such as bbox/AP")

@@ -1,0 +1,117 @@
+"""One training per output folder."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from detectron2.utils import comm
+from filelock import SoftFileLease, Timeout
+
+from la_det.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+NAME = ".lock"
+WITHOUT_HEARTBEAT = 120.0  # seconds after which a holder on another machine counts as dead
+HEARTBEAT = 10.0  # seconds
+POLL = 2.0
+
+
+class RunLock:
+    """A file in the output folder that names host and process, and that its holder touches every ten seconds.
+
+    It is taken over at once from a dead process of this machine, and after two minutes without a heartbeat from any.
+    No clock is compared with another, so it works on shared folders.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / NAME
+        self._lease = SoftFileLease(
+            self.path, lease_duration=WITHOUT_HEARTBEAT, heartbeat_interval=HEARTBEAT, thread_local=False
+        )
+
+    @contextmanager
+    def held(self, break_lock: bool = False) -> Iterator[RunLock]:
+        """Hold the lock inside the context, in the main process for all."""
+        if comm.is_main_process():
+            self.acquire(break_lock)
+        try:
+            yield self
+        finally:
+            self.release()
+
+    def acquire(self, break_lock: bool = False) -> None:
+        """Take the lock.
+
+        Args:
+            break_lock: also from a training that goes on; it stops at its next heartbeat.
+
+        Raises:
+            UserError: another training has it.
+        """
+        if break_lock:
+            self.path.unlink(missing_ok=True)
+        last_beat = self._beat()
+        while True:
+            try:
+                self._lease.acquire(timeout=0)
+                return
+            except Timeout:
+                holder = self._holder()
+            if holder.get("host") == socket.gethostname() or self._beat() not in (last_beat, None):
+                raise UserError(
+                    f"{self.path.parent}: a training runs in it (process {holder.get('pid')} on {holder.get('host')}); "
+                    "wait for it, stop it, or choose another train.output_dir; --break-lock takes its place"
+                )
+            logger.warning(
+                "%s: process %s on %s has the lock; waiting %g s for its heartbeat",
+                self.path.parent,
+                holder.get("pid"),
+                holder.get("host"),
+                WITHOUT_HEARTBEAT,
+            )
+            self._wait(last_beat)
+
+    def _wait(self, last_beat: int | None) -> None:
+        """Until the lock is free to take or its holder has given a sign of life."""
+        end = time.monotonic() + WITHOUT_HEARTBEAT + HEARTBEAT
+        while time.monotonic() < end and self._beat() == last_beat:
+            try:
+                self._lease.acquire(timeout=0)
+            except Timeout:
+                time.sleep(POLL)
+            else:
+                self._lease.release()
+                return
+
+    def release(self) -> None:
+        """Give the lock back, if it is still held."""
+        self._lease.release(force=True)
+
+    @property
+    def lost(self) -> str:
+        """Why the lock is not held any more: the folder is gone, or another training has it. "" while it is held."""
+        if self._lease.compromise is None:
+            return ""
+        holder = self._holder()
+        if holder:
+            return f"a training on {holder.get('host')} (process {holder.get('pid')}) has taken its place"
+        return f"{NAME} in it is gone" if self.path.parent.is_dir() else "the folder is gone"
+
+    def _beat(self) -> int | None:
+        try:
+            return self.path.stat().st_mtime_ns
+        except OSError:
+            return None
+
+    def _holder(self) -> dict[str, str]:
+        try:
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError):
+            return {}
+        return dict(line.partition("=")[::2] for line in lines if "=" in line)

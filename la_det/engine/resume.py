@@ -1,0 +1,130 @@
+"""What differs between a run and the config it is to go on with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from detectron2.config import LazyConfig
+from omegaconf import DictConfig, OmegaConf
+from tabulate import tabulate
+
+from la_det.config import read_saved_config
+from la_det.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+REFUSED = "refused"
+WIDEST = 40  # characters of a value in the table
+
+
+@dataclass(frozen=True)
+class Change:
+    """A key of the config with another value than the run had.
+
+    Attributes:
+        then, now: its values; None where there is none.
+        happens: what that means for the run that goes on.
+    """
+
+    key: str
+    then: Any
+    now: Any
+    happens: str
+
+
+# What a change means, by the longest of these that its key begins with.
+_MEANING = {
+    "": "applies",
+    "dataloader.evaluator": "applies to evaluations from here on",
+    "dataloader.test": "applies to evaluations from here on",
+    "dataloader.test.mapper.image_format": REFUSED,
+    "dataloader.train": "applies: other batches from here on",
+    "dataloader.train.mapper.image_format": REFUSED,
+    "dataloader.train.num_workers": "applies, batches stay the same",
+    "dataloader.train.prefetch_factor": "applies, batches stay the same",
+    "dataloader.train.pin_memory": "applies, batches stay the same",
+    "lr_multiplier": "applies from here on",
+    "model": "applies; the weights have to fit",
+    "model.input_format": REFUSED,
+    "model.pixel_mean": REFUSED,
+    "model.pixel_std": REFUSED,
+    "optimizer": "applies from here on, the optimizer's state stays",
+    "optimizer._target_": REFUSED,
+    "train.amp": "applies from here on",
+    "train.clip_grad": "applies from here on",
+    "train.ema.decay": "applies from here on",
+    "train.grad_accum_steps": "applies from here on",
+    "train.init_checkpoint": "not read: the run's own checkpoint is",
+    "train.max_iter": "applies: the schedule is stretched to it",
+    "train.seed": "applies: other batches from here on",
+}
+
+
+def changes(then: DictConfig, now: DictConfig) -> list[Change]:
+    """All keys that differ, with references resolved, in the order of their names; a folder may move.
+
+    Args:
+        then: as it was saved, from `read_saved_config`.
+    """
+    with TemporaryDirectory() as folder:  # saved and read, all have the same names for classes
+        LazyConfig.save(now, f"{folder}/now.yaml")
+        old, new = _flat(then), _flat(read_saved_config(f"{folder}/now.yaml"))
+    differ = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    differ = [key for key in differ if key != "train.output_dir"]
+    return [Change(key, old.get(key), new.get(key), _meaning(key, old.get(key), new.get(key))) for key in differ]
+
+
+def check_and_show(found: Iterable[Change], checkpoint: str) -> None:
+    """Print the table of changes.
+
+    Raises:
+        UserError: there is one with which a run cannot go on.
+    """
+    found = list(found)
+    if not found:
+        return
+    rows = [(c.key, _short(c.then), _short(c.now), c.happens) for c in found]
+    table = tabulate(rows, ["key", "then", "now", "what happens"], tablefmt="pipe", disable_numparse=True)
+    logger.warning("The config is not the one that %s was trained with:\n%s", checkpoint, table)
+    refused = [c for c in found if c.happens == REFUSED]
+    if refused:
+        first = refused[0]
+        raise UserError(
+            f"--resume: {first.key} was {_short(first.then)} and is {_short(first.now)}, with which no run can go on; "
+            f"leave it, or start a new run with train.init_checkpoint={checkpoint}"
+        )
+
+
+def _flat(cfg: DictConfig) -> dict[str, Any]:
+    flat = {}
+
+    def visit(value: Any, key: str) -> None:
+        if isinstance(value, dict):
+            for name, part in value.items():
+                visit(part, f"{key}.{name}" if key else str(name))
+        elif isinstance(value, list) and any(isinstance(part, (dict, list)) for part in value):
+            for i, part in enumerate(value):
+                visit(part, f"{key}.{i}")
+        else:
+            flat[key] = value
+
+    visit(OmegaConf.to_container(cfg, resolve=True), "")
+    return flat
+
+
+def _meaning(key: str, then: Any, now: Any) -> str:
+    if key == "optimizer._target_" and str(then).endswith("SGD") and str(now).endswith("SGD"):
+        return "applies, the optimizer's state stays"  # torch's and ours
+    if key == "train.ema.enabled":
+        return "applies: the average begins at the checkpoint's weights" if now else "applies: the average is dropped"
+    part = max((part for part in _MEANING if not part or f"{key}.".startswith(f"{part}.")), key=len)
+    return _MEANING[part]
+
+
+def _short(value: Any) -> str:
+    text = "-" if value is None else str(value)
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"

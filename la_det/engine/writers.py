@@ -1,0 +1,84 @@
+"""Where the numbers of a training can go besides the console and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from detectron2.utils.events import EventWriter, JSONWriter, get_event_storage
+
+from la_det.errors import UserError
+
+RUN_ID = "wandb_run_id"
+
+
+class MetricsWriter(JSONWriter):
+    """Detectron2's `metrics.json` in strict JSON: a metric that is no number, such as the AP of no object, is null."""
+
+    def write(self) -> None:
+        new: dict[int, dict[str, float]] = defaultdict(dict)
+        for name, (value, iteration) in get_event_storage().latest_with_smoothing_hint(self._window_size).items():
+            if iteration > self._last_write:
+                new[iteration][name] = value
+        for iteration, values in sorted(new.items()):
+            line = json.dumps(finite_or_none(values) | {"iteration": iteration}, sort_keys=True, allow_nan=False)
+            self._file_handle.write(line + "\n")
+        self._last_write = max(new, default=self._last_write)
+        self._file_handle.flush()
+        os.fsync(self._file_handle.fileno())
+
+
+def finite_or_none(values: Mapping[str, float]) -> dict[str, float | None]:
+    """The values, with None for those that strict JSON has no name for."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+class WandbWriter(EventWriter):
+    """Sends scalars to Weights & Biases; a resumed run goes on under its id, which the output folder keeps.
+
+    In a config: `train.writers = [L(WandbWriter)(output_dir="${...output_dir}", project="detectors")]`.
+
+    Args:
+        output_dir: of the training.
+        project, name: of the run there.
+        mode: "online", "offline" (`wandb sync` sends it later) or "disabled".
+        options: more arguments of `wandb.init`.
+
+    Raises:
+        UserError: wandb is not installed.
+    """
+
+    def __init__(self, output_dir: str, project: str, name: str | None = None, mode: str = "online", **options: Any):
+        id_file = Path(output_dir, RUN_ID)
+        run_id = id_file.read_text().strip() if id_file.is_file() else None
+        self._run = _import_wandb().init(
+            project=project, name=name, mode=mode, dir=output_dir, id=run_id, resume="allow", **options
+        )
+        id_file.write_text(self._run.id)
+        self._last_write = -1
+
+    def write(self) -> None:
+        by_iteration: dict[int, dict[str, float]] = {}
+        for name, (value, iteration) in get_event_storage().latest_with_smoothing_hint(1).items():
+            if iteration > self._last_write:
+                by_iteration.setdefault(iteration, {})[name] = value
+        for iteration, values in sorted(by_iteration.items()):
+            self._run.log(values, step=iteration)
+            self._last_write = iteration
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _import_wandb() -> ModuleType:
+    try:
+        import wandb
+    except ModuleNotFoundError as error:
+        raise UserError("wandb is missing: pip install 'la_det[wandb]', or leave train.writers empty") from error
+    return wandb

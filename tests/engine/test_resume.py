@@ -1,0 +1,62 @@
+import copy
+
+import pytest
+from detectron2.config import LazyConfig
+
+from la_det import model_zoo
+from la_det.config import read_saved_config
+from la_det.engine.resume import changes, check_and_show
+from la_det.errors import UserError
+
+NAME = "POTO/poto_r18_fpn_shapes_tiny"
+
+
+@pytest.fixture
+def saved(tmp_path):
+    LazyConfig.save(model_zoo.get_config(NAME), str(tmp_path / "config.yaml"))
+    return read_saved_config(tmp_path / "config.yaml")
+
+
+def test_a_saved_config_is_the_same(saved):
+    assert changes(saved, model_zoo.get_config(NAME)) == []
+
+
+def test_every_change_is_said(saved, caplog):
+    now = model_zoo.get_config(NAME)
+    now.optimizer.update(lr=0.5, betas=[0.8, 0.9])
+    now.train.update(max_iter=5000, seed=3)
+    now.train.ema.enabled = True
+    now.dataloader.train.mapper.augmentations = []
+    now.dataloader.train.dataset.names = "other"
+    found = {change.key: change for change in changes(saved, now)}
+    assert (found["optimizer.lr"].then, found["optimizer.lr"].now) == (0.002, 0.5)
+    assert found["train.seed"].happens == "applies: other batches from here on"
+    assert "begins at the checkpoint's weights" in found["train.ema.enabled"].happens
+    assert "stretched" in found["train.max_iter"].happens
+    assert {"optimizer.betas", "dataloader.train.dataset.names", "model.max_iter"} <= found.keys()
+    assert any(key.startswith("dataloader.train.mapper.augmentations") for key in found)
+    check_and_show(found.values(), "model_0000009.pth")
+    assert "| optimizer.lr " in caplog.text and "not the one that model_0000009.pth was trained with" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda cfg: cfg.model.update(pixel_mean=[1.0, 2.0, 3.0]),
+        lambda cfg: cfg.model.update(input_format="BGR"),
+        lambda cfg: cfg.dataloader.train.mapper.update(image_format="BGR"),
+        lambda cfg: cfg.optimizer.update(_target_="la_det.engine.optimizers.SGD"),
+    ],
+)
+def test_what_the_weights_or_the_state_cannot_bear_is_refused(saved, change):
+    now = copy.deepcopy(saved)
+    change(now)
+    with pytest.raises(UserError, match="with which no run can go on; .* train.init_checkpoint=last.pth"):
+        check_and_show(changes(saved, now), "last.pth")
+
+
+def test_runs_with_torchs_sgd_go_on():
+    now = model_zoo.get_config("FCOS/fcos_r50_fpn_3x_ms_coco")
+    then = copy.deepcopy(now)
+    then.optimizer._target_ = "torch.optim.SGD"
+    check_and_show(changes(then, now), "last.pth")
