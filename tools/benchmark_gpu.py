@@ -29,7 +29,7 @@ from la_det.benchmark.matching import HEADER, SCHEMES, measure, table_row
 from la_det.benchmark.memory import peak_extra_mib
 from la_det.benchmark.scene import make_scene
 from la_det.benchmark.train import PARTS, detectron2_model, harmless_optimizer, step_times
-from la_det.errors import one_line_errors
+from la_det.errors import UserError, one_line_errors
 
 CONFIGS = ("POTO/poto_r50_fpn_3x_ms_coco", "FCOS/fcos_r50_fpn_3x_ms_coco")
 DETECTRON2 = {"Detectron2 RetinaNet": "retinanet", "Detectron2 FCOS": "fcos"}
@@ -53,6 +53,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    if args.device != "cpu" and not torch.cuda.is_available():
+        raise UserError(f"--device {args.device}: there is no GPU; --device cpu tries the command")
     end = time.monotonic() + args.seconds
     name = torch.cuda.get_device_name(args.device) if args.device != "cpu" else "CPU"
     print(f"{name}, torch {torch.__version__}\n")
