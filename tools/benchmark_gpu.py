@@ -8,8 +8,8 @@
    their assignment and losses. "share" is the part of assignment and losses in the step's parts, which are timed in
    steps of their own.
 
-Every row is printed, and written to --json, as soon as it is there. After --seconds nothing more is begun, and the table
-says how many rows it lacks.
+Every row is printed, and written to --json, as soon as it is there. After --seconds nothing more is begun, and the
+table says how many rows it lacks.
 """
 
 import argparse
