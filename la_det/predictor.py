@@ -14,10 +14,10 @@ from detectron2.data import transforms as T
 from detectron2.structures import Instances
 from omegaconf import DictConfig
 
+from la_det.build import build_model, load_model
 from la_det.data.images import convert_bgr, read_image
 from la_det.engine.own_dataset import model_classes
 from la_det.engine.setup import load_config
-from la_det.engine.train import build_model, trained_model
 
 
 class Predictor:
@@ -41,7 +41,7 @@ class Predictor:
         cfg = copy.deepcopy(config) if isinstance(config, DictConfig) else load_config(str(config))
         test = cfg.dataloader.test
         self.metadata: Metadata = model_classes(cfg, weights).metadata(str(test.dataset.names))
-        self.model = build_model(cfg).eval() if weights is None else trained_model(cfg, str(weights))
+        self.model = build_model(cfg).eval() if weights is None else load_model(cfg, str(weights))[0]
         self._augmentations = T.AugmentationList(instantiate(test.mapper.augmentations))
         self._image_format = test.mapper.image_format
 

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from la_det.build import build_model
 from la_det.data.images import ImageHeader, explain_size, read_header
 from la_det.data.table import Records
-from la_det.engine.train import build_model
 from la_det.errors import UserError
 from la_det.modeling.criteria import Criterion
 from la_det.modeling.meta_arch import AssignmentDetector

@@ -24,9 +24,9 @@ from tabulate import tabulate
 from torch import nn
 from torch.utils.data import DataLoader
 
+from la_det.build import build_model
 from la_det.checkpoint import Checkpointer
 from la_det.checkpoint.checkpointer import replacing
-from la_det.checkpoint.recipe import apply_recipe
 from la_det.config import class_node, read_saved_config
 from la_det.data.records import check_num_classes
 from la_det.data.sources import labels_of
@@ -39,7 +39,7 @@ from la_det.engine.output_dir import OutputDir
 from la_det.engine.own_dataset import check_classes, check_data, data_classes, names_of_test_sets
 from la_det.engine.predictions import PredictionsWriter
 from la_det.engine.resume import changes, check_and_show
-from la_det.engine.setup import device_of, load_config, setup
+from la_det.engine.setup import load_config, setup
 from la_det.engine.signals import stop_signals
 from la_det.engine.trainer import Trainer
 from la_det.engine.visualize import save_predictions
@@ -209,20 +209,6 @@ class _Run:
         return results
 
 
-def trained_model(cfg: DictConfig, weights: str) -> nn.Module:
-    """The model in evaluation mode with trained weights; `cfg` gets what converted weights need.
-
-    Raises:
-        UserError: no weights are named, or they cannot be read or are of another model.
-    """
-    if not weights:
-        raise UserError("no trained weights: name a checkpoint, a file or an address")
-    apply_recipe(cfg, weights)
-    model = build_model(cfg).eval()
-    build_checkpointer(cfg, model, None, strict=True).load(weights)
-    return model
-
-
 def evaluate_checkpoint(cfg: DictConfig, last: bool = False, log: RunLog | None = None) -> Results:
     """Evaluate `cfg.train.init_checkpoint`, or the `last` one in the output folder, and its EMA weights if enabled.
 
@@ -311,12 +297,6 @@ def results_table(results: Results) -> str:
         row = {"task": task} | {name: value for name, value in metrics.items() if "-" not in name}
         tables[tuple(row)].append(row)
     return "\n\n".join(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=".2f") for rows in tables.values())
-
-
-def build_model(cfg: DictConfig) -> nn.Module:
-    """The model on its device, with convolutions in the memory format `cfg.train` asks for."""
-    memory_format = torch.channels_last if cfg.train.channels_last else torch.preserve_format
-    return instantiate(cfg.model).to(device_of(cfg), memory_format=memory_format)
 
 
 def build_ema(cfg: DictConfig, model: nn.Module) -> EMA | None:

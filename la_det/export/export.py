@@ -10,8 +10,8 @@ from pathlib import Path
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 
+from la_det.build import load_model
 from la_det.engine.own_dataset import model_classes
-from la_det.engine.train import trained_model
 from la_det.errors import UserError
 from la_det.export.formats import WRITERS
 from la_det.export.graph import ExportGraph
@@ -53,7 +53,7 @@ def export(cfg: DictConfig, name: str, weights: str | Path, path: Path, options:
     classes = model_classes(cfg, weights)
     cfg = copy.deepcopy(cfg)
     cfg.train.update(device="cpu", channels_last=False)
-    model = trained_model(cfg, str(weights))
+    model = load_model(cfg, str(weights))[0]
     metadata = metadata_of(cfg, name, model.backbone.size_divisibility, _nms(model, name, options), classes)
     step = metadata.size_divisibility
     if options.image_size and any(side <= 0 or side % step for side in options.image_size):
