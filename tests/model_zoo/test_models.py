@@ -22,7 +22,12 @@ def test_model_in_evaluation_mode_with_its_weights(tmp_path):
 def converted(folder, config) -> str:
     """Weights that want an option which the named config does not have, as some official ones do."""
     overrides = {"model.head.predictors.main.priors.box_offset": 1}
-    recipe = {"config": NAME, "repository": "x/y", "overrides": overrides, "network": network_facts(config.model) | {"box_offset": 1}}
+    recipe = {
+        "config": NAME,
+        "repository": "x/y",
+        "overrides": overrides,
+        "network": network_facts(config.model) | {"box_offset": 1},
+    }
     write_weights(folder / "converted.safetensors", model_zoo.get(NAME).state_dict(), recipe)
     return str(folder / "converted.safetensors")
 
