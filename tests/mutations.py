@@ -243,7 +243,7 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("rank < limit[group[order]]", "rank <= limit[group[order]]"),
     ],
     (f"{STEPS}/candidates/grid.py", "tests/steps/candidates/test_grid.py", "tests/matchers/test_max_iou.py"): [
-        ("points > lower.unsqueeze(-1)", "points >= lower.unsqueeze(-1)"),
+        ("points > lower.unsqueeze(-1)", "points >= lower.unsqueeze(-1)", "the window begins beyond this bound"),
         ("points < upper.unsqueeze(-1)", "points <= upper.unsqueeze(-1)"),
         ("first_cell(lower, strides, priors, torch.le)", "first_cell(lower, strides, priors, torch.lt)"),
         ("first_cell(upper, strides, priors, torch.lt)", "first_cell(upper, strides, priors, torch.le)"),

@@ -76,15 +76,25 @@ def test_clipping(box_offset, first, last):
     assert unclipped.boxes.amin() < 0
 
 
-def test_clipping_outside_the_image_leaves_one_pixel_in_the_pixel_inclusive_convention():
-    for box_offset, expected in ((0, [24, 8, 24, 16]), (1, [23, 8, 24, 16])):
-        generator = PointGenerator(strides=(8,), box_offset=box_offset)
-        predictions = make_predictions(P, QUALITY, reach=4.0, generator=generator)
-        predictions.maps["boxes"][0][:, 0] = -20.0
-        predictions.maps["boxes"][0][:, 2] = 40.0
-        candidates = DenseInference(score_threshold=0.0, clip=True).candidates(predictions, SIZE)
-        boxes = dict(zip(candidates.priors[0].tolist(), candidates.boxes[0], strict=True))
-        assert boxes[5].tolist() == expected
+@pytest.mark.parametrize(
+    ("box_offset", "left", "right", "prior", "expected"),
+    [
+        (0, -20.0, 40.0, 5, [24, 8, 24, 16]),
+        (1, -20.0, 40.0, 5, [23, 8, 24, 16]),
+        (0, 40.0, -20.0, 3, [0, 8, 0, 16]),
+        (1, 40.0, -20.0, 3, [0, 8, 1, 16]),
+    ],
+)
+def test_clipping_outside_the_image_leaves_one_pixel_in_the_pixel_inclusive_convention(
+    box_offset, left, right, prior, expected
+):
+    generator = PointGenerator(strides=(8,), box_offset=box_offset)
+    predictions = make_predictions(P, QUALITY, reach=4.0, generator=generator)
+    predictions.maps["boxes"][0][:, 0] = left
+    predictions.maps["boxes"][0][:, 2] = right
+    candidates = DenseInference(score_threshold=0.0, clip=True).candidates(predictions, SIZE)
+    boxes = dict(zip(candidates.priors[0].tolist(), candidates.boxes[0], strict=True))
+    assert boxes[prior].tolist() == expected
 
 
 def test_clipping_comes_before_nms():
