@@ -59,6 +59,14 @@ def test_cap_at_the_number_of_locations(cap_topk, expected):
     assert len(set(pairs[:expected])) == expected
 
 
+def test_cap_counts_every_prior_of_a_cell():
+    """2 x 3 cells with two priors of three classes each."""
+    priors = AnchorGenerator(strides=(8,), ratios=(1.0, 2.0))([(2, 3)], torch.device("cpu"))
+    maps = {"logits": [torch.zeros(1, 6, 2, 3)], "boxes": [torch.ones(1, 8, 2, 3)]}
+    found = DenseInference(candidates=TopPairs(cap=True))(DensePredictions(priors, LTRBCodec(), maps), SIZE)
+    assert int(found.valid.sum()) == 12
+
+
 @pytest.mark.parametrize(
     ("box_offset", "first", "last"),
     [(0, [0, 0, 8, 8], [16, 8, 24, 16]), (1, [0, 0, 9, 9], [16, 8, 24, 16])],
