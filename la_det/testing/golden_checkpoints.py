@@ -12,8 +12,8 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from la_det import model_zoo
-from la_det.checkpoint.convert import find_fit
 from la_det.checkpoint.recipe import apply_overrides
+from la_det.conversion.convert import find_fit
 from la_det.modeling import AssignmentDetector
 from la_det.structures import DensePredictions
 from la_det.testing.golden import GoldenFile, pair_up

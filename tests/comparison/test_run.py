@@ -54,7 +54,7 @@ def test_runs_once_and_records(runner, monkeypatch):
     runs = [run_of(0), run_of(1)]
     assert runner.do(runs) == []
     first, second = commands(runner)
-    assert "poto_r18_fpn_shapes_tiny.py train.max_iter=10 train.seed=0 train.eval_period=4 " in first
+    assert "poto_r18_fpn_shapes_tiny.py --overwrite train.max_iter=10 train.seed=0 train.eval_period=4 " in first
     assert "train.seed=1" in second
     record = read_record(runner.results / "poto_r18_fpn_shapes_tiny_seed1.json", RunRecord)
     assert (record.seed, record.max_iter, record.device) == (1, 10, "cpu")

@@ -447,7 +447,7 @@ def _two(lab: Lab, row: Row) -> Row:
     second.wait(TIMEOUT)
     row.message = messages(output)
     failed(row, output, second, says="a training runs in it")
-    row.files_changed = len({name for name in names if not (output / name).exists() and "model_" not in name})
+    row.files_changed = sum(not (output / n).exists() for n in names if not n.startswith((".", "model_")))
     assert first.wait(TIMEOUT) == 0
     return lab.compare(row, output)
 

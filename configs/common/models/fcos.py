@@ -39,6 +39,6 @@ model = L(AssignmentDetector)(
         )
     ],
     inference=L(DenseInference)(candidates=L(TopPairs)(), use_quality=True, nms_threshold=0.6),
-    max_iter="${..train.max_iter}",
+    max_iter="${training_length:}",
     **msra_pixels,
 )
