@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from detectron2.config import instantiate
 
 from la_det import Predictor, model_zoo
 from la_det.checkpoint.recipe import network_facts, write_weights
@@ -21,19 +22,20 @@ def test_model_in_evaluation_mode_with_its_weights(tmp_path):
 
 def converted(folder, config) -> str:
     """Weights that want an option which the named config does not have, as some official ones do."""
-    overrides = {"model.inference.topk": 7}
-    recipe = {"config": NAME, "repository": "x/y", "overrides": overrides, "network": network_facts(config.model)}
-    write_weights(folder / "converted.safetensors", model_zoo.get(NAME).state_dict(), recipe)
+    overrides = {"model.head.predictors.main.priors.box_offset": 1}
+    network = network_facts(config.model) | {"box_offset": 1}
+    recipe = {"config": NAME, "repository": "x/y", "overrides": overrides, "network": network}
+    write_weights(folder / "converted.safetensors", instantiate(config.model).state_dict(), recipe)
     return str(folder / "converted.safetensors")
 
 
 def test_converted_weights_get_what_they_need(tmp_path):
     config = model_zoo.get_config(NAME)
     weights = converted(tmp_path, config)
-    assert model_zoo.get(NAME).inference.topk != 7
-    assert model_zoo.get(NAME, checkpoint=weights).inference.topk == 7
+    assert model_zoo.get(NAME).head.predictors.main.priors.box_offset == 0
+    assert model_zoo.get(NAME, checkpoint=weights).head.predictors.main.priors.box_offset == 1
     before = copy.deepcopy(config)
-    assert Predictor(config, weights).model.inference.topk == 7
+    assert Predictor(config, weights).model.head.predictors.main.priors.box_offset == 1
     assert config == before
 
 
