@@ -50,6 +50,14 @@ def named(**items: Any) -> dict[str, Any]:
     return items
 
 
+def _training_length(*, _root_: DictConfig) -> int:
+    return OmegaConf.select(_root_, "train.max_iter", default=90000)
+
+
+# `${training_length:}` in a model config: also where the model's node is built alone, without a training around it.
+OmegaConf.register_new_resolver("training_length", _training_length, replace=True)
+
+
 def class_node(model: DictConfig) -> DictConfig:
     """The node of a model's config that has `num_classes`: in Detectron2's R-CNNs it is not the model's own."""
     return model.roi_heads if "roi_heads" in model else model

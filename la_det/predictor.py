@@ -14,12 +14,10 @@ from detectron2.data import transforms as T
 from detectron2.structures import Instances
 from omegaconf import DictConfig
 
-from la_det.config import class_node
-from la_det.data.images import read_bgr
-from la_det.data.records import check_num_classes
-from la_det.engine.own_dataset import class_metadata
+from la_det.build import build_model, load_model
+from la_det.data.images import convert_bgr, read_image
+from la_det.engine.own_dataset import model_classes
 from la_det.engine.setup import load_config
-from la_det.engine.train import build_model, trained_model
 
 
 class Predictor:
@@ -32,7 +30,7 @@ class Predictor:
         weights: file or address of a checkpoint; None leaves the weights random, for measuring speed.
 
     Attributes:
-        metadata: of the config's test data set; names the classes.
+        metadata: names the classes, as the weights say, or else the config or its test data set.
         model: in evaluation mode, on the device that `config.train.device` says.
 
     Raises:
@@ -42,9 +40,8 @@ class Predictor:
     def __init__(self, config: str | Path | DictConfig, weights: str | Path | None) -> None:
         cfg = copy.deepcopy(config) if isinstance(config, DictConfig) else load_config(str(config))
         test = cfg.dataloader.test
-        self.metadata: Metadata = class_metadata(test.dataset.names)
-        check_num_classes(test.dataset.names, class_node(cfg.model).num_classes)
-        self.model = build_model(cfg).eval() if weights is None else trained_model(cfg, str(weights))
+        self.metadata: Metadata = model_classes(cfg, weights).metadata(str(test.dataset.names))
+        self.model = build_model(cfg).eval() if weights is None else load_model(cfg, str(weights))[0]
         self._augmentations = T.AugmentationList(instantiate(test.mapper.augmentations))
         self._image_format = test.mapper.image_format
 
@@ -61,13 +58,17 @@ class Predictor:
         Raises:
             UserError: a file cannot be read.
         """
-        inputs = [self._input(image if isinstance(image, np.ndarray) else read_bgr(image)) for image in images]
+        inputs = [self._input(image) for image in images]
         return [output["instances"].to("cpu") for output in self.model(inputs)] if inputs else []
 
-    def _input(self, image: np.ndarray) -> dict:
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"an image is [H, W, 3] of uint8, not {list(image.shape)} of {image.dtype}")
-        augmented = T.AugInput(image if self._image_format == "BGR" else image[:, :, ::-1])
+    def _input(self, image: np.ndarray | str | Path) -> dict:
+        if isinstance(image, np.ndarray):
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+                raise ValueError(f"an image is [H, W, 3] of uint8, not {list(image.shape)} of {image.dtype}")
+            pixels = convert_bgr(image, self._image_format)
+        else:
+            pixels = read_image(image, self._image_format)
+        augmented = T.AugInput(pixels)
         self._augmentations(augmented)
         tensor = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
-        return {"image": tensor, "height": image.shape[0], "width": image.shape[1]}
+        return {"image": tensor, "height": pixels.shape[0], "width": pixels.shape[1]}

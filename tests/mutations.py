@@ -97,7 +97,7 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("BETA = 5.0", "BETA = 4.9"),
         ("MU, MU_SUM = 5.0, 3.0", "MU, MU_SUM = 5.0, 5.0"),
         ("SIGMA = 1.11", "SIGMA = 1.1"),
-        ("iou >= 0.5", "iou > 0.5"),
+        ("iou >= 0.5", "iou > 0.5", "w_neg of an IoU of 0.5 is 1 in either case"),
         ("gaussian > 0.3", "gaussian > 0.35"),
         ("_fall(worst).clamp(max=1)", "_fall(worst)"),
         ("eps = 1e-12", "eps = 0.0"),

@@ -122,13 +122,27 @@ class TestConfigAndWeights:
         config = LazyConfig.load(str(TINY))
         categories = [{"id": 7, "name": "right"}, {"id": 3, "name": "left"}]
         (tmp_path / "val.json").write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
-        config.dataloader.test.dataset.names = str(tmp_path / "val.json")  # as a run with --dataset saves it
+        config.dataloader.test.dataset.names = str(
+            tmp_path / "val.json"
+        )  # as an earlier version's run with --dataset saved it
         weights = weights_of(config, tmp_path / "weights.pth")
         metadata = Predictor(config, weights).metadata
         assert metadata.thing_classes == ["left", "right"]
         assert metadata.thing_dataset_id_to_contiguous_id == {3: 0, 7: 1}
         config.dataloader.test.dataset.names = str(tmp_path / "deleted.json")
-        assert Predictor(config, weights).metadata.get("thing_classes") is None
+        assert Predictor(config, weights).metadata.thing_classes == ["0", "1"]
+
+    def test_classes_are_those_of_the_weights(self, tmp_path):
+        config = LazyConfig.load(str(TINY))
+        config.dataloader.test.dataset.names = "deleted"
+        config.dataloader.classes = {"names": ["of", "config"], "ids": [1, 2]}
+        model = instantiate(config.model).state_dict()
+        torch.save({"model": model, "classes": {"names": ["nut", "bolt"], "ids": ["n1", 14]}}, tmp_path / "own.pth")
+        torch.save({"model": model, "classes": {"names": 3}}, tmp_path / "others.pth")
+        metadata = Predictor(config, tmp_path / "own.pth").metadata
+        assert metadata.thing_classes == ["nut", "bolt"]
+        assert metadata.thing_dataset_id_to_contiguous_id == {"n1": 0, 14: 1}
+        assert Predictor(config, tmp_path / "others.pth").metadata.thing_classes == ["of", "config"]
 
     def test_unknown_config(self, tmp_path):
         with pytest.raises(UserError, match="POTO/nothing: no such config file, and no name of"):

@@ -2,8 +2,16 @@
 """Measure speed and memory.
 
 matching: cost of assignment and losses on a scene at real size (two images of 800 x 1333, prediction maps given),
-beside what the official implementations cost, the straightforward dense forms and this project's targets; every case in
-a fresh process.
+beside the straightforward dense forms, with this project's targets for the ratios; every case in a fresh process. "ops"
+counts the operations that a GPU is given in assignment and losses, forward and backward, and "waits" how often the CPU
+needs one of their results.
+
+official: the same beside the official code, in one process in turn. It takes your checkouts of DeFCN and DW; neither
+cvpods nor MMDetection is needed.
+
+paired: the same beside another checkout of this project, each in a process of its own, call by call in turn.
+
+scaling: how the assignment's cost grows with the number of ground truths and with the size of the image.
 
 train: milliseconds of a training step on Shapes images, by part, beside Detectron2's own RetinaNet on the same backbone
 and images in the same run.
@@ -25,6 +33,7 @@ import torch
 from detectron2.config import instantiate
 from tabulate import tabulate
 
+from la_det.benchmark import official, paired, scaling
 from la_det.benchmark.inference import COLUMNS, cases, images, load, measure
 from la_det.benchmark.matching import HEADER, SCHEMES, measure_in_fresh_process, table_row, without_empty_columns
 from la_det.benchmark.train import PARTS, detectron2_model, giga_flops, harmless_optimizer, load_config, step_times
@@ -42,9 +51,18 @@ def main() -> None:
     matching.add_argument("--gts", nargs="+", type=int, default=[7, 20, 100, 300, 500], help="ground truths per image")
     matching.add_argument("--device", default="cpu")
     matching.add_argument("--repeats", type=int, default=9, help="calls whose median counts")
-    matching.add_argument("--threads", type=int, default=2, help="CPU threads; the official figures used 2")
+    matching.add_argument("--threads", type=int, default=1, help="CPU threads")
     matching.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     matching.set_defaults(run=run_matching)
+
+    for name, module, help_text in (
+        ("official", official, "assignment and losses beside the official code"),
+        ("paired", paired, "assignment and losses beside another checkout"),
+        ("scaling", scaling, "growth of the assignment's cost"),
+    ):
+        command = commands.add_parser(name, help=help_text)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
 
     train = commands.add_parser("train", help="parts of a training step")
     train.add_argument("configs", nargs="+", metavar="CONFIG", help="names as in la_det.model_zoo")

@@ -9,9 +9,9 @@ weights need from the config; evaluation reads that.
 import argparse
 from pathlib import Path
 
-from la_det.checkpoint.convert import Fit, find_fit
-from la_det.checkpoint.official import FLAG, read_official
 from la_det.checkpoint.recipe import SUFFIXES, write_weights
+from la_det.conversion.convert import Fit, find_fit
+from la_det.conversion.published import FLAG, read_official
 from la_det.errors import UserError, one_line_errors
 
 EXAMPLES = """

@@ -9,8 +9,8 @@ import argparse
 import json
 from pathlib import Path
 
-from la_det.data.crowdhuman import read_odgt
 from la_det.data.crowdhuman_coco import coco_to_odgt, odgt_to_coco
+from la_det.data.odgt import read_odgt
 from la_det.errors import UserError, one_line_errors
 
 

@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--num-images", type=int, default=8, help="how many, evenly spaced, without --images (default: %(default)s)"
     )
-    parser.add_argument("--dataset", metavar=FORMAT, help="own data; sets the number of classes")
+    parser.add_argument("--dataset", metavar="DATASET", help=f"own data; sets the number of classes: {FORMAT}")
     parser.add_argument("--output", type=Path, default=Path("output/assignments"), help="folder (default: %(default)s)")
     parser.add_argument(
         "--opts", nargs="+", default=[], metavar="key=value", help="options to change in the config, or in both"

@@ -17,6 +17,7 @@ examples:
   evaluate:           %(prog)s --config-file CONFIG --eval-only train.init_checkpoint=output/poto/model_final.pth
   change an option:   %(prog)s --config-file CONFIG train.max_iter=5000 optimizer.lr=0.005
   own data:           %(prog)s --config-file CONFIG --dataset coco:train_images,train.json,val_images,val.json
+  of other tools:     %(prog)s --config-file CONFIG --dataset yolo:data.yaml (or voc:FOLDER, odgt:IMAGES,ODGT)
   8 GPUs:             %(prog)s --config-file CONFIG --num-gpus 8
   torchrun:           torchrun --nproc-per-node 8 %(prog)s --config-file CONFIG
 
@@ -44,7 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--break-lock", action="store_true", help="take train.output_dir from a training that goes on in it"
     )
     parser.add_argument(
-        "--dataset", metavar=FORMAT, help="own data: for training, and for evaluation; sets the number of classes"
+        "--dataset",
+        metavar="DATASET",
+        help=f"own data: for training, and for evaluation; sets the number of classes (docs/data.md): {FORMAT}",
     )
     parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine, each with one GPU (or CPU)")
     parser.add_argument("--num-machines", type=int, default=1, help="machines that take part")

@@ -18,4 +18,5 @@ def use_crowdhuman(model):
     """One class, DETR's cost for the one-to-one branch, and more detections."""
     model.num_classes = 1
     model.criteria[0].matcher = L(Hungarian)()
-    model.inference.update(topk=1000, max_detections=500)
+    model.inference.candidates.topk = 1000
+    model.inference.max_detections = 500

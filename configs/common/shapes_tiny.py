@@ -8,6 +8,7 @@ shrink(model)
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
+from detectron2.config import instantiate
 from detectron2.modeling.backbone import BasicStem, ResNet
 from detectron2.modeling.backbone.resnet import BasicBlock
 
@@ -58,14 +59,14 @@ def shrink(model, num_classes=10):
 
 
 def scale_sizes(model):
-    """Multiplies the sizes that the config states in pixels by SIZE_FACTOR."""
+    """Multiplies the sizes of anchors and ranges by SIZE_FACTOR, those that the config leaves at their defaults too."""
     for name, predictor in model.head.predictors.items():
-        if name != "_target_" and "sizes" in predictor.priors:
-            predictor.priors.sizes = [SIZE_FACTOR * size for size in predictor.priors.sizes]
+        if name != "_target_" and hasattr(priors := instantiate(predictor.priors), "sizes"):
+            predictor.priors.sizes = [SIZE_FACTOR * size for size in priors.sizes]
     for criterion in model.criteria:
-        if "size_ranges" in criterion.matcher:
+        if hasattr(matcher := instantiate(criterion.matcher), "size_ranges"):
             criterion.matcher.size_ranges = [
-                [SIZE_FACTOR * bound for bound in bounds] for bounds in criterion.matcher.size_ranges
+                [SIZE_FACTOR * bound for bound in bounds] for bounds in matcher.size_ranges
             ]
 
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from la_det import model_zoo
 from la_det.benchmark.train import StepTimes
+from la_det.build import build_model, load_model
 from la_det.data.shapes import ShapesSpec, draw_scene
-from la_det.engine.train import build_model, trained_model
 from la_det.export.formats import write_onnx
 from la_det.export.graph import ExportGraph
 from la_det.export.metadata import metadata_of
@@ -63,7 +63,7 @@ def load(name: str, weights: Path | None, inputs: list[dict], candidates: int) -
     config = model_zoo.get_config(name)
     config.train.device = "cpu"
     if weights is not None:
-        return trained_model(config, str(weights)).inference_only()
+        return load_model(config, str(weights))[0].inference_only()
     torch.manual_seed(0)
     model = build_model(config).inference_only()
     spread(model, inputs, candidates)

@@ -1,6 +1,7 @@
 """Peak memory of a call."""
 
 import ctypes
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,20 @@ def peak_extra_mib(run: Callable[[], object], device: str) -> float:
     before = _status_kib("VmRSS")
     run()
     return (_status_kib("VmHWM") - before) / 2**10
+
+
+def peak_allocated_mib(run: Callable[[], object]) -> float:
+    """Peak of what PyTorch has allocated on the CPU during `run` beyond what it had before, in MiB."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler would report on itself
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        run()
+    held = peak = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak / 2**20
 
 
 def _status_kib(name: str) -> int:

@@ -1,60 +1,258 @@
-"""What the official implementations cost on the scene of scene.py, and how much faster this project wants to be.
+"""This project's assignment and losses beside those of the official code, in one process, call by call in turn.
 
-Measured once on 2 CPU cores with torch 2.13, float32, 2 threads, K = 80 (LLA: K = 1), medians in fresh processes;
-`R1_MS` is the reference operation of the same processes, so that the figures carry over to another machine.
+The official code is the user's own checkout of DeFCN or DW. It runs as it is on the scene of scene.py, with the
+prediction maps given; what it imports of its framework is replaced by `la_det.benchmark.stand_ins`.
 """
 
+import argparse
+import runpy
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 
-R1_MS = 90.5
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.structures import Boxes, Instances
+from tabulate import tabulate
+from torch import Tensor, nn
 
+from la_det.benchmark import stand_ins
+from la_det.benchmark.matching import Case, scheme_case
+from la_det.benchmark.memory import peak_allocated_mib
+from la_det.benchmark.scene import HEIGHT, STRIDES, WIDTH, Scene, make_scene
+from la_det.errors import UserError
 
-@dataclass(frozen=True)
-class Cost:
-    """Milliseconds of the assignment alone, of assignment + loss forward and backward, and peak extra MiB."""
-
-    assignment: float
-    total: float
-    memory: float
-
-
-# scheme -> G -> cost
-COSTS = {
-    "poto": {7: (27, 125, 301), 20: (41, 141, 284), 100: (123, 215, 284), 300: (778, 874, 549)},
-    "poto_argmax": {7: (28, 131, 273), 20: (30, 116, 284), 100: (105, 184, 273), 300: (656, 736, 552)},
-    "poto_3dmf_aux": {7: (27, 178, 503), 20: (46, 186, 490), 100: (179, 300, 503), 300: (995, 1132, 653)},
-    "fcos": {7: (22, 144, 260), 20: (25, 130, 257), 100: (96, 185, 301), 300: (408, 477, 378)},
-    "fcos_wo_ctrness": {7: (26, 117, 232), 20: (27, 118, 243), 100: (115, 219, 287), 300: (397, 462, 375)},
-    "loss": {7: (573, 673, 253), 20: (1770, 1862, 726), 100: (9624, 9726, 3634), 300: (31220, 31257, 10934)},
-    "lla": {7: (13, 21, 31), 20: (37, 50, 90), 100: (305, 364, 378), 300: (857, 980, 1206)},
-    "dw_worefine": {7: (6, 76, 209), 20: (14, 143, 317), 100: (90, 769, 1100), 300: (265, 2264, 3160)},
-    "o2f": {7: (14, 58, 137), 20: (26, 70, 174), 100: (270, 327, 347), 300: (948, 989, 976)},
-    "date_f": {7: (19, 119, 376), 20: (37, 144, 370), 100: (193, 309, 365), 300: (933, 1017, 615)},
-    "atss": {7: (17, 93, 232), 20: (24, 103, 216), 100: (69, 141, 244), 300: (356, 424, 407)},
-    "dynamic_atss": {7: (17, 92, 274), 20: (25, 97, 260), 100: (119, 201, 302), 300: (526, 606, 539)},
+# scheme -> its folder in DeFCN's playground/detection/coco
+DEFCN = {
+    "center": "center.res50.fpn.coco.800size.3x_ms",
+    "fcos_wo_ctrness": "fcos.res50.fpn.coco.800size.3x_ms.wo_ctrness",
+    "loss": "loss.res50.fpn.coco.800size.3x_ms",
+    "poto": "poto.res50.fpn.coco.800size.3x_ms",
+    "poto_3dmf": "poto.res50.fpn.coco.800size.3x_ms.3dmf",
+    "poto_3dmf_aux": "poto.res50.fpn.coco.800size.3x_ms.3dmf.aux",
+    "poto_argmax": "poto.res50.fpn.coco.800size.3x_ms.argmax",
 }
-
-
-def official_cost(scheme: str, num_gts: int) -> Cost | None:
-    """The recorded cost, None where nothing was recorded."""
-    cost = COSTS.get(scheme, {}).get(num_gts)
-    return Cost(*cost) if cost else None
+DW = "dw"
+TOLERANCE = 1e-4  # relative, of the sum of all losses
+HEADER = ["scheme", "G"]
+for _name in ("assign ms", "total ms", "peak MiB"):
+    HEADER += [_name, "official", "official / ours"]
 
 
 @dataclass(frozen=True)
-class Target:
-    """How many times as fast, and how many times less memory; None where there is no target."""
+class Official:
+    """The official code on a scene.
 
-    assignment: float | None
-    total: float | None
-    memory: float | None
+    Attributes:
+        losses: the forward pass of assignment and losses.
+        assign: the assignment alone; None where it cannot be called apart from the losses.
+        maps: the predictions that gradients go to.
+    """
+
+    losses: Callable[[], dict[str, Tensor]]
+    assign: Callable[[], object] | None
+    maps: list[Tensor]
+
+    def train(self) -> Tensor:
+        """Forward and backward; returns the sum of the losses."""
+        total = sum(self.losses().values())
+        total.backward()
+        for x in self.maps:
+            x.grad = None
+        return total.detach()
 
 
-def target(scheme: str, num_gts: int) -> Target:
-    """The project's target for a scheme at G ground truths per image."""
-    assignment = {100: 10.0, 300: 25.0}.get(num_gts)
-    if scheme.startswith("dw"):  # its recorded assignment is geometry only
-        assignment = None
-    if scheme.endswith("aux") and assignment:  # its rule looks at every location
-        assignment = 3.0
-    return Target(assignment, {20: 2.0, 100: 3.0, 300: 10.0}.get(num_gts), {100: 2.0, 300: 5.0}.get(num_gts))
+class _Given(nn.Module):
+    """Returns what it was given, whatever it is called with."""
+
+    def __init__(self, result: object):
+        super().__init__()
+        self.result = result
+
+    def forward(self, *_: object) -> object:
+        return self.result
+
+
+def defcn(checkout: Path, scheme: str, scene: Scene) -> Official:
+    """A detector of DeFCN, whose head gives the scene's maps."""
+    folder = checkout / "playground" / "detection" / "coco" / DEFCN[scheme]
+    code, config = (
+        stand_ins.load(_existing(folder / name, "--defcn", checkout, "Megvii-BaseDetection/DeFCN"), stand_ins.CVPODS)
+        for name in ("fcos.py", "config.py")
+    )
+    cfg = config.config
+    names = cfg.MODEL.FCOS.IN_FEATURES
+    backbone = _Given(dict.fromkeys(names))
+    backbone.output_shape = lambda: dict.fromkeys(names, ShapeSpec(channels=32))
+    shifts = _Given([_points(scene)] * len(scene.boxes))
+    shifts.num_cell_shifts = [1] * len(names)
+    cfg.build_backbone = lambda *_, **__: backbone
+    cfg.build_shift_generator = lambda *_: shifts
+    model = code.FCOS(cfg)
+    maps = [_leaves(scene.logits), _leaves(scene.ltrb)]
+    if hasattr(model.head, "filter"):
+        maps.append(_leaves(scene.filter))
+    model.head = _Given(maps)
+    model.preprocess_image = lambda _: SimpleNamespace(tensor=None)
+    inputs = [
+        {"instances": Instances((HEIGHT, WIDTH), gt_boxes=Boxes(boxes), gt_classes=classes)}
+        for boxes, classes in zip(scene.boxes, scene.classes, strict=True)
+    ]
+    assignments = [
+        _recorded(model, name, lambda: model(inputs))
+        for name in ("get_ground_truth", "get_aux_ground_truth")
+        if hasattr(model, name)
+    ]
+    return Official(
+        lambda: model(inputs),
+        lambda: [assign() for assign in assignments],
+        [x for levels in maps for x in levels],
+    )
+
+
+def dw(checkout: Path, scheme: str, scene: Scene) -> Official:
+    """DW's head; its weights are part of its losses."""
+    paths = [
+        _existing(checkout / name, "--dw", checkout, "strongwolf/DW")
+        for name in ("dw_head.py", "configs/dw_r50_fpn_1x_coco.py", "configs/dw_r50_fpn_worefine_1x_coco.py")
+    ]
+    code = stand_ins.load(paths[0], stand_ins.MMDET)
+    options: dict = {}
+    for path in paths[1:]:  # the second one changes the first
+        options |= runpy.run_path(str(path))["model"]["bbox_head"]
+    head = code.DWHead(**options)
+    maps = [_leaves(x) for x in (scene.logits, scene.ltrb, scene.quality)]
+    return Official(
+        lambda: head.loss(*maps, scene.boxes, scene.classes, img_metas=None),
+        None,
+        [x for levels in maps for x in levels],
+    )
+
+
+def _existing(path: Path, option: str, checkout: Path, repository: str) -> Path:
+    if not path.is_file():
+        raise UserError(
+            f"{option} {checkout}: it has no {path.relative_to(checkout)}; "
+            f"expected is a checkout of https://github.com/{repository}"
+        )
+    return path
+
+
+def _points(scene: Scene) -> list[Tensor]:
+    sizes = [x.shape[-2:] for x in scene.logits]
+    return stand_ins.Points(STRIDES).grid_priors(sizes, torch.float32, torch.device("cpu"))
+
+
+def _leaves(levels: Sequence[Tensor]) -> list[Tensor]:
+    return [x.clone().requires_grad_() for x in levels]
+
+
+def _recorded(model: nn.Module, name: str, run: Callable[[], object]) -> Callable[[], object]:
+    """A method with the arguments that it gets in a run."""
+    method, calls = getattr(model, name), []
+
+    def record(*args: object) -> object:
+        calls.append(args)
+        return method(*args)
+
+    setattr(model, name, record)
+    run()
+    delattr(model, name)
+    return lambda: method(*calls[-1])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two implementations of one scheme, ours first.
+
+    Attributes:
+        assignment, total: median milliseconds of each, and the median of official / ours over the turns; the first is
+            None where the official assignment cannot be called alone.
+        memory: peak MiB of what a call allocates, forward and backward.
+    """
+
+    assignment: tuple[float, float, float] | None
+    total: tuple[float, float, float]
+    memory: tuple[float, float]
+
+
+def compare(scheme: str, official: Official, ours: Case, turns: int) -> Comparison:
+    """Checks that both have the same losses, then calls them in turn.
+
+    Raises:
+        UserError: if the sums of the losses differ by more than one in 10,000.
+    """
+    our_loss, their_loss = float(ours.train()), float(official.train())
+    if not abs(our_loss - their_loss) <= TOLERANCE * abs(their_loss):
+        raise UserError(
+            f"{scheme}: the losses sum to {our_loss:.6g} here and to {their_loss:.6g} in the official code; "
+            "expected is its last commit, unchanged"
+        )
+    memory = peak_allocated_mib(ours.train), peak_allocated_mib(official.train)
+    assignment = None if official.assign is None else _in_turn(ours.assign, official.assign, turns)
+    return Comparison(assignment, _in_turn(ours.train, official.train, turns), memory)
+
+
+def _in_turn(ours: Callable[[], object], official: Callable[[], object], turns: int) -> tuple[float, float, float]:
+    times = []
+    for turn in range(turns + 1):
+        order = (ours, official) if turn % 2 else (official, ours)
+        taken = {run: _milliseconds(run) for run in order}
+        times.append((taken[ours], taken[official]))
+    times = times[1:]  # the first is a warm-up
+    a, b = (statistics.median(column) for column in zip(*times, strict=True))
+    return a, b, statistics.median(y / x for x, y in times)
+
+
+def _milliseconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return 1000 * (time.perf_counter() - start)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--defcn", type=Path, metavar="DIR", help="checkout of Megvii-BaseDetection/DeFCN")
+    parser.add_argument("--dw", type=Path, metavar="DIR", help="checkout of strongwolf/DW")
+    parser.add_argument(
+        "--schemes",
+        nargs="+",
+        choices=sorted([*DEFCN, DW]),
+        metavar="SCHEME",
+        help="default: all of the given checkouts but 'loss', which takes minutes and, at G = 300, 11 GB",
+    )
+    parser.add_argument("--gts", nargs="+", type=int, default=[20, 100, 300], help="ground truths per image")
+    parser.add_argument("--turns", type=int, default=9, help="pairs of calls whose median counts")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of both")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints a row for every scheme and number of ground truths."""
+    schemes = args.schemes or [s for s in DEFCN if args.defcn and s != "loss"] + [DW] * bool(args.dw)
+    if not schemes:
+        raise UserError("nothing to compare with: give a checkout by --defcn DIR or --dw DIR")
+    for scheme in schemes:
+        if not (args.dw if scheme == DW else args.defcn):
+            raise UserError(f"--schemes {scheme}: it needs a checkout, {'--dw' if scheme == DW else '--defcn'} DIR")
+    torch.set_num_threads(args.threads)
+    print(f"torch {torch.__version__}, {args.threads} threads, CPU", file=sys.stderr)
+    rows = []
+    for scheme in schemes:
+        for num_gts in args.gts:
+            print(f"{scheme}, G = {num_gts}", file=sys.stderr)
+            scene = make_scene(num_gts)
+            theirs = dw(args.dw, scheme, scene) if scheme == DW else defcn(args.defcn, scheme, scene)
+            ours = scheme_case(scheme, num_gts, "cpu")
+            rows.append(_row(scheme, num_gts, compare(scheme, theirs, ours, args.turns)))
+    print(tabulate(rows, HEADER, tablefmt="github", disable_numparse=True))
+
+
+def _row(scheme: str, num_gts: int, found: Comparison) -> list[str]:
+    cells = [scheme, str(num_gts)]
+    for times in (found.assignment, found.total):
+        cells += ["", "", ""] if times is None else [f"{times[0]:.1f}", f"{times[1]:.1f}", f"{times[2]:.1f}x"]
+    ours, official = found.memory
+    return cells + [f"{ours:.0f}", f"{official:.0f}", f"{official / ours:.1f}x"]

@@ -1,5 +1,7 @@
 """This checkout beside another one, call by call in turn, so that a noisy machine troubles both alike."""
 
+import argparse
+import inspect
 import json
 import os
 import statistics
@@ -10,26 +12,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_WORKER = r"""
-import json, sys, time
+from tabulate import tabulate
+
+from la_det.benchmark.matching import CROWD_SCHEMES, SCHEMES
+from la_det.benchmark.memory import peak_allocated_mib
+from la_det.errors import UserError
+
+# A checkout that is older than this module can run it.
+_WORKER = f"""
+import json, os, sys, time
+from collections.abc import Callable
 import torch
-from la_det.benchmark.matching import CROWD_SCHEMES, build_case
+
+{inspect.getsource(peak_allocated_mib)}
+from la_det.benchmark.matching import SCHEMES, build_case
 from la_det.benchmark.scene import make_scene
 
-scheme, num_gts, threads = json.loads(sys.argv[1])
+scheme, config, crowd, num_gts, threads = json.loads(sys.argv[1])
 torch.set_num_threads(threads)
 torch.empty(31 << 20, dtype=torch.uint8)  # see build_case: an older checkout may lack it
-num_classes, crowd = (1, True) if scheme in CROWD_SCHEMES else (80, False)
+SCHEMES[scheme] = config  # the other checkout may name it otherwise
+num_classes = 1 if crowd else 80
 case = build_case(scheme, make_scene(num_gts, num_classes, crowd=crowd), num_classes, "cpu")
 case.train()
-with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-    case.train()
-held = peak = 0
-for event in profile.profiler.kineto_results.events():
-    if event.name() == "[memory]":
-        held += event.nbytes()
-        peak = max(peak, held)
-print(json.dumps(peak / 2**20), flush=True)
+print(json.dumps(peak_allocated_mib(case.train)), flush=True)
 for line in sys.stdin:
     start = time.process_time()
     getattr(case, line.strip())()
@@ -56,7 +62,7 @@ class Pair:
 def compare(scheme: str, num_gts: int, other: Path, *, call: str, pairs: int, threads: int) -> Pair:
     """`Case.assign` or `Case.train` of a scheme in both checkouts, on a CPU."""
     here = Path(__file__).parents[2]
-    arguments = json.dumps([scheme, num_gts, threads])
+    arguments = json.dumps([scheme, SCHEMES[scheme], scheme in CROWD_SCHEMES, num_gts, threads])
     with _worker(here, arguments) as ours, _worker(other, arguments) as theirs:
         memory = _answer(ours) / _answer(theirs)
         times = []
@@ -69,9 +75,37 @@ def compare(scheme: str, num_gts: int, other: Path, *, call: str, pairs: int, th
     return Pair(a, b, statistics.median(x / y for x, y in times), memory)
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--other", type=Path, required=True, metavar="CHECKOUT", help="folder of the other checkout")
+    parser.add_argument("--schemes", nargs="+", choices=sorted(SCHEMES), default=list(SCHEMES), metavar="SCHEME")
+    parser.add_argument("--gts", nargs="+", type=int, default=[20, 100, 300], help="ground truths per image")
+    parser.add_argument("--call", choices=("assign", "train"), default="train", help="assignment, or all (default)")
+    parser.add_argument("--pairs", type=int, default=20, help="calls of each (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints a row for every scheme and number of ground truths, and each scheme's geometric mean."""
+    if not (args.other / "la_det" / "benchmark" / "matching.py").is_file():
+        raise UserError(f"--other {args.other}: it has no la_det/benchmark/matching.py; expected is a checkout")
+    rows = []
+    for scheme in args.schemes:
+        found = []
+        for num_gts in args.gts:
+            print(f"{scheme}, G = {num_gts}", file=sys.stderr)
+            pair = compare(scheme, num_gts, args.other, call=args.call, pairs=args.pairs, threads=args.threads)
+            found.append(pair)
+            cells = [f"{pair.ours:.1f}", f"{pair.theirs:.1f}", f"{pair.ratio:.2f}", f"{pair.memory:.2f}"]
+            rows.append([scheme, num_gts, *cells])
+        means = [statistics.geometric_mean(getattr(pair, name) for pair in found) for name in ("ratio", "memory")]
+        rows.append([scheme, "mean", "", "", *(f"{mean:.2f}" for mean in means)])
+    header = ["scheme", "G", "ours ms", "theirs ms", "ours / theirs", "memory, ours / theirs"]
+    print(tabulate(rows, header, tablefmt="github", disable_numparse=True))
+
+
 @contextmanager
 def _worker(checkout: Path, arguments: str) -> Iterator[subprocess.Popen]:
-    environment = os.environ | {"PYTHONPATH": str(checkout), "PYTHONWARNINGS": "ignore", "KINETO_LOG_LEVEL": "99"}
+    environment = os.environ | {"PYTHONPATH": str(checkout), "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-c", _WORKER, arguments]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=checkout

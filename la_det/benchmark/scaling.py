@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import torch
 from tabulate import tabulate
 
-from la_det.benchmark.matching import CROWD_SCHEMES, SCHEMES, build_case, median_ms
-from la_det.benchmark.scene import HEIGHT, WIDTH, make_scene
+from la_det.benchmark.matching import SCHEMES, median_ms, scheme_case
+from la_det.benchmark.scene import HEIGHT, WIDTH
 
-BY_GTS = ("poto", "o2f", "dw_worefine", "date_f_crowdhuman")
-BY_PIXELS = ("poto", "o2f", "dw_worefine")
+BY_GTS = ("poto", "o2f", "dw", "date_f_crowdhuman")
+BY_PIXELS = ("poto", "o2f", "dw")
 HEADER = ("scheme", "ground truths", "height", "width", "assign ms", "exponent")
 
 
@@ -52,6 +52,4 @@ def _rows(
 
 def assignment_ms(scheme: str, num_gts: int, size: tuple[int, int], device: str, repeats: int) -> float:
     """Median time of the assignment of two images of (height, width) with so many ground truths each."""
-    num_classes, crowd = (1, True) if scheme in CROWD_SCHEMES else (80, False)
-    case = build_case(scheme, make_scene(num_gts, num_classes, crowd=crowd, size=size), num_classes, device)
-    return median_ms(case.assign, repeats, device)
+    return median_ms(scheme_case(scheme, num_gts, device, size).assign, repeats, device)

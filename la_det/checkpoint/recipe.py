@@ -66,19 +66,35 @@ def read_recipe(path: str) -> dict[str, Any]:
     Raises:
         UserError: it is not as the converter writes it.
     """
+    recipe = _read_entry(path, _KEY)
+    return _checked(path, recipe) if recipe else {}
+
+
+def read_classes(path: str) -> dict[str, list] | None:
+    """Names and ids of the classes that the weights in a file were trained for; None where it does not say.
+
+    In the form of `la_det.data.classes.Classes.state_dict`.
+    """
+    found = _read_entry(path, "classes")
+    if not isinstance(found, dict) or not all(isinstance(found.get(key), list) for key in ("names", "ids")):
+        return None
+    strings = all(isinstance(name, str) for name in found["names"])
+    return found if strings and len(found["names"]) == len(found["ids"]) else None
+
+
+def _read_entry(path: str, key: str) -> Any:
+    """What a file of weights holds beside them; empty for whatever else the path may be."""
     if not path.endswith(SUFFIXES):
         return {}
     try:
         local = PathManager.get_local_path(path)
         if local.endswith(".safetensors"):
             with safe_open(local, "pt") as file:
-                recipe = json.loads((file.metadata() or {}).get(_KEY, "{}"))
-        else:
-            content = outline(local)
-            recipe = content.get(_KEY, {}) if isinstance(content, Mapping) else {}
+                return json.loads((file.metadata() or {}).get(key, "{}"))
+        content = outline(local)
+        return content.get(key, {}) if isinstance(content, Mapping) else {}
     except (OSError, ValueError, RecursionError, SafetensorError, UserError):
         return {}  # whoever loads the weights says what is wrong with them
-    return _checked(path, recipe) if recipe else {}
 
 
 def _checked(path: str, recipe: Any) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from detectron2.config import instantiate
 from la_det import model_zoo
 from la_det.benchmark.memory import peak_extra_mib
 from la_det.benchmark.train import detectron2_model, harmless_optimizer, step_times
+from la_det.build import build_model, device_of
 from la_det.comparison.results import device_name, read_record, versions, write_record
 from la_det.comparison.schemes import ENDINGS, config_name
-from la_det.engine.setup import device_of, load_config
-from la_det.engine.train import build_model
+from la_det.engine.setup import load_config
 from la_det.errors import UserError
 
 logger = logging.getLogger(__name__)

@@ -118,8 +118,8 @@ def read_evaluations(metrics: Path, max_iter: int) -> list[Evaluation]:
     return evaluations
 
 
-def _finite(value: float) -> float | None:
-    return round(value, 4) if math.isfinite(value) else None
+def _finite(value: float | None) -> float | None:
+    return round(value, 4) if value is not None and math.isfinite(value) else None
 
 
 def versions() -> dict[str, str]:

@@ -18,6 +18,7 @@ import torch
 from omegaconf import OmegaConf
 
 from la_det import model_zoo
+from la_det.build import device_of
 from la_det.comparison.results import (
     Run,
     RunRecord,
@@ -29,7 +30,6 @@ from la_det.comparison.results import (
     write_record,
 )
 from la_det.config import load_yaml_config
-from la_det.engine.setup import device_of
 from la_det.errors import UserError
 
 logger = logging.getLogger(__name__)

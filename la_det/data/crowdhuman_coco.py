@@ -8,11 +8,11 @@ from pathlib import PurePosixPath
 
 from la_det.errors import UserError
 
-from .crowdhuman import is_ignored
+from .odgt import is_ignored
 
 
 def odgt_to_coco(records: list[dict]) -> dict:
-    """COCO JSON of records as :func:`la_det.data.crowdhuman.read_odgt` returns them.
+    """COCO JSON of records as :func:`la_det.data.odgt.read_odgt` returns them.
 
     `bbox` is the full-body box and `bbox_vis` the visible one, ignored boxes have `iscrowd` 1, ids count from 1 in
     file order. Head boxes, and the reason why a box is ignored, have no place in it.

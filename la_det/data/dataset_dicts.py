@@ -18,8 +18,9 @@ def drop_degenerate_boxes(dataset_dicts: list[dict]) -> list[dict]:
     """Leave out the annotations whose box is not finite or has no area inside its image, with one counted warning.
 
     Raises:
-        UserError: a box is not four numbers; names the image's file.
+        UserError: a dict lacks what all have, or a box is not four numbers; names the image's file.
     """
+    _check_keys(dataset_dicts)
     boxes = _boxes_xyxy(dataset_dicts)
     counts = [len(image["annotations"]) for image in dataset_dicts]
     height, width = np.repeat([(image["height"], image["width"]) for image in dataset_dicts], counts, axis=0).T
@@ -43,6 +44,19 @@ def drop_degenerate_boxes(dataset_dicts: list[dict]) -> list[dict]:
         dataset_dicts[int(np.searchsorted(np.cumsum(counts), first, side="right"))]["file_name"],
     )
     return result
+
+
+def _check_keys(dataset_dicts: list[dict]) -> None:
+    for i, image in enumerate(dataset_dicts):
+        lacking = [key for key in ("file_name", "height", "width", "annotations") if key not in image]
+        if lacking:
+            raise UserError(f"dataset dict {i}: it has no {lacking[0]}; correct the function that makes it")
+        for j, annotation in enumerate(image["annotations"]):
+            lacking = [key for key in ("bbox", "bbox_mode", "category_id") if key not in annotation]
+            if lacking:
+                raise UserError(
+                    f"{image['file_name']}: annotation {j} has no {lacking[0]}; correct the function that makes it"
+                )
 
 
 def _boxes_xyxy(dataset_dicts: list[dict]) -> np.ndarray:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.data import DatasetFromList, MapDataset
 from detectron2.data.build import trivial_batch_collator
 from detectron2.data.detection_utils import SizeMismatchError
-from detectron2.data.samplers import InferenceSampler
+from detectron2.data.samplers import InferenceSampler, RepeatFactorTrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
 from la_det.data.stream import SeededDataset, TrainStream
+from la_det.data.table import Joined, Records
 from la_det.engine.signals import leave_signals_to_parent
 from la_det.errors import UserError
 
@@ -23,13 +25,14 @@ Mapper = Callable[[dict], dict]
 
 def build_train_loader(
     *,
-    dataset: list[dict],
+    dataset: Sequence[dict],
     mapper: Mapper,
     total_batch_size: int,
     num_workers: int = 0,
     prefetch_factor: int = 2,
     pin_memory: bool | None = None,
     aspect_ratio_grouping: bool = False,
+    repeat_threshold: float = 0.0,
     seed: int = 0,
 ) -> DataLoader:
     """Endless loader of `list[dict]` batches, `total_batch_size` images over all processes.
@@ -39,17 +42,34 @@ def build_train_loader(
     Args:
         prefetch_factor: batches that each worker has ready.
         pin_memory: images lie in memory from which copies to a GPU need no wait; None does so where there is a GPU.
+        repeat_threshold: classes in a smaller share f of the images are rare: their images come
+            sqrt(repeat_threshold / f) times an epoch (repeat-factor sampling, arXiv 1908.03195); 0 is off.
+
+    Raises:
+        UserError: the batch does not divide over the processes, there is nothing to train on, or the mapper reads masks
+            and an object has none.
     """
     world_size = comm.get_world_size()
     if total_batch_size % world_size:
         raise UserError(
             f"dataloader.train.total_batch_size={total_batch_size} is no multiple of {world_size} processes"
         )
-    groups = [int(r["width"] <= r["height"]) if aspect_ratio_grouping else 0 for r in dataset]
-    records = DatasetFromList(dataset, copy=False)
+    parts = dataset.parts if isinstance(dataset, Joined) else [dataset]
+    if not any(map(_has_objects, parts)):
+        raise UserError(f"{_source(parts[0])}: no image has an object; there is nothing to train on")
+    if getattr(mapper, "use_instance_mask", False):
+        require_masks(dataset)
+    groups = (
+        np.concatenate([_is_portrait(part) for part in parts])
+        if aspect_ratio_grouping
+        else np.zeros(len(dataset), bool)
+    )
+    factors = None
+    if repeat_threshold > 0:
+        factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(dataset, repeat_threshold)
     return DataLoader(
-        SeededDataset(records, partial(map_record, mapper), seed),
-        batch_sampler=TrainStream(groups, total_batch_size // world_size, seed),
+        SeededDataset(_shared(dataset), partial(map_record, mapper), seed),
+        batch_sampler=TrainStream(groups, total_batch_size // world_size, seed, factors),
         **_loading(num_workers, prefetch_factor, pin_memory),
         collate_fn=trivial_batch_collator,
         generator=torch.Generator(),  # the default one belongs to the model and is part of a checkpoint
@@ -58,7 +78,7 @@ def build_train_loader(
 
 def build_test_loader(
     *,
-    dataset: list[dict],
+    dataset: Sequence[dict],
     mapper: Mapper,
     batch_size: int = 1,
     num_workers: int = 0,
@@ -73,7 +93,7 @@ def build_test_loader(
         persistent_workers: the workers stay for a further pass, such as that of the EMA weights.
     """
     return DataLoader(
-        MapDataset(DatasetFromList(dataset, copy=False), partial(map_record, mapper)),
+        MapDataset(_shared(dataset), partial(map_record, mapper)),
         batch_size=batch_size,
         sampler=InferenceSampler(len(dataset)),
         **_loading(num_workers, prefetch_factor, pin_memory),
@@ -93,10 +113,51 @@ def _loading(num_workers: int, prefetch_factor: int, pin_memory: bool | None) ->
     }
 
 
+def require_masks(dataset: Sequence[dict]) -> None:
+    """Raise `UserError`, which names file and annotation, if an object has no usable mask."""
+    for part in dataset.parts if isinstance(dataset, Joined) else [dataset]:
+        if isinstance(part, Records):
+            part.require_masks()
+            continue
+        for record in part:
+            objects = [a for a in record.get("annotations", ()) if not a.get("iscrowd", 0)]
+            lacking = [i for i, annotation in enumerate(objects) if not annotation.get("segmentation")]
+            if lacking:
+                raise UserError(
+                    f"{record['file_name']}: object {lacking[0]} has no segmentation, and this model learns masks; add "
+                    "it, remove the object, or train a model of boxes"
+                )
+
+
 def map_record(mapper: Mapper, record: dict) -> dict:
-    """`mapper(record)`; an image that cannot be read becomes a `UserError` naming its file."""
+    """`mapper(record)`; what a mapper of others says about an image it cannot read gets the name of the file."""
     try:
         return mapper(record)
     except (OSError, SyntaxError, SizeMismatchError) as error:  # Pillow raises SyntaxError for a broken PNG
         reason = " ".join(str(error).split())
         raise UserError(f"{record['file_name']}: cannot read this image ({reason}); replace or remove it") from error
+
+
+def _shared(dataset: Sequence[dict]) -> Sequence[dict]:
+    """The records in memory that worker processes share; lists of dicts are copied there."""
+    if isinstance(dataset, Joined):
+        return Joined([_shared(part) for part in dataset.parts])
+    return dataset if isinstance(dataset, Records) else DatasetFromList(dataset, copy=False)
+
+
+def _has_objects(records: Sequence[dict]) -> bool:
+    if isinstance(records, Records):
+        return records.annotated and len(records.labels) > 0
+    return any(record.get("annotations", True) for record in records)
+
+
+def _source(records: Sequence[dict]) -> str:
+    if isinstance(records, Records):
+        return records.source
+    return records[0]["file_name"] if len(records) else "the data set"
+
+
+def _is_portrait(records: Sequence[dict]) -> np.ndarray:
+    if isinstance(records, Records):
+        return records.is_portrait()
+    return np.array([record["width"] <= record["height"] for record in records], dtype=bool)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Literal
 
+import numpy as np
 import torch
 from detectron2 import data as detectron2_data
+from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, PolygonMasks
+
+from la_det.data.images import check_size, read_image
+from la_det.errors import UserError
 
 
 class DatasetMapper(detectron2_data.DatasetMapper):
     """Detectron2's mapper with a choice of what becomes of `iscrowd` annotations, its ignored boxes.
 
-    Differences to Detectron2's, all in training:
+    Differences to Detectron2's:
+
+    - Pixels are those of `la_det.data.images.read_image`, and errors name the image's file.
+
+    And in training:
 
     - `ignored="keep"`: they stay among the instances, marked in `instances.ignored` [G] bool, with the class of
       their annotation (LLA and its baselines); `"drop"`: they are removed, as Detectron2 does, so that their region
@@ -34,7 +44,34 @@ class DatasetMapper(detectron2_data.DatasetMapper):
         self.keep_ignored = ignored == "keep"
 
     def __call__(self, dataset_dict: dict) -> dict:
-        return super().__call__({"annotations": [], **dataset_dict} if self.is_train else dataset_dict)
+        """The example of a dataset dict: `image` [C, H, W] uint8, and in training `instances`.
+
+        Raises:
+            UserError: the image cannot be read, or has another size than the record says.
+        """
+        example = copy.deepcopy(dataset_dict)
+        path = example["file_name"]
+        image = read_image(path, self.image_format)
+        height, width = image.shape[:2]
+        if "width" in example or "height" in example:
+            check_size(path, (height, width), (example["height"], example["width"]))
+        example.setdefault("height", height)
+        example.setdefault("width", width)
+        augmented = T.AugInput(image)
+        try:
+            transforms = self.augmentations(augmented)
+        except ValueError as error:  # such as Pillow's of a side of no pixels
+            raise UserError(
+                f"{path}: {width} x {height} pixels cannot be resized as the config says ({error}); "
+                "crop or pad the image"
+            ) from error
+        example["image"] = torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        if self.is_train:
+            example.setdefault("annotations", [])
+            self._transform_annotations(example, transforms, augmented.image.shape[:2])
+        else:
+            example.pop("annotations", None)
+        return example
 
     def _transform_annotations(self, dataset_dict: dict, transforms, image_shape: tuple[int, int]) -> None:
         if self.keep_ignored:

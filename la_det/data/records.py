@@ -1,38 +1,82 @@
-"""Detectron2's dataset dicts for LazyConfig, with errors that name what is wrong."""
+"""Records of data sets for LazyConfig, checked, with errors that name what is wrong."""
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Sequence
 
-from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
+import numpy as np
+from detectron2.data import MetadataCatalog
+from detectron2.data.build import filter_images_with_only_crowd_annotations
+from tabulate import tabulate
 
 from la_det.data.dataset_dicts import drop_degenerate_boxes
+from la_det.data.sources import read_source
+from la_det.data.table import Joined, Records
 from la_det.errors import UserError
 
+logger = logging.getLogger(__name__)
 
-def load_records(names: str | Sequence[str], filter_empty: bool) -> list[dict]:
-    """Records of registered data sets, without degenerate boxes.
+MOST_CLASSES = 60  # that a log line counts
+
+
+def load_records(names: str | Sequence[str], filter_empty: bool) -> Sequence[dict]:
+    """Checked records of data sets, one after the other, in Detectron2's form.
 
     Args:
+        names: registered in Detectron2, or a source such as `coco:IMAGES,JSON` (see la_det/data/sources.py).
         filter_empty: leave out images without objects (crowd regions are none), as Detectron2 does for COCO.
 
     Raises:
-        UserError: for an unknown name and for annotation files that cannot be read, naming file and record.
+        UserError: for an unknown name, different classes, and annotations that cannot be used, naming file and record.
     """
     names = [names] if isinstance(names, str) else list(names)
-    for name in names:
-        if name not in DatasetCatalog:
-            raise UserError(f"{name}: no such data set; register it in Detectron2's DatasetCatalog or use --dataset")
-    try:
-        records = get_detection_dataset_dicts(names, filter_empty=filter_empty)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{_files(names)}: malformed JSON ({error}); write the file again") from error
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename}: no such file; check the paths of the data set {names}") from error
-    except (KeyError, TypeError, AssertionError) as error:
-        raise UserError(f"{_files(names)}: not COCO-format annotations ({error}); correct the file") from error
+    parts = [read_source(name) for name in names]
+    classes = [MetadataCatalog.get(name).get("thing_classes") for name in names]
+    for name, other in zip(names, classes, strict=True):
+        if other != classes[0]:
+            raise UserError(
+                f"{name}: its classes are {other}, those of {names[0]} {classes[0]}; they need the same ones"
+            )
+    if filter_empty:
+        parts = [_with_objects(name, part) for name, part in zip(names, parts, strict=True)]
+    for name, part, of in zip(names, parts, classes, strict=True):
+        if isinstance(part, Records) and part.annotated:
+            logger.info("%s: %s", name, summary(part, of))
+    parts = [part if isinstance(part, Records) else _without_degenerate(part) for part in parts]
+    return parts[0] if len(parts) == 1 else Joined(parts)
+
+
+def _without_degenerate(records: list[dict]) -> list[dict]:
     return drop_degenerate_boxes(records) if "annotations" in records[0] else records
+
+
+def _with_objects(name: str, records: Records | list[dict]) -> Records | list[dict]:
+    if isinstance(records, Records):
+        kept = records.with_objects() if records.annotated else records
+    else:
+        kept = filter_images_with_only_crowd_annotations(records)
+    if not len(kept):
+        raise UserError(f"{name}: no image has an object; there is nothing to train on")
+    if len(kept) < len(records):
+        logger.info("%s: %d of %d images have no object and are left out", name, len(records) - len(kept), len(records))
+    return kept
+
+
+def summary(records: Records, classes: Sequence[str]) -> str:
+    """Numbers of images and of the objects of each class, as a table."""
+    objects = np.flatnonzero(~records.crowd & np.isin(records.annotation_images(), records.images()))
+    counts = np.bincount(records.labels[objects], minlength=len(classes))
+    crowd = len(records.labels) - len(objects)
+    text = f"{len(records)} images, {len(objects)} objects of {len(classes)} classes" + (
+        f", {crowd} regions to ignore" if crowd else ""
+    )
+    if len(classes) > MOST_CLASSES:
+        return f"{text}, {np.count_nonzero(counts == 0)} classes without any"
+    columns = min(3, len(classes))
+    cells = [cell for pair in zip(classes, counts.tolist(), strict=True) for cell in pair]
+    rows = [cells[i : i + 2 * columns] for i in range(0, len(cells), 2 * columns)]
+    return f"{text}:\n" + tabulate(rows, ["class", "objects"] * columns, tablefmt="pipe")
 
 
 def check_num_classes(names: str | Sequence[str], num_classes: int) -> None:
@@ -44,7 +88,3 @@ def check_num_classes(names: str | Sequence[str], num_classes: int) -> None:
                 f"{name}: the data set has {len(classes)} classes, the config {num_classes}; "
                 f"set model.num_classes={len(classes)}"
             )
-
-
-def _files(names: Sequence[str]) -> str:
-    return ", ".join(MetadataCatalog.get(name).get("json_file", name) for name in names)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from detectron2.data.samplers import TrainingSampler
+from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import Dataset, Sampler
 
@@ -33,15 +33,19 @@ class TrainStream(Sampler[list[Key]]):
             wait in their group's bucket until it is full, as in Detectron2.
         batch_size: images per batch of this process.
         seed: of the shuffling, the same in every process.
+        repeat_factors: [N] how often each record comes in an epoch, on average; None for once.
 
     Attributes:
         start: number of batches to skip. They are counted through without reading an image.
     """
 
-    def __init__(self, groups: Sequence[int], batch_size: int, seed: int) -> None:
-        self.groups = groups
+    def __init__(
+        self, groups: Sequence[int], batch_size: int, seed: int, repeat_factors: torch.Tensor | None = None
+    ) -> None:
+        self.groups = np.asarray(groups)
         self.batch_size = batch_size
         self.seed = seed
+        self.repeat_factors = repeat_factors
         self.start = 0
 
     def state_dict(self) -> dict[str, int]:
@@ -51,12 +55,15 @@ class TrainStream(Sampler[list[Key]]):
             "images": len(self.groups),
             "images per batch and process": self.batch_size,
             "processes": comm.get_world_size(),
+            "repeated images": 0 if self.repeat_factors is None else int((self.repeat_factors > 1).sum()),
         }
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Warn if the stream is not that of the checkpoint; its position comes from the iteration."""
         changed = [
-            f"{name} {state[name]} -> {value}" for name, value in self.state_dict().items() if state[name] != value
+            f"{name} {state.get(name, 0)} -> {value}"  # earlier checkpoints are of streams without repetition
+            for name, value in self.state_dict().items()
+            if state.get(name, 0) != value
         ]
         if changed:
             logger.warning(
@@ -69,8 +76,12 @@ class TrainStream(Sampler[list[Key]]):
     def _batches(self) -> Iterator[list[Key]]:
         buckets: dict[int, list[Key]] = defaultdict(list)
         rank, world_size = comm.get_rank(), comm.get_world_size()
-        for i, index in enumerate(TrainingSampler(len(self.groups), seed=self.seed)):
-            group = self.groups[index]
+        if self.repeat_factors is None:
+            sampler = TrainingSampler(len(self.groups), seed=self.seed)
+        else:
+            sampler = RepeatFactorTrainingSampler(self.repeat_factors, seed=self.seed)
+        for i, index in enumerate(sampler):
+            group = int(self.groups[index])
             buckets[group].append((rank + i * world_size, index))
             if len(buckets[group]) == self.batch_size:
                 yield buckets.pop(group)

@@ -65,6 +65,8 @@ def read_frames(file: Path) -> Iterator[Frame]:
         UserError: the file cannot be read.
     """
     if file.suffix.lower() in VIDEO_SUFFIXES:
+        if not file.is_file():  # OpenCV would wait for a pipe
+            raise UserError(f"{file}: cannot read this video (it is no regular file); replace or remove it")
         return _read_video(file)
     return iter([Frame(file, read_bgr(file))])
 

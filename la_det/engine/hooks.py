@@ -152,7 +152,7 @@ class BestCheckpoint:
     def __init__(
         self,
         checkpointer: Checkpointer,
-        history: Sequence[Mapping[str, float]],
+        history: Sequence[Mapping[str, float | None]],
         *,
         metric: str,
         mode: str = "max",
@@ -162,7 +162,8 @@ class BestCheckpoint:
         self.metric = metric
         self.sign = {"max": 1, "min": -1}[mode]
         self.patience = patience
-        self._values = [self.sign * line[metric] for line in history if metric in line]
+        values = [line[metric] for line in history if metric in line]
+        self._values = [-math.inf if value is None else self.sign * value for value in values]  # None: no number
 
     def take(self, results: Mapping[str, float], iteration: int) -> None:
         """Take the results of an evaluation, which only the main process has.

@@ -1,112 +1,127 @@
-"""Training on one's own COCO-format data by one command-line option."""
+"""Training on one's own data by one command-line option, and the names of classes, which go with the weights."""
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from detectron2.config import LazyCall as L
-from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
 from omegaconf import DictConfig
 from tabulate import tabulate
 
+from la_det.checkpoint.recipe import read_classes
 from la_det.config import class_node
+from la_det.data.classes import Classes, classes_of_data, classes_of_model
+from la_det.data.records import check_num_classes
+from la_det.data.sources import FORMAT as FORMAT
+from la_det.data.sources import DataSource, is_read_here, read_source, train_and_test
+from la_det.data.table import Records
 from la_det.errors import UserError
-from la_det.evaluation import COCOEvaluator
+from la_det.evaluation import COCOEvaluator, CrowdHumanEvaluator
 
 logger = logging.getLogger(__name__)
-
-FORMAT = "coco:IMAGES_DIR,JSON[,IMAGES_DIR,JSON]"
-
-
-@dataclass(frozen=True)
-class CocoFiles:
-    """A folder of images and the COCO-format JSON file that annotates them."""
-
-    image_root: str
-    json_file: str
-    num_images: int
-    num_annotations: int
-    class_names: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """The data set's name in Detectron2's catalogs."""
-        return self.json_file
 
 
 def use_own_dataset(cfg: DictConfig, option: str) -> None:
     """Point the config's loaders, evaluator and class count to the data in `option` (see `FORMAT`).
 
-    The first pair is for training, the second, if there is one, for evaluation.
+    The first data set is for training, the others, if there are any, for evaluation.
 
     Raises:
-        UserError: if `option` is malformed, a file is missing or malformed, or the two files' classes differ.
+        UserError: if `option` is malformed, something in the data is surely wrong, or the data sets' classes differ.
     """
-    kind, _, paths = option.partition(":")
-    parts = paths.split(",")
-    if kind != "coco" or len(parts) not in (2, 4) or not all(parts):
-        raise UserError(f"--dataset {option}: it has the form {FORMAT}")
-    train, test = _read(parts[0], parts[1]), _read(parts[-2], parts[-1])
-    if train.class_names != test.class_names:
-        raise UserError(
-            f"{test.json_file}: its classes are {test.class_names}, those of {train.json_file} {train.class_names}; "
-            "both files need the same categories"
-        )
-    for files in (train, test):
-        if files.name not in DatasetCatalog:
-            register_coco_instances(files.name, {}, files.json_file, files.image_root)
-    cfg.dataloader.train.dataset.names = train.name
-    cfg.dataloader.test.dataset.names = test.name
+    train, tests = train_and_test(option)
+    if train.kind == "voc":
+        train, *tests = _with_all_classes([train, *tests])
+    records = {str(source): read_source(str(source)) for source in (train, *tests)}
+    first = records[str(train)]
+    for source in tests:
+        other = records[str(source)]
+        if other.classes != first.classes:
+            raise UserError(
+                f"{other.source}: its classes are {list(other.classes)}, those of {first.source} "
+                f"{list(first.classes)}; both need the same categories"
+            )
+    names = [str(source) for source in tests]
+    cfg.dataloader.train.dataset.names = str(train)
+    cfg.dataloader.test.dataset.names = names[0] if len(names) == 1 else names
     # Not the config's own: that of a CrowdHuman config reads odgt files.
-    cfg.dataloader.evaluator = L(COCOEvaluator)(dataset_name="${..test.dataset.names}")
-    class_node(cfg.model).num_classes = len(train.class_names)
-    _log_table({"training": train, "evaluation": test})
+    evaluator = CrowdHumanEvaluator if train.kind == "odgt" else COCOEvaluator
+    cfg.dataloader.evaluator = L(evaluator)(dataset_name="${..test.dataset.names}")
+    class_node(cfg.model).num_classes = len(first.classes)
+    cfg.dataloader.classes = Classes(first.classes, first.class_ids).state_dict()
+    _log_table({"training": first} | {f"evaluation {i}": records[name] for i, name in enumerate(names, start=1)})
 
 
-def class_metadata(name: str) -> Metadata:
-    """Metadata of a data set, with the names of its classes where they are to be had.
+def _with_all_classes(sources: Sequence[DataSource]) -> list[DataSource]:
+    """Sources without a list of classes, each told those of all: a folder need not have objects of every class."""
+    if len(set(source.paths for source in sources)) == 1 or sources[0].options.classes:
+        return list(sources)
+    classes = tuple(sorted({name for source in sources for name in read_source(str(source)).classes}))
+    return [replace(source, options=replace(source.options, classes=classes)) for source in sources]
 
-    One's own data is named by its annotation file, in the configs of runs, too; that is read if it is still there.
+
+def names_of_test_sets(cfg: DictConfig) -> list[str]:
+    """Names of a config's test sets."""
+    names = cfg.dataloader.test.dataset.names
+    return [names] if isinstance(names, str) else list(names)
+
+
+def check_data(cfg: DictConfig) -> None:
+    """Read the data sets of a training, training and test, and check what the main process can before it begins.
+
+    Raises:
+        UserError: something is surely wrong, or the model has another number of classes.
     """
-    metadata = MetadataCatalog.get(name)
-    if metadata.get("thing_classes") is None and os.path.isfile(name):
-        _, _, categories = _read_annotations(name)
-        metadata.thing_classes = list(categories.values())
-        metadata.thing_dataset_id_to_contiguous_id = {number: i for i, number in enumerate(categories)}
-    return metadata
+    masks = cfg.dataloader.train.mapper.get("use_instance_mask", False)
+    train = cfg.dataloader.train.dataset.names
+    for name in dict.fromkeys([*([train] if isinstance(train, str) else train), *names_of_test_sets(cfg)]):
+        if not is_read_here(name):  # others are checked when they are loaded
+            continue
+        records = read_source(name)
+        check_num_classes(name, class_node(cfg.model).num_classes)
+        records.require_files()
+        if masks and records.annotated:
+            records.require_masks()
 
 
-def _read(image_root: str, json_file: str) -> CocoFiles:
-    if not os.path.isdir(image_root):
-        raise UserError(f"{image_root}: no such folder of images")
-    if not os.path.isfile(json_file):
-        raise UserError(f"{json_file}: no such annotation file")
-    num_images, num_annotations, categories = _read_annotations(json_file)
-    return CocoFiles(image_root, json_file, num_images, num_annotations, tuple(categories.values()))
+def data_classes(cfg: DictConfig) -> Classes | None:
+    """The classes of the data that a config trains on, for its checkpoints."""
+    return classes_of_data(cfg.dataloader.train.dataset.names)
 
 
-def _read_annotations(json_file: str) -> tuple[int, int, dict[int, str]]:
-    """Numbers of images and annotations of a COCO-format file, and its categories by id, in the order of the ids."""
-    try:
-        with open(json_file, encoding="utf-8") as file:
-            content = json.load(file)
-        categories = sorted(content["categories"], key=lambda category: category["id"])
-        names = {category["id"]: category["name"] for category in categories}
-        return len(content["images"]), len(content["annotations"]), names
-    except ValueError as error:
-        raise UserError(f"{json_file}: malformed JSON ({error}); write the file again") from error
-    except (KeyError, TypeError) as error:
+def model_classes(cfg: DictConfig, weights: str | Path | None) -> Classes:
+    """What a trained model's classes are called: see `classes_of_model`."""
+    stored: Mapping | None = read_classes(str(weights)) if weights else None
+    return classes_of_model(
+        stored, cfg.dataloader.get("classes"), cfg.dataloader.test.dataset.names, class_node(cfg.model).num_classes
+    )
+
+
+def check_classes(cfg: DictConfig, weights: str) -> None:
+    """Refuse to evaluate weights on a data set that has the same classes in another order; warn of other names.
+
+    Raises:
+        UserError: the order differs.
+    """
+    stored = read_classes(str(weights))
+    found = stored and classes_of_data(cfg.dataloader.test.dataset.names)
+    if not found or list(stored["names"]) == list(found.names):
+        return
+    if sorted(stored["names"]) == sorted(found.names):
         raise UserError(
-            f"{json_file}: not COCO-format annotations ({error}); it needs images, annotations and categories"
-        ) from error
+            f"{weights}: its classes are, in this order, {stored['names']}, those of the data set {list(found.names)}; "
+            "give the categories ids in the order of the weights"
+        )
+    logger.warning("%s was trained for the classes %s; the data set has %s", weights, stored["names"], found.names)
 
 
-def _log_table(splits: dict[str, CocoFiles]) -> None:
-    rows = [(use, f.image_root, f.json_file, f.num_images, f.num_annotations) for use, f in splits.items()]
+def _log_table(splits: dict[str, Records]) -> None:
+    rows = [
+        (use, r.image_root, r.source, len(r), len(r.labels) if r.annotated else "none") for use, r in splits.items()
+    ]
     table = tabulate(rows, ["for", "images in", "annotations in", "images", "annotations"], tablefmt="pipe")
-    classes = next(iter(splits.values())).class_names
+    classes = next(iter(splits.values())).classes
     logger.info("Data set with %d classes (%s):\n%s", len(classes), ", ".join(classes), table)

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from la_det import model_zoo
+from la_det.build import device_of
 from la_det.checkpoint.recipe import apply_recipe
 from la_det.config import load_yaml_config
 from la_det.engine.checks import check_config
@@ -102,13 +103,6 @@ def setup(cfg: DictConfig, dataset: str | None = None) -> None:
     auto_scale_lr(cfg)
     seed_all_rng(cfg.train.seed + comm.get_rank())
     logger.info("%d process(es) on %s, output in %s", comm.get_world_size(), device_of(cfg), cfg.train.output_dir)
-
-
-def device_of(cfg: DictConfig) -> str:
-    """`cfg.train.device`, or for "auto" a GPU if there is one and else the CPU."""
-    if cfg.train.device != "auto":
-        return cfg.train.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def auto_scale_lr(cfg: DictConfig) -> None:

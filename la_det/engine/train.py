@@ -16,31 +16,34 @@ import torch.distributed as dist
 from detectron2.config import LazyConfig, instantiate
 from detectron2.engine import hooks
 from detectron2.engine.defaults import create_ddp_model
-from detectron2.evaluation import DatasetEvaluators, inference_on_dataset
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
 from omegaconf import DictConfig
 from tabulate import tabulate
 from torch import nn
 from torch.utils.data import DataLoader
 
+from la_det.build import build_model
 from la_det.checkpoint import Checkpointer
 from la_det.checkpoint.checkpointer import replacing
-from la_det.checkpoint.recipe import apply_recipe
 from la_det.config import class_node, read_saved_config
 from la_det.data.records import check_num_classes
+from la_det.data.sources import labels_of
 from la_det.engine.diagnostics import AssignmentDiagnostics
 from la_det.engine.hooks import BestCheckpoint, CheckpointHook, EvaluationHook, LockHook, Periods, WriterHook
 from la_det.engine.lock import RunLock
 from la_det.engine.log import RunLog
 from la_det.engine.optimizers import EMA
 from la_det.engine.output_dir import OutputDir
+from la_det.engine.own_dataset import check_classes, check_data, data_classes, names_of_test_sets
 from la_det.engine.predictions import PredictionsWriter
 from la_det.engine.resume import changes, check_and_show
-from la_det.engine.setup import device_of, load_config, setup
+from la_det.engine.setup import load_config, setup
 from la_det.engine.signals import stop_signals
 from la_det.engine.trainer import Trainer
 from la_det.engine.visualize import save_predictions
+from la_det.engine.writers import MetricsWriter, finite_or_none
 from la_det.errors import UserError
 from la_det.evaluation.duplicates import objects_of
 from la_det.evaluation.nms_gap import NMSGapEvaluator, variant_inference
@@ -112,6 +115,7 @@ class _Run:
 
     def __init__(self, cfg: DictConfig, resume: bool) -> None:
         self.cfg = cfg
+        check_data(cfg)
         self.model = model = build_model(cfg)
         parameters = sum(p.numel() for p in model.parameters())
         logger.info("%s with %.2f M parameters", type(model).__name__, parameters / 1e6)
@@ -136,7 +140,11 @@ class _Run:
         own_hooks = instantiate(cfg.train.get("hooks") or [])
         # Before loading, so that a checkpoint restores their state; the timer first, so that it leaves looks out.
         self.trainer.register_hooks([hooks.IterationTimer(), _diagnostics(cfg, model, loader), *own_hooks])
-        self.checkpointer = build_checkpointer(cfg, model, self.ema, trainer=self.trainer, stream=stream)
+        classes = data_classes(cfg)
+        self.classes = {} if classes is None else {"classes": classes}
+        self.checkpointer = build_checkpointer(
+            cfg, model, self.ema, trainer=self.trainer, stream=stream, **self.classes
+        )
         self.start = self._load(resume)
         stream.start = self.start
 
@@ -183,7 +191,7 @@ class _Run:
 
         best = None
         if cfg.train.get("best") and cfg.train.best.metric:
-            weights = build_checkpointer(cfg, self.model, self.ema)
+            weights = build_checkpointer(cfg, self.model, self.ema, **self.classes)
             best = BestCheckpoint(weights, output.read_metrics(), **cfg.train.best)
         writers = _writers(cfg, output, start) if comm.is_main_process() else []
         trainer.register_hooks(
@@ -201,20 +209,6 @@ class _Run:
         return results
 
 
-def trained_model(cfg: DictConfig, weights: str) -> nn.Module:
-    """The model in evaluation mode with trained weights; `cfg` gets what converted weights need.
-
-    Raises:
-        UserError: no weights are named, or they cannot be read or are of another model.
-    """
-    if not weights:
-        raise UserError("no trained weights: name a checkpoint, a file or an address")
-    apply_recipe(cfg, weights)
-    model = build_model(cfg).eval()
-    build_checkpointer(cfg, model, None, strict=True).load(weights)
-    return model
-
-
 def evaluate_checkpoint(cfg: DictConfig, last: bool = False, log: RunLog | None = None) -> Results:
     """Evaluate `cfg.train.init_checkpoint`, or the `last` one in the output folder, and its EMA weights if enabled.
 
@@ -229,6 +223,7 @@ def evaluate_checkpoint(cfg: DictConfig, last: bool = False, log: RunLog | None 
             "--eval-only: give train.init_checkpoint=FILE, or --resume for the output folder's last checkpoint"
         )
     checkpointer.load(path)
+    check_classes(cfg, path)
     if ema is not None and ema.n_averaged == 0:
         raise UserError(f"{path}: it holds no EMA weights; evaluate it with train.ema.enabled=False")
     folder = Path(cfg.train.output_dir, "evaluation", Path(path).stem)
@@ -239,7 +234,8 @@ def evaluate_checkpoint(cfg: DictConfig, last: bool = False, log: RunLog | None 
     if comm.is_main_process():
         save_config(cfg, folder)
         with replacing(folder / "results.json") as file:
-            file.write(json.dumps({"checkpoint": path, **results}, indent=1).encode())
+            strict = {task: finite_or_none(metrics) for task, metrics in results.items()}
+            file.write(json.dumps({"checkpoint": path, **strict}, indent=1, allow_nan=False).encode())
         logger.info("Results and predictions are in %s", folder)
     return results
 
@@ -247,28 +243,44 @@ def evaluate_checkpoint(cfg: DictConfig, last: bool = False, log: RunLog | None 
 def evaluate_model(
     cfg: DictConfig, model: nn.Module, ema: EMA | None = None, predictions: Path | None = None
 ) -> Results:
-    """Run `cfg.dataloader.evaluator` and log its table; results of the EMA weights are those of tasks `<task>_ema`.
+    """Run `cfg.dataloader.evaluator` on every test set and log the table of results.
+
+    Results of the EMA weights are those of tasks `<task>_ema`; of several test sets, those of `<test set>/<task>`.
 
     Args:
-        predictions: folder for `predictions.json`, and `predictions_ema.json`; None writes none.
+        predictions: folder for `predictions.json`, and `predictions_ema.json`, of several test sets with the name of
+            each. None writes only the detections on test sets without annotations, to `inference/<test set>` in the
+            output folder.
     """
     models = {"": model} if ema is None else {"": model, "_ema": ema.module}
-    records = instantiate(cfg.dataloader.test.dataset)
-    check_num_classes(cfg.dataloader.test.dataset.names, class_node(cfg.model).num_classes)
-    loader = instantiate({**cfg.dataloader.test, "dataset": records})
-    of_data_set, objects, results = instantiate(cfg.dataloader.evaluator), objects_of(records), {}
-    for suffix, evaluated in models.items():
-        _broadcast_buffers(evaluated)
-        with variant_inference(evaluated) as inference:
-            evaluators = [NMSGapEvaluator(of_data_set, objects, inference)]
-            if predictions is not None:
-                path = predictions / f"predictions{suffix}.json"
-                evaluators.append(PredictionsWriter(cfg.dataloader.test.dataset.names, path))
-            metrics = inference_on_dataset(evaluated, loader, DatasetEvaluators(evaluators))
-        results |= {f"{task}{suffix}": values for task, values in metrics.items()}
+    names, results = names_of_test_sets(cfg), {}
+    for name, label in zip(names, labels_of(names), strict=True):
+        prefix, of_set = (f"{label}/", f"_{label}") if len(names) > 1 else ("", "")
+        records = instantiate({**cfg.dataloader.test.dataset, "names": name})
+        check_num_classes(name, class_node(cfg.model).num_classes)
+        loader, objects = instantiate({**cfg.dataloader.test, "dataset": records}), objects_of(records)
+        of_data_set = _evaluator(cfg, name)
+        for suffix, evaluated in models.items():
+            _broadcast_buffers(evaluated)
+            path = predictions and predictions / f"predictions{of_set}{suffix}.json"
+            if path is None and "annotations" not in records[0]:
+                path = Path(cfg.train.output_dir, "inference", label, f"predictions{suffix}.json")
+            with variant_inference(evaluated) as inference:
+                evaluators = [NMSGapEvaluator(of_data_set, objects, inference)]
+                if path is not None:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    evaluators.append(PredictionsWriter(name, path))
+                metrics = inference_on_dataset(evaluated, loader, DatasetEvaluators(evaluators))
+            results |= {f"{prefix}{task}{suffix}": values for task, values in metrics.items()}
     if results:  # only the main process has them
         logger.info("Results:\n%s", results_table(results))
     return results
+
+
+def _evaluator(cfg: DictConfig, name: str) -> DatasetEvaluator:
+    """The config's evaluator, of one test set."""
+    node = cfg.dataloader.evaluator
+    return instantiate({**node, "dataset_name": name} if "dataset_name" in node else node)
 
 
 def save_config(cfg: DictConfig, folder: Path) -> None:
@@ -285,12 +297,6 @@ def results_table(results: Results) -> str:
         row = {"task": task} | {name: value for name, value in metrics.items() if "-" not in name}
         tables[tuple(row)].append(row)
     return "\n\n".join(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=".2f") for rows in tables.values())
-
-
-def build_model(cfg: DictConfig) -> nn.Module:
-    """The model on its device, with convolutions in the memory format `cfg.train` asks for."""
-    memory_format = torch.channels_last if cfg.train.channels_last else torch.preserve_format
-    return instantiate(cfg.model).to(device_of(cfg), memory_format=memory_format)
 
 
 def build_ema(cfg: DictConfig, model: nn.Module) -> EMA | None:
@@ -349,7 +355,7 @@ def _writers(cfg: DictConfig, output: OutputDir, start: int) -> list[EventWriter
     kept = start + output.has_line(start, False)
     return [
         CommonMetricPrinter(cfg.train.max_iter),
-        JSONWriter(str(output.metrics), window_size=1),  # exact values, so that runs can be compared to the last bit
+        MetricsWriter(str(output.metrics), window_size=1),  # exact values, so that runs can be compared to the last bit
         TensorboardXWriter(cfg.train.output_dir, purge_step=kept or None),
         *instantiate(cfg.train.get("writers") or []),
     ]

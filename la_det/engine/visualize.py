@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
-from detectron2.data.detection_utils import read_image
 from detectron2.evaluation import inference_context
 from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 from torch import nn
+
+from la_det.data.images import read_image
 
 MIN_SIDE = 256  # small images are enlarged so that labels can be read
 
@@ -30,7 +31,8 @@ def save_predictions(
     """
     records = instantiate(test_loader.dataset)
     mapper = instantiate(test_loader.mapper)
-    metadata = MetadataCatalog.get(test_loader.dataset.names)
+    names = test_loader.dataset.names
+    metadata = MetadataCatalog.get(names if isinstance(names, str) else names[0])
     chosen = np.linspace(0, len(records) - 1, min(num_images, len(records))).astype(int)
     with inference_context(model), torch.no_grad():
         pairs = [_draw_pair(model, records[i], mapper, metadata, min_score) for i in chosen]

@@ -1,16 +1,42 @@
-"""Where the numbers of a training can go besides the console, metrics.json and TensorBoard."""
+"""Where the numbers of a training can go besides the console and TensorBoard."""
 
 from __future__ import annotations
 
+import json
+import math
+import os
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from detectron2.utils.events import EventWriter, get_event_storage
+from detectron2.utils.events import EventWriter, JSONWriter, get_event_storage
 
 from la_det.errors import UserError
 
 RUN_ID = "wandb_run_id"
+
+
+class MetricsWriter(JSONWriter):
+    """Detectron2's `metrics.json` in strict JSON: a metric that is no number, such as the AP of no object, is null."""
+
+    def write(self) -> None:
+        new: dict[int, dict[str, float]] = defaultdict(dict)
+        for name, (value, iteration) in get_event_storage().latest_with_smoothing_hint(self._window_size).items():
+            if iteration > self._last_write:
+                new[iteration][name] = value
+        for iteration, values in sorted(new.items()):
+            line = json.dumps(finite_or_none(values) | {"iteration": iteration}, sort_keys=True, allow_nan=False)
+            self._file_handle.write(line + "\n")
+        self._last_write = max(new, default=self._last_write)
+        self._file_handle.flush()
+        os.fsync(self._file_handle.fileno())
+
+
+def finite_or_none(values: Mapping[str, float]) -> dict[str, float | None]:
+    """The values, with None for those that strict JSON has no name for."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 class WandbWriter(EventWriter):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,27 +40,18 @@ class BoxAPEvaluator(DatasetEvaluator):
     """Task `bbox` with `AP`, as of `COCOEvaluator`."""
 
     def __init__(
-        self, dataset: Mapping, category_of_class: Mapping[int, int] | None, max_detections: int, distributed: bool
+        self, truth: Boxes | None, number_of: Callable[[Hashable], int], max_detections: int, distributed: bool
     ) -> None:
         """
         Args:
-            dataset: content of a COCO annotation file; without annotations there are no results.
-            category_of_class: category id of each of the model's classes; None where they are the same.
+            truth: ground truths, whose categories are the model's classes; None where there are no annotations, and
+                then there are no results.
+            number_of: from an `image_id` to the index of the image in `truth`.
             max_detections: that count of each image and category.
             distributed: gather the detections of all processes.
         """
-        self._images = np.array(sorted(image["id"] for image in dataset["images"]))
-        categories = np.array(sorted(category["id"] for category in dataset["categories"]))
-        classes = np.arange(len(category_of_class or categories))
-        ids = [category_of_class[c] for c in classes] if category_of_class else categories
-        self._category_of_class = np.searchsorted(categories, ids)
-        annotations = dataset.get("annotations", [])
-        self._truth = Boxes(
-            np.searchsorted(self._images, np.array([a["image_id"] for a in annotations], dtype=np.int64)),
-            np.searchsorted(categories, np.array([a["category_id"] for a in annotations], dtype=np.int64)),
-            np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4),
-            crowd=np.array([bool(a.get("iscrowd", 0)) for a in annotations], dtype=bool),
-        )
+        self._truth = truth
+        self._number_of = number_of
         self._max_detections = max_detections
         self._distributed = distributed
         self.reset()
@@ -71,9 +62,9 @@ class BoxAPEvaluator(DatasetEvaluator):
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for image, output in zip(inputs, outputs, strict=True):
             instances = output["instances"].to("cpu")
-            ids = np.full(len(instances), image["image_id"])
+            number = np.full(len(instances), self._number_of(image["image_id"]))
             boxes = instances.pred_boxes.tensor.numpy()
-            self._found.append((ids, instances.pred_classes.numpy(), boxes, instances.scores.numpy()))
+            self._found.append((number, instances.pred_classes.numpy(), boxes, instances.scores.numpy()))
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         found = self._found
@@ -82,12 +73,12 @@ class BoxAPEvaluator(DatasetEvaluator):
             if not comm.is_main_process():
                 return {}
             found = [image for part in gathered for image in part]
-        if not found or not len(self._truth.image):
+        if not found or self._truth is None:
             return {}
-        ids, classes, boxes, scores = (np.concatenate(x) for x in zip(*found, strict=True))
+        image, classes, boxes, scores = (np.concatenate(x) for x in zip(*found, strict=True))
         detections = Boxes(
-            np.searchsorted(self._images, ids),
-            self._category_of_class[classes],
+            image,
+            classes,
             BoxMode.convert(boxes, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS).astype(np.float64),
             scores.astype(np.float64),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from pathlib import Path
@@ -14,20 +15,21 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
-from la_det.data.crowdhuman import is_ignored, read_odgt
+from la_det.data.odgt import TAG, is_ignored, read_odgt
+from la_det.data.sources import is_source, parse_one
 from la_det.errors import UserError
 
 from .crowdhuman_metrics import Detections, GroundTruth, evaluate_crowdhuman
 
 
-def read_ground_truths(odgt: str | Path, image_root: str | Path | None = None) -> list[GroundTruth]:
-    """Full-body boxes of an annotation file, in its order; errors as of :func:`la_det.data.crowdhuman.read_odgt`."""
+def read_ground_truths(odgt: str | Path, image_root: str | Path | None = None, tag: str = TAG) -> list[GroundTruth]:
+    """Full-body boxes of an annotation file, in its order; errors as of :func:`la_det.data.odgt.read_odgt`."""
     return [
         GroundTruth(
             image_id=record["ID"],
             size=(record["height"], record["width"]),
             boxes=np.array([box["fbox"] for box in record["gtboxes"]], dtype=np.float64).reshape(-1, 4),
-            ignored=np.array([is_ignored(box) for box in record["gtboxes"]], dtype=bool),
+            ignored=np.array([is_ignored(box, tag) for box in record["gtboxes"]], dtype=bool),
         )
         for record in read_odgt(odgt, image_root)
     ]
@@ -76,11 +78,12 @@ class CrowdHumanEvaluator(DatasetEvaluator):
     def __init__(self, dataset_name: str, distributed: bool = True, output_dir: str | None = None):
         """
         Args:
-            dataset_name: registered by :func:`la_det.data.crowdhuman.register_crowdhuman`.
+            dataset_name: registered by :func:`la_det.data.crowdhuman.register_crowdhuman`, or a source of the kind
+                `odgt:` (see la_det/data/sources.py).
             distributed: gather the detections of all processes; only the main process then returns metrics.
             output_dir: where to leave `crowdhuman_detections.odgt`, which the official evaluators read too.
         """
-        self._dataset = MetadataCatalog.get(dataset_name)
+        self._odgt, self._image_root, self._tag = _files_of(dataset_name)
         self._distributed = distributed
         self._output_dir = output_dir
         self._logger = logging.getLogger(__name__)
@@ -95,7 +98,7 @@ class CrowdHumanEvaluator(DatasetEvaluator):
             # Double precision before the width is taken, as in the official dump.
             boxes = instances.pred_boxes.tensor.double().numpy()
             # Not by image_id: of the same data in COCO form those are numbers.
-            self._detections[Path(image["file_name"]).stem] = Detections(
+            self._detections[_stem(image["file_name"])] = Detections(
                 boxes=BoxMode.convert(boxes, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS),
                 scores=instances.scores.double().numpy(),
             )
@@ -108,8 +111,8 @@ class CrowdHumanEvaluator(DatasetEvaluator):
                 return OrderedDict()
             detections = {stem: dets for part in gathered for stem, dets in part.items()}
 
-        ground_truths = read_ground_truths(self._dataset.odgt_file, self._dataset.image_root)
-        ids = {str(gt.image_id): gt.image_id for gt in ground_truths}
+        ground_truths = read_ground_truths(self._odgt, self._image_root, self._tag)
+        ids = {_stem(os.path.join(self._image_root, f"{gt.image_id}.jpg")): gt.image_id for gt in ground_truths}
         detections = {ids.get(stem, stem): dets for stem, dets in detections.items()}
         if self._output_dir:
             Path(self._output_dir).mkdir(parents=True, exist_ok=True)
@@ -124,3 +127,23 @@ class CrowdHumanEvaluator(DatasetEvaluator):
             result.num_gt,
         )
         return OrderedDict(crowdhuman=metrics)
+
+
+def _files_of(dataset_name: str) -> tuple[str, str, str]:
+    """The odgt file, the folder of its images, and the tag of its objects."""
+    if is_source(dataset_name):
+        source = parse_one(dataset_name)
+        if source.kind != "odgt":
+            raise UserError(
+                f"{dataset_name}: CrowdHuman's metrics need an odgt file; name the data set odgt:IMAGES,ODGT"
+            )
+        return source.paths[1], source.paths[0], source.options.tag or TAG
+    metadata = MetadataCatalog.get(dataset_name)
+    if metadata.get("odgt_file") is None:
+        raise UserError(f"{dataset_name}: CrowdHuman's metrics need an odgt file; see register_crowdhuman")
+    return metadata.odgt_file, metadata.image_root, metadata.get("odgt_tag", TAG)
+
+
+def _stem(path: str) -> str:
+    """An image's path without its suffix: in it an ID may name folders."""
+    return os.path.splitext(os.path.normpath(path))[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,9 +51,9 @@ class Objects:
         return cls(boxes.tensor, classes, _group(boxes, classes))
 
 
-def objects_of(records: Iterable[Mapping]) -> dict[str, Objects]:
-    """Of each image of a data set's Detectron2 dicts, by its `file_name`."""
-    return {record["file_name"]: Objects.from_record(record) for record in records}
+def objects_of(records: Iterable[Mapping]) -> dict[Hashable, Objects]:
+    """Of each image of a data set's Detectron2 dicts, by its `image_id`."""
+    return {record["image_id"]: Objects.from_record(record) for record in records}
 
 
 def _group(boxes: Boxes, classes: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class DuplicatesEvaluator(DatasetEvaluator):
     overlaps ground truths which are all taken is a duplicate of the one it overlaps most.
     """
 
-    def __init__(self, objects: Mapping[str, Objects]) -> None:
+    def __init__(self, objects: Mapping[Hashable, Objects]) -> None:
         """
         Args:
             objects: of each image of the data set, from `objects_of`.
@@ -88,7 +88,7 @@ class DuplicatesEvaluator(DatasetEvaluator):
         for image, output in zip(inputs, outputs, strict=True):
             found = output["instances"]
             fields = {name: found.get(name).to("cpu") for name in ("pred_boxes", "scores", "pred_classes")}
-            self._waiting.append((self._objects[image["file_name"]], Instances(found.image_size, **fields)))
+            self._waiting.append((self._objects[image["image_id"]], Instances(found.image_size, **fields)))
         if len(self._waiting) >= IMAGES_AT_ONCE:
             self._count()
 
@@ -104,14 +104,15 @@ class DuplicatesEvaluator(DatasetEvaluator):
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Task `duplicates`: `all` of them per image, and those of the objects of each size and of each crowding.
 
-        Of the images of all processes; only the main process returns it.
+        Of the images of all processes; only the main process returns it. Without any object they are NaN.
         """
         self._count()
         gathered = comm.gather((self._num_images, self._counts))
         if not comm.is_main_process():
             return {}
         num_images, counts = (sum(parts) for parts in zip(*gathered, strict=True))
-        per_image = counts.double() / num_images
+        has_objects = any(len(objects.classes) for objects in self._objects.values())
+        per_image = counts.double() / num_images if has_objects else torch.full(counts.shape, torch.nan)
         by_size = zip(SIZES, per_image.sum(1).tolist(), strict=True)
         by_crowding = zip(CROWDING, per_image.sum(0).tolist(), strict=True)
         return {"duplicates": {"all": per_image.sum().item(), **dict(by_size), **dict(by_crowding)}}

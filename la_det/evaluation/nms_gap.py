@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -77,7 +77,7 @@ class NMSGapEvaluator(DatasetEvaluator):
     def __init__(
         self,
         evaluator: DatasetEvaluator,
-        objects: Mapping[str, Objects],
+        objects: Mapping[Hashable, Objects],
         inference: VariantInference | None,
     ) -> None:
         """

@@ -10,9 +10,8 @@ from pathlib import Path
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 
-from la_det.data.records import check_num_classes
-from la_det.engine.own_dataset import class_metadata
-from la_det.engine.train import trained_model
+from la_det.build import load_model
+from la_det.engine.own_dataset import model_classes
 from la_det.errors import UserError
 from la_det.export.formats import WRITERS
 from la_det.export.graph import ExportGraph
@@ -51,12 +50,11 @@ def export(cfg: DictConfig, name: str, weights: str | Path, path: Path, options:
     kind = locate(target) if isinstance(target, str) else target
     if kind is not AssignmentDetector:
         raise UserError(f"{name}: its model is a {kind.__name__}; only AssignmentDetector can be exported")
-    class_metadata(cfg.dataloader.test.dataset.names)  # reads the classes of one's own data
-    check_num_classes(cfg.dataloader.test.dataset.names, cfg.model.num_classes)
+    classes = model_classes(cfg, weights)
     cfg = copy.deepcopy(cfg)
     cfg.train.update(device="cpu", channels_last=False)
-    model = trained_model(cfg, str(weights))
-    metadata = metadata_of(cfg, name, model.backbone.size_divisibility, _nms(model, name, options))
+    model = load_model(cfg, str(weights))[0]
+    metadata = metadata_of(cfg, name, model.backbone.size_divisibility, _nms(model, name, options), classes)
     step = metadata.size_divisibility
     if options.image_size and any(side <= 0 or side % step for side in options.image_size):
         raise UserError(f"--image-size {' '.join(map(str, options.image_size))}: sides must be multiples of {step}")

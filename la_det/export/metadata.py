@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 
 import la_det
 from la_det.config import class_node
-from la_det.engine.own_dataset import class_metadata
+from la_det.data.classes import Classes
+from la_det.engine.own_dataset import model_classes
 from la_det.errors import UserError
 
 NMS = Literal["none", "graph", "outside"]
@@ -43,7 +44,7 @@ class ExportMetadata:
     la_det: str
     config: str
     classes: tuple[str, ...]
-    category_ids: tuple[int, ...]
+    category_ids: tuple[int | float | str, ...]
     pixel_mean: tuple[float, ...]
     pixel_std: tuple[float, ...]
     input_format: str
@@ -113,23 +114,25 @@ class ExportMetadata:
         return next((name for name, is_right in right.items() if not is_right), "")
 
 
-def metadata_of(cfg: DictConfig, name: str, size_divisibility: int, nms: NMS) -> ExportMetadata:
+def metadata_of(
+    cfg: DictConfig, name: str, size_divisibility: int, nms: NMS, classes: Classes | None = None
+) -> ExportMetadata:
     """The metadata of a config's model.
 
     Args:
         name: of the config.
         size_divisibility: of the built model's backbone.
+        classes: of the weights; None for those of the config.
     """
     model, test = class_node(cfg.model), cfg.dataloader.test
-    data = class_metadata(test.dataset.names)
-    indices = data.get("thing_dataset_id_to_contiguous_id") or {i: i for i in range(model.num_classes)}
+    classes = model_classes(cfg, None) if classes is None else classes
     resize = _resize(instantiate(test.mapper.augmentations), name)
     rule = instantiate(model.inference)
     return ExportMetadata(
         la_det=la_det.__version__,
         config=name,
-        classes=tuple(data.get("thing_classes") or map(str, range(model.num_classes))),
-        category_ids=tuple(sorted(indices, key=indices.get)),
+        classes=tuple(classes.names),
+        category_ids=tuple(classes.ids),
         pixel_mean=tuple(model.pixel_mean),
         pixel_std=tuple(model.pixel_std),
         input_format=test.mapper.image_format,

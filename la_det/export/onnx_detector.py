@@ -11,6 +11,7 @@ from detectron2.data import Metadata
 from detectron2.data import transforms as T
 from torch import Tensor, nn
 
+from la_det.data.transforms import ResizeShortestEdge
 from la_det.errors import UserError
 from la_det.export.metadata import ExportMetadata
 from la_det.modeling.inference import Candidates, to_instances
@@ -139,7 +140,7 @@ class OnnxPredictor(Predictor):
 
 
 def _resizing(details: ExportMetadata, image_size: tuple[int, int] | None) -> list[T.Augmentation]:
-    resize = [] if details.short_edge is None else [T.ResizeShortestEdge(details.short_edge, details.max_size)]
+    resize = [] if details.short_edge is None else [ResizeShortestEdge(details.short_edge, details.max_size)]
     return resize if image_size is None else [*resize, _ShrinkToFit(image_size)]
 
 

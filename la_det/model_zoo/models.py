@@ -1,11 +1,9 @@
 """Models by the name of their config."""
 
 import torch
-from detectron2.config import instantiate
 from torch import nn
 
-from la_det.checkpoint import Checkpointer
-from la_det.checkpoint.recipe import apply_recipe
+from la_det.build import build_model, load_model
 from la_det.model_zoo.configs import get_config
 
 
@@ -20,9 +18,5 @@ def get(name: str, checkpoint: str | None = None, device: str | torch.device = "
         UserError: the checkpoint cannot be read or is of another model.
     """
     config = get_config(name)
-    if checkpoint is not None:
-        apply_recipe(config, checkpoint)
-    model = instantiate(config.model).to(device).eval()
-    if checkpoint is not None:
-        Checkpointer(model, strict=True).load(checkpoint)
-    return model
+    config.train.device = str(device)
+    return build_model(config).eval() if checkpoint is None else load_model(config, checkpoint)[0]

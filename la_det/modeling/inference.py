@@ -8,6 +8,7 @@ from detectron2.modeling import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from la_det.modeling.candidate_rules import TopLocations, TopPairs, at_most
 from la_det.modeling.layers import class_nms
 from la_det.structures import DensePredictions, Score
 
@@ -46,18 +47,15 @@ class Candidates:
 class DenseInference:
     """The inference rule of FCOS-style detectors.
 
-    Per level: the `topk` best (location, class) pairs of those whose probability exceeds the threshold. Over all
-    levels: NMS, or none for one-to-one schemes, and the best `max_detections`.
+    Per level: the candidates, (location, class) pairs whose probability exceeds the threshold. Over all levels: NMS, or
+    none for one-to-one schemes, and the best `max_detections`.
 
     Args:
         score: probability p that is ranked and thresholded.
+        candidates: chooses the candidates of a level, by default `TopPairs`; see `la_det.modeling.candidate_rules`.
         use_quality: the final score is (p sigma(quality))^quality_exponent instead of p.
         quality_exponent: see `use_quality`.
-        rank_by_quality: `topk` ranks p sigma(quality) instead of p; the threshold stays one of p.
         score_threshold: pairs need p > this.
-        topk: per level.
-        cap_topk: never more pairs than the level has locations, as in DeFCN.
-        topk_locations: of each level, only its `topk` best locations take part, by their largest p sigma(quality).
         clip: clip boxes to the image before NMS.
         nms_threshold: IoU above which class-wise NMS removes a detection; None for no NMS.
         max_detections: per image.
@@ -67,13 +65,10 @@ class DenseInference:
         self,
         *,
         score: Score | None = None,
+        candidates: TopPairs | TopLocations | None = None,
         use_quality: bool = False,
         quality_exponent: float = 0.5,
-        rank_by_quality: bool = False,
         score_threshold: float = 0.05,
-        topk: int = 1000,
-        cap_topk: bool = True,
-        topk_locations: bool = False,
         clip: bool = False,
         nms_threshold: float | None = None,
         max_detections: int = 100,
@@ -81,11 +76,8 @@ class DenseInference:
         self.score = score or Score()
         self.use_quality = use_quality
         self.quality_exponent = quality_exponent
-        self.rank_by_quality = rank_by_quality
+        self.candidate_rule = candidates or TopPairs()
         self.score_threshold = score_threshold
-        self.topk = topk
-        self.cap_topk = cap_topk
-        self.topk_locations = topk_locations
         self.clip = clip
         self.nms_threshold = nms_threshold
         self.max_detections = max_detections
@@ -102,47 +94,31 @@ class DenseInference:
 
     def candidates(self, predictions: DensePredictions, image_sizes: Tensor) -> Candidates:
         """Thresholded candidates of all levels; `image_sizes` [N, 2] as in `__call__`."""
-        p, prior, cls = zip(
-            *(self._level(predictions, level) for level in range(len(predictions.priors.grid_sizes))), strict=True
-        )
-        p, prior, cls = torch.cat(p, 1), torch.cat(prior, 1), torch.cat(cls, 1)
-        image = torch.arange(p.shape[0], device=p.device).unsqueeze(-1).expand_as(prior).flatten()
-        flat_prior = prior.flatten()
-        boxes = predictions.boxes_at(image, flat_prior).view(*prior.shape, 4)
+        levels = [self._level(predictions, level) for level in range(len(predictions.priors.grid_sizes))]
+        p, prior, cls, raw_boxes, quality = (torch.cat(part, 1) for part in zip(*levels, strict=True))
+        boxes = predictions.codec.decode(raw_boxes, predictions.priors, prior)
         if self.clip:
             boxes = _clip(boxes, image_sizes, predictions.priors.box_offset)
         valid = p > self.score_threshold
         if self.use_quality:
-            quality = predictions.at("quality", image, flat_prior).view_as(p)
-            p = (p * quality.sigmoid()) ** self.quality_exponent
+            p = (p * quality.squeeze(-1).sigmoid()) ** self.quality_exponent
         return Candidates(boxes, p, cls, prior, valid)
 
-    def _level(self, predictions: DensePredictions, level: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Probability, prior and class of the best pairs of a level, each [N, k]."""
+    def _level(self, predictions: DensePredictions, level: int) -> tuple[Tensor, ...]:
+        """A level's k candidates: probability, prior, class [N, k], box channels [N, k, 4], quality [N, k, 1 or 0]."""
         p = self.score.dense(predictions, level)
-        n, a, k, h, w = p.shape
-        if self.topk_locations:
-            p = p * self._best_locations(p * predictions.maps["quality"][level].sigmoid().unsqueeze(2))
-        rank = p
-        if self.rank_by_quality:
-            quality = predictions.maps["quality"][level].sigmoid().unsqueeze(2)
-            rank = torch.where(p > self.score_threshold, p * quality, -1)
-        limit = h * w * a if self.cap_topk else h * w * a * k
-        # All pairs of the best locations are candidates; more than the final number of one level cannot matter.
-        topk = max(self.topk, self.max_detections) if self.topk_locations else self.topk
-        index = rank.flatten(1).topk(_at_most(topk, limit)).indices
+        _, a, k, h, w = p.shape
+        qualities = predictions.maps["quality"][level] if "quality" in predictions.maps else None
+        sigmoids = None if qualities is None else qualities.sigmoid().unsqueeze(2)
+        p, index = self.candidate_rule(p, sigmoids, self.score_threshold, self.max_detections)
         p = p.flatten(1).gather(1, index)
         rest = index.div(h * w, rounding_mode="floor")
         cell = index - rest * (h * w)  # not %, whose exporter wants a number
-        prior = predictions.priors.level_starts[level] + cell * a + rest.div(k, rounding_mode="floor")
-        return p, prior, rest % k
-
-    def _best_locations(self, p: Tensor) -> Tensor:
-        """[N, A, 1, h, w] bool, the `topk` locations of largest p [N, A, K, h, w]."""
-        largest = p.amax(2, keepdim=True)
-        flat = largest.flatten(1)
-        index = flat.topk(_at_most(self.topk, flat.shape[1])).indices
-        return torch.zeros_like(largest, dtype=torch.bool).flatten(1).scatter_(1, index, 1).view_as(largest)
+        of_cell = rest.div(k, rounding_mode="floor")
+        prior = predictions.priors.level_starts[level] + cell * a + of_cell
+        boxes = _channels(predictions.maps["boxes"][level], 4, of_cell, cell)
+        quality = boxes[..., :0] if qualities is None else _channels(qualities, 1, of_cell, cell)
+        return p, prior, rest % k, boxes, quality
 
     def select(self, candidates: Candidates, nms_threshold: float | None) -> Candidates:
         """Class-wise NMS, unless the threshold is None, and the best `max_detections`; valid entries come first."""
@@ -150,14 +126,17 @@ class DenseInference:
         if nms_threshold is not None:
             valid = class_nms(candidates.boxes, candidates.scores, candidates.classes, valid, nms_threshold)
         ranked = candidates.scores.masked_fill(~valid, -torch.inf)
-        index = ranked.topk(_at_most(self.max_detections, ranked.shape[1])).indices
+        index = ranked.topk(at_most(self.max_detections, ranked.shape[1])).indices
         kept = candidates.take(index)
         return Candidates(kept.boxes, kept.scores, kept.classes, kept.priors, valid.gather(1, index))
 
 
-def _at_most(limit: int, count: int | Tensor) -> int | Tensor:
-    """min(limit, count), also where a graph is recorded and sizes are symbols (torch.export) or tensors (tracing)."""
-    return count.clamp(max=limit) if isinstance(count, Tensor) else torch.sym_min(limit, count)
+def _channels(level: Tensor, channels: int, of_cell: Tensor, cell: Tensor) -> Tensor:
+    """Channels [N, k, C] in a level's map [N, A C, h, w] of priors: the `of_cell`-th one [N, k] of `cell` [N, k]."""
+    h, w = level.shape[2:]
+    channel = of_cell.unsqueeze(-1) * channels + torch.arange(channels, device=cell.device)
+    index = channel * (h * w) + cell.unsqueeze(-1)
+    return level.flatten(1).gather(1, index.flatten(1)).unflatten(1, (-1, channels))
 
 
 def _clip(boxes: Tensor, image_sizes: Tensor, box_offset: int) -> Tensor:

@@ -12,8 +12,8 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from la_det import model_zoo
-from la_det.checkpoint.convert import find_fit
 from la_det.checkpoint.recipe import apply_overrides
+from la_det.conversion.convert import find_fit
 from la_det.modeling import AssignmentDetector
 from la_det.structures import DensePredictions
 from la_det.testing.golden import GoldenFile, pair_up
@@ -142,7 +142,7 @@ def check_settings(golden: GoldenFile, run: Run) -> None:
         **dict.fromkeys(("pixel_mean", "pixel_mean_bgr"), model.pixel_mean.flatten()),
         **dict.fromkeys(("pixel_std", "pixel_std_bgr"), model.pixel_std.flatten()),
         **dict.fromkeys(("official_score_threshold", "official_score_thr"), inference.score_threshold),
-        **dict.fromkeys(("pre_nms_top_n", "nms_pre", "topk_candidates"), inference.topk),
+        **dict.fromkeys(("pre_nms_top_n", "nms_pre", "topk_candidates"), inference.candidate_rule.topk),
         **dict.fromkeys(("max_detections", "max_dets", "max_per_img"), inference.max_detections),
     }
     for key, value in found.items():

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from la_det.data.crowdhuman import load_crowdhuman, read_odgt
+from la_det.data.crowdhuman import load_crowdhuman
 from la_det.data.crowdhuman_coco import odgt_to_coco
+from la_det.data.odgt import read_odgt
 from la_det.evaluation.crowdhuman import read_detections, read_ground_truths
 from la_det.evaluation.crowdhuman_metrics import (
     DISCARDED,
@@ -113,7 +114,7 @@ def compare_counts(case: GoldenCase, result: CrowdHumanResult) -> None:
 def check_loader(case: GoldenCase) -> None:
     """The conversion to COCO JSON beside DATE's, and dataset dicts beside cvpods' records."""
     odgt = case.path / "annotation.odgt"
-    records, dataset_dicts = read_odgt(odgt), load_crowdhuman(odgt, "Images")
+    records, dataset_dicts = read_odgt(odgt), list(load_crowdhuman(odgt, "Images"))
     coco = odgt_to_coco(records)
     for key, expected in case.expected.items():
         case.record(key, count_different(expected, coco.get(key, [])), 0)

@@ -265,9 +265,9 @@ def check_inference(golden: GoldenFile) -> None:
     config = model_config(golden)
     config.inference.update(
         score_threshold=golden.number("score_thr"),
-        topk=golden.number("nms_pre"),
         max_detections=golden.number("max_dets"),
     )
+    config.inference.candidates.topk = golden.number("nms_pre")
     predictions = read_predictions(golden, config, "one_to_one", "o2o", {})
     image_sizes, original_sizes = golden.array("image_sizes").tolist(), golden.array("orig_sizes").tolist()
     detections = instantiate(config.inference)(predictions, golden.tensor("image_sizes"))

@@ -149,7 +149,7 @@ def check_inference(golden: GoldenFile) -> None:
     predictions = read_predictions(config, maps)
     image_sizes = golden.array("image_sizes").tolist()
     for prefix, topk, max_detections in (("det", 1000, 100), ("detsmall", 30, 10)):
-        config.inference.update(topk=topk, max_detections=max_detections)
+        config.inference.max_detections, config.inference.candidates.topk = max_detections, topk
         detections = instantiate(config.inference)(predictions, golden.tensor("image_sizes"))
         for i in range(len(image_sizes)):
             keep = detections.valid[i]

@@ -207,7 +207,9 @@ def check_inference(golden: GoldenFile) -> None:
     config = model_config(golden)
     config.inference.score_threshold = golden.number("score_threshold")
     config.inference.nms_threshold = golden.number("nms_threshold")
-    config.inference.topk = golden.number("pre_nms_top_n" if "pre_nms_top_n" in golden else "topk_candidates")
+    config.inference.candidates.topk = golden.number(
+        "pre_nms_top_n" if "pre_nms_top_n" in golden else "topk_candidates"
+    )
     config.inference.max_detections = golden.number("max_detections")
     predictions, _ = read_predictions(golden, config)
     detections = instantiate(config.inference)(predictions, golden.tensor("image_sizes"))

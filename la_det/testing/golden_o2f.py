@@ -260,7 +260,7 @@ def check_inference(golden: GoldenFile) -> None:
     """Detections of one image and, of CondInst, their masks."""
     config = model_config(golden)
     config.inference.score_threshold = golden.number("score_thr")
-    config.inference.topk = golden.number("nms_pre")
+    config.inference.candidates.topk = golden.number("nms_pre")
     config.inference.max_detections = golden.number("max_per_img")
     if "mask_feat" in golden:  # boxes are in pixels in this kind of file
         config.head.predictors.main.codec = None

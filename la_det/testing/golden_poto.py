@@ -135,7 +135,7 @@ def check_inference(golden: GoldenFile, variant: str) -> None:
     """Detections in the network input and after rescaling to the original image."""
     config = model_config(golden, variant)
     config.inference.score_threshold = golden.number("score_thresh")
-    config.inference.topk = golden.number("topk_candidates")
+    config.inference.candidates.topk = golden.number("topk_candidates")
     config.inference.max_detections = golden.number("max_detections")
     predictions = read_predictions(golden, config)
     image_sizes, output_sizes = golden.array("image_sizes").tolist(), golden.array("output_sizes").tolist()

@@ -13,8 +13,9 @@ from detectron2.config import instantiate
 from detectron2.utils.logger import setup_logger
 
 from la_det.config import class_node
+from la_det.data.classes import classes_of_data
 from la_det.data.records import check_num_classes
-from la_det.engine.own_dataset import class_metadata, use_own_dataset
+from la_det.engine.own_dataset import use_own_dataset
 from la_det.engine.setup import load_config
 from la_det.errors import UserError
 from la_det.visualization.figure import draw
@@ -39,7 +40,7 @@ def main(args: argparse.Namespace) -> None:
     name = dataset.names if isinstance(dataset.names, str) else dataset.names[0]
     for scheme in schemes:
         check_num_classes(name, class_node(scheme.config.model).num_classes)
-    pictures = pictures_of(schemes, records, class_metadata(name).thing_classes)
+    pictures = pictures_of(schemes, records, classes_of_data(name).names)
     rows = panels_of(schemes, moments, records)
 
     args.output.mkdir(parents=True, exist_ok=True)

@@ -15,9 +15,8 @@ from omegaconf import DictConfig, ListConfig
 from rich.progress import track
 from torch import Tensor, nn
 
-from la_det.checkpoint.recipe import apply_recipe
+from la_det.build import build_model, load_model
 from la_det.data.loader import map_record
-from la_det.engine.train import build_checkpointer, build_model
 from la_det.errors import UserError
 from la_det.modeling.criteria import Decision
 from la_det.modeling.meta_arch import AssignmentDetector
@@ -140,12 +139,11 @@ class Scheme:
         By default that of the checkpoint; 1 where it does not say its iteration, and 0 for random weights.
         """
         config = copy.deepcopy(self.config)  # what converted weights need is of this moment only
-        if moment.weights is not None:
-            apply_recipe(config, moment.weights)
         torch.manual_seed(config.train.seed)
-        model, own = build_model(config).eval(), 0.0
-        if moment.weights is not None:
-            state = build_checkpointer(config, model, None, strict=True).load(moment.weights)
+        if moment.weights is None:
+            model, own = build_model(config).eval(), 0.0
+        else:
+            model, state = load_model(config, moment.weights)
             length = config.train.max_iter
             own = min((state.get("trainer", state).get("iteration", length) + 1) / length, 1.0)
         return model, own if moment.progress is None else moment.progress

@@ -1,6 +1,7 @@
 import argparse
 
 from la_det.benchmark import scaling
+from la_det.benchmark.matching import SCHEMES
 
 
 def test_tables(capsys):
@@ -12,3 +13,7 @@ def test_tables(capsys):
     assert [row.split("|")[2].strip() for row in by_gts.splitlines()[2:]] == ["2", "4"]
     assert [row.split("|")[4].strip() for row in by_pixels.splitlines()[2:]] == ["64", "128"]
     assert float(by_pixels.splitlines()[-1].split("|")[-2])
+
+
+def test_the_default_schemes_exist():
+    assert {*scaling.BY_GTS, *scaling.BY_PIXELS} <= SCHEMES.keys()

@@ -11,7 +11,8 @@ from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
 
 from la_det.data.builtin import register_shapes
-from la_det.data.crowdhuman import load_annotated_records, load_crowdhuman, read_odgt, register_crowdhuman
+from la_det.data.crowdhuman import load_annotated_records, load_crowdhuman, register_crowdhuman
+from la_det.data.odgt import read_odgt
 from la_det.data.shapes import SHAPES
 from la_det.errors import UserError
 from la_det.evaluation.crowdhuman import CrowdHumanEvaluator
@@ -124,7 +125,7 @@ def test_dataset_dicts_in_detectron2(tmp_path: Path) -> None:
     try:
         first, second, third = get_detection_dataset_dicts("crowdhuman_test", filter_empty=False)
         # Unlike with Detectron2's filter_empty, an image with ignored boxes only takes part.
-        assert load_annotated_records("crowdhuman_test") == [first, second]
+        assert list(load_annotated_records("crowdhuman_test")) == [first, second]
         assert MetadataCatalog.get("crowdhuman_test").thing_classes == ["person"]
     finally:
         DatasetCatalog.remove("crowdhuman_test")
@@ -180,3 +181,62 @@ def test_generated_crowd_in_its_odgt_form(tmp_path: Path) -> None:
             evaluator.process([image], [{"instances": instances}])
         metrics = evaluator.evaluate()["crowdhuman"]
         assert (metrics["Recall"], metrics["mMR"]) == (100, 0)
+
+
+class TestOwnPedestrians:
+    """Data of others in the odgt form."""
+
+    def write(self, root: Path, tag: str = "person", folder: str = "", suffix: str = ".jpg") -> Path:
+        records = []
+        for i in range(2):
+            Path(root / "Images" / folder).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (60, 40)).save(root / "Images" / folder / f"{i}{suffix}")
+            image_id = f"{folder}/{i}" if folder else str(i)
+            records.append({"ID": image_id, "gtboxes": [{"tag": tag, "fbox": [5, 5, 20, 30]}]})
+        return write_odgt(root / "own.odgt", *records)
+
+    def metrics(self, name: str) -> dict[str, float]:
+        """Of perfect detections."""
+        evaluator = CrowdHumanEvaluator(name)
+        for record in load_annotated_records(name):
+            boxes = Boxes([[5, 5, 25, 35]])
+            instances = Instances((1, 1), pred_boxes=boxes, scores=torch.ones(1))
+            evaluator.process([record], [{"instances": instances}])
+        return evaluator.evaluate()["crowdhuman"]
+
+    @pytest.mark.parametrize("suffix", [".jpg", ".png", ".JPG", ".jpeg", ".webp"])
+    @pytest.mark.parametrize("folder", ["", "cam1", "a.b/c"])
+    def test_any_suffix_and_folders(self, tmp_path: Path, suffix: str, folder: str) -> None:
+        odgt = self.write(tmp_path, folder=folder, suffix=suffix)
+        name = f"odgt:{tmp_path}/Images,{odgt}"
+        assert [r["file_name"] for r in load_annotated_records(name)] == [
+            str(tmp_path / "Images" / folder / f"{i}{suffix}") for i in range(2)
+        ]
+        assert self.metrics(name)["Recall"] == 100
+
+    def test_another_tag_is_asked_about(self, tmp_path: Path) -> None:
+        odgt = self.write(tmp_path, tag="pedestrian")
+        name = f"odgt:{tmp_path}/Images,{odgt}"
+        with pytest.raises(
+            UserError, match="own.odgt: no box has the tag 'person'.*'pedestrian' .2 boxes.*tag=pedestrian"
+        ):
+            load_annotated_records(name)
+        assert self.metrics(f"{name},tag=pedestrian")["Recall"] == 100
+        assert MetadataCatalog.get(f"{name},tag=pedestrian").thing_classes == ["pedestrian"]
+        register_crowdhuman("own_pedestrians", odgt, tmp_path / "Images", tag="pedestrian")
+        try:
+            assert self.metrics("own_pedestrians")["Recall"] == 100
+        finally:
+            DatasetCatalog.remove("own_pedestrians")
+            MetadataCatalog.remove("own_pedestrians")
+
+    def test_other_tags_beside_persons_are_counted(self, tmp_path: Path) -> None:
+        odgt = write_odgt(tmp_path / "own.odgt", sized("a", BOX, {**BOX, "tag": "rider"}, {**BOX, "tag": "mask"}))
+        records = load_crowdhuman(odgt, tmp_path)
+        assert records.crowd.tolist() == [False, True, True]
+        (problem,) = records.problems.found
+        assert problem.count == 1 and "tag 'rider'" in str(problem)
+
+    def test_coco_metrics_are_refused_where_crowdhumans_are_wanted(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="CrowdHuman's metrics need an odgt file"):
+            CrowdHumanEvaluator(f"coco:{tmp_path},{tmp_path}/a.json")

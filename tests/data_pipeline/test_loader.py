@@ -1,8 +1,15 @@
+import json
+from collections import Counter
+from dataclasses import replace
+from itertools import chain, islice
+
+import numpy as np
 import pytest
 from PIL import Image
 
 from la_det.data.loader import build_test_loader, build_train_loader
 from la_det.data.mapper import DatasetMapper
+from la_det.data.records import load_records
 from la_det.errors import UserError
 
 READ = DatasetMapper(is_train=False, augmentations=[], image_format="RGB")
@@ -58,3 +65,78 @@ def test_batch_has_to_divide_over_processes(records, monkeypatch):
     monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
     with pytest.raises(UserError, match="total_batch_size=3 is no multiple of 2 processes"):
         build_train_loader(dataset=records, mapper=READ, total_batch_size=3)
+
+
+@pytest.fixture
+def rare(tmp_path):
+    """Ten images; a class is in one of them only."""
+    path = tmp_path / "a.json"
+    annotations = [{"image_id": i, "category_id": int(i == 7), "bbox": [0, 0, 2, 2]} for i in range(10)]
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.png", "width": 8, "height": 6} for i in range(10)],
+        "annotations": annotations,
+        "categories": [{"id": 0, "name": "common"}, {"id": 1, "name": "rare"}],
+    }
+    path.write_text(json.dumps(content))
+    return load_records(f"coco:{tmp_path},{path}", filter_empty=True)
+
+
+def image_ids(loader, start, count):
+    loader.batch_sampler.start = start
+    return [[record["image_id"] for record in batch] for batch in islice(iter(loader), count)]
+
+
+@pytest.mark.parametrize("repeat_threshold", [0.0, 0.9])
+def test_rare_classes_are_repeated_and_resuming_is_exact(rare, repeat_threshold):
+    def loader():
+        return build_train_loader(
+            dataset=rare, mapper=lambda record: record, total_batch_size=2, repeat_threshold=repeat_threshold
+        )
+
+    batches = image_ids(loader(), 0, 300)
+    counts = Counter(chain.from_iterable(batches))
+    assert counts[7] / counts[0] == pytest.approx(3 if repeat_threshold else 1, rel=0.1)  # sqrt(0.9 / 0.1)
+    assert image_ids(loader(), 100, 200) == batches[100:]
+    state = loader().batch_sampler.state_dict()
+    assert state["repeated images"] == (1 if repeat_threshold else 0)
+
+
+def test_checkpoints_from_before_repetition_are_taken(rare, caplog):
+    stream = build_train_loader(dataset=rare, mapper=READ, total_batch_size=2).batch_sampler
+    state = stream.state_dict()
+    del state["repeated images"]
+    stream.load_state_dict(state)
+    assert not caplog.records
+
+
+def test_nothing_to_train_on(records, rare):
+    nothing = rare.choose(np.zeros(10, bool))
+    for dataset in ([record | {"annotations": []} for record in records], replace(rare, labels=rare.labels[:0])):
+        with pytest.raises(UserError, match="no image has an object; there is nothing to train on"):
+            build_train_loader(dataset=dataset, mapper=READ, total_batch_size=1)
+    assert len(nothing) == 0
+
+
+def test_masks_are_needed_where_the_mapper_reads_them(records, rare):
+    mapper = DatasetMapper(is_train=True, augmentations=[], image_format="RGB", use_instance_mask=True)
+    dicts = [record | {"annotations": [{"bbox": [0, 0, 1, 1], "category_id": 0}]} for record in records]
+    for dataset in (rare, dicts):
+        with pytest.raises(UserError, match="no segmentation, and this model learns masks"):
+            build_train_loader(dataset=dataset, mapper=mapper, total_batch_size=1)
+
+
+def test_workers_share_the_records(rare):
+    """What they read are arrays, no Python objects that each process would copy."""
+    import pickle
+
+    copied = pickle.loads(pickle.dumps(rare))
+    assert list(copied) == list(rare)
+    one, two = (
+        image_ids(build_train_loader(dataset=rare, mapper=_same, total_batch_size=2, num_workers=n), 0, 20)
+        for n in (0, 2)
+    )
+    assert one == two
+
+
+def _same(record):
+    return record

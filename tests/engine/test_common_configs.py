@@ -5,8 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig, instantiate
 from detectron2.solver import LRMultiplier
+from omegaconf import OmegaConf
+
+from la_det import model_zoo
+from la_det.matchers import FCOS
 
 COMMON = Path(__file__).parents[2] / "configs" / "common"
 
@@ -74,3 +79,19 @@ def test_data_configs_can_be_saved_and_built(file, key, tmp_path):
         instantiate(again.dataloader[split].mapper)
     assert again.dataloader.train.dataset.filter_empty == (file == "data/coco.py")
     assert again.dataloader.evaluator.dataset_name == again.dataloader.test.dataset.names
+
+
+def test_a_model_node_is_built_alone():
+    model = model_zoo.get_config("common/models/poto").model
+    assert instantiate(OmegaConf.create(OmegaConf.to_container(model), flags={"allow_objects": True})).max_iter == 90000
+    config = model_zoo.get_config("POTO/poto_r18_fpn_shapes_tiny")
+    assert instantiate(config.model).max_iter == config.train.max_iter
+
+
+def test_default_sizes_are_scaled_on_shapes():
+    scale_sizes = load("shapes_tiny.py", "scale_sizes")
+    model = model_zoo.get_config("common/models/fcos").model
+    expected = model_zoo.get_config("FCOS/fcos_r18_fpn_shapes_tiny").model.criteria[0].matcher.size_ranges
+    model.criteria[0].matcher = L(FCOS)()
+    scale_sizes(model)
+    assert model.criteria[0].matcher.size_ranges == expected

@@ -1,5 +1,7 @@
 """The counted duplicates against known answers and against a loop over detections."""
 
+import math
+
 import pytest
 import torch
 from detectron2.structures import Boxes, BoxMode, Instances
@@ -19,7 +21,7 @@ def objects(boxes, classes=None, crowd=(), name="a.jpg"):
         {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": c, "iscrowd": int(i in crowd)}
         for i, (box, c) in enumerate(zip(boxes, classes, strict=True))
     ]
-    record = {"file_name": name, "height": SIZE, "width": SIZE, "annotations": annotations}
+    record = {"image_id": name, "height": SIZE, "width": SIZE, "annotations": annotations}
     return Objects.from_record(record)
 
 
@@ -85,9 +87,9 @@ def test_evaluator_counts_per_image_and_group():
     for _ in range(2):  # the second round is as the first
         evaluator.reset()
         evaluator.process(
-            [{"file_name": "a"}, {"file_name": "b"}], [{"instances": detections(x)} for x in (crowd, small)]
+            [{"image_id": "a"}, {"image_id": "b"}], [{"instances": detections(x)} for x in (crowd, small)]
         )
-        evaluator.process([{"file_name": "c"}], [{"instances": detections(small)}])
+        evaluator.process([{"image_id": "c"}], [{"instances": detections(small)}])
         assert evaluator.evaluate()["duplicates"] == pytest.approx(
             {"all": 1, "small": 2 / 3, "medium": 1 / 3, "large": 0, "apart": 2 / 3, "crowded": 1 / 3}
         )
@@ -138,3 +140,9 @@ def test_same_as_a_loop(scene):
         expected += [start + g for g in loop(truth, dets)]
         start += len(truth.boxes)
     assert sorted(found) == sorted(expected)
+
+
+def test_without_objects_nothing_is_known():
+    evaluator = DuplicatesEvaluator({"a": objects([])})
+    evaluator.process([{"image_id": "a"}], [{"instances": detections([(BOX, 0.9, 0)])}])
+    assert all(math.isnan(value) for value in evaluator.evaluate()["duplicates"].values())

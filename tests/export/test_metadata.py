@@ -9,8 +9,12 @@ from la_det.export.metadata import ExportMetadata, metadata_of
 NAME = "POTO/poto_r50_fpn_3x_ms_coco"
 
 
+def describe(config, name: str = NAME) -> ExportMetadata:
+    return metadata_of(config, name, 32, "none")
+
+
 def test_says_how_images_are_prepared():
-    metadata = metadata_of(model_zoo.get_config(NAME), NAME, 32, "none")
+    metadata = describe(model_zoo.get_config(NAME))
     assert (metadata.short_edge, metadata.max_size) == (800, 1333)
     assert metadata.input_format == "BGR" and metadata.pixel_mean == (103.53, 116.28, 123.675)
     assert len(metadata.classes) == 80 and metadata.classes[0] == "person"
@@ -21,7 +25,7 @@ def test_says_how_images_are_prepared():
 
 def test_images_that_are_not_resized():
     name = "POTO/poto_r18_fpn_shapes_tiny"
-    metadata = metadata_of(model_zoo.get_config(name), name, 32, "none")
+    metadata = describe(model_zoo.get_config(name), name)
     assert metadata.short_edge is None and metadata.max_size is None
     assert ExportMetadata.from_strings(metadata.to_strings(), "file") == metadata
 
@@ -30,8 +34,16 @@ def test_classes_without_names_are_numbered():
     config = model_zoo.get_config(NAME)
     config.dataloader.test.dataset.names = "unheard_of"
     config.model.num_classes = 3
-    metadata = metadata_of(config, NAME, 32, "none")
+    metadata = describe(config)
     assert metadata.classes == ("0", "1", "2") and metadata.category_ids == (0, 1, 2)
+
+
+def test_ids_of_classes_may_be_strings():
+    config = model_zoo.get_config(NAME)
+    config.model.num_classes, config.dataloader.classes = 2, {"names": ["a", "b"], "ids": ["n01", 2**60]}
+    metadata = describe(config)
+    assert metadata.category_ids == ("n01", 2**60)
+    assert ExportMetadata.from_strings(metadata.to_strings(), "file") == metadata
 
 
 @pytest.mark.parametrize("strings", [{}, {"config": "POTO"}])
@@ -69,4 +81,4 @@ def test_other_augmentations():
     config = model_zoo.get_config(NAME)
     config.dataloader.test.mapper.augmentations = config.dataloader.train.mapper.augmentations
     with pytest.raises(UserError, match="one ResizeShortestEdge"):
-        metadata_of(config, NAME, 32, "none")
+        describe(config)

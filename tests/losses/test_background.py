@@ -142,6 +142,34 @@ def test_extreme_logits_with_a_gate(c, f):
     compare_gradients(total, predictions, exact, maps, ["logits", "filter"], tolerance=1e-4)
 
 
+def loss_and_gradients(predictions, gate, chosen, dropped):
+    total, c, f = background_loss(predictions, Score(gate), *chosen, dropped)
+    loss = 2 * total + c.square().sum() + (0 if f is None else f.sin().sum())
+    leaves = [x for name in ("logits", "filter") for x in predictions.maps[name]]
+    gradients = torch.autograd.grad(loss, leaves, allow_unused=gate is None)
+    return [x for x in (loss.detach(), c.detach(), f, *gradients) if x is not None]
+
+
+@pytest.mark.parametrize("gate", [None, "filter"])
+@pytest.mark.parametrize("num_dropped", [None, 0, 9])
+@pytest.mark.parametrize("per_cell", [1, 3])
+@pytest.mark.parametrize("chunk", [4, 1 << 16])
+def test_whole_maps_give_the_same_as_chunks(monkeypatch, gate, num_dropped, per_cell, chunk):
+    """A GPU works on whole maps."""
+    monkeypatch.setattr(background, "_CPU_CHUNK", chunk)
+    predictions = make_predictions(per_cell=per_cell)
+    chosen = entries(40, per_cell)
+    dropped = None if num_dropped is None else entries(num_dropped, per_cell)[:2]
+    chunks = loss_and_gradients(predictions, gate, chosen, dropped)
+    monkeypatch.setattr(background, "in_chunks", lambda device: False)
+    whole = loss_and_gradients(replace(predictions), gate, chosen, dropped)
+    assert len(whole) == len(chunks) == (5 if gate is None else 9)
+    torch.testing.assert_close(whole, chunks, rtol=1e-6, atol=1e-6)
+    if num_dropped:
+        everything = loss_and_gradients(replace(predictions), gate, chosen, None)
+        assert everything[0] > whole[0]
+
+
 @pytest.mark.parametrize("gate", [None, "filter"])
 def test_nan_shows_in_the_loss(gate):
     predictions = make_predictions()

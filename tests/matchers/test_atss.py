@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from la_det.matchers import ATSS, FCOS, DynamicATSS, TopKIoU
 from la_det.references import atss as reference
-from la_det.structures import AnchorGenerator
+from la_det.references.scene import make_targets
+from la_det.structures import AnchorGenerator, DeltaCodec, DensePredictions, Score
 from tests.matchers.anchor_scenes import STRIDES, Scene, make_scene, scenes
 
 CONTINUOUS, INCLUSIVE = AnchorGenerator(sizes=(8.0,)), AnchorGenerator(sizes=(8.0,), box_offset=1)
@@ -85,11 +86,23 @@ def test_a_single_candidate_has_no_deviation_and_stays_background():
     assert len(scene.assign(TopKIoU()).pairs) == 1
 
 
-def test_centres_within_the_margin_are_outside():
-    """The point (20, 20) is the only one in the box, 0.005 pixels from its left side."""
+def test_distance_weighs_a_thousandth_of_an_iou():
+    """The farthest anchor's IoU is 0.501, that of the one at the centre 0.499."""
+    priors = AnchorGenerator(strides=(32, 64), sizes=(4.0,))([(1, 1), (1, 1)], torch.device("cpu"))
+    predictions = DensePredictions(priors, DeltaCodec(), {"logits": [torch.zeros(1, 1, 1, 1)] * 2})
+    targets = make_targets([[[-74.6, -74.6, 106.6, 106.6]]])
+    assignment = TopKIoU(topk=1)(predictions, targets, score=Score(), progress=0.0)
+    assert assignment.pairs.prior.tolist() == [1]
+
+
+@pytest.mark.parametrize("matcher", [ATSS, DynamicATSS])
+def test_centres_within_the_margin_are_outside(matcher):
+    """The point (20, 20) is the only one in the box, 0.005 pixels from its left side. Predictions are the anchors."""
     scene = make_scene([[[19.995, 19.0, 21.0, 21.0]]], (64, 64), CONTINUOUS)
-    assert len(scene.assign(ATSS(margin=0.0)).pairs) == 1
-    assert len(scene.assign(ATSS()).pairs) == 0
+    for x in scene.predictions.maps["boxes"]:
+        x.zero_()
+    assert len(scene.assign(matcher(margin=0.0)).pairs) == 1
+    assert len(scene.assign(matcher()).pairs) == 0
 
 
 def test_nan_predictions_give_no_positives():

@@ -2,7 +2,6 @@ import copy
 
 import pytest
 import torch
-from detectron2.config import instantiate
 
 from la_det import Predictor, model_zoo
 from la_det.checkpoint.recipe import network_facts, write_weights
@@ -23,19 +22,23 @@ def test_model_in_evaluation_mode_with_its_weights(tmp_path):
 def converted(folder, config) -> str:
     """Weights that want an option which the named config does not have, as some official ones do."""
     overrides = {"model.head.predictors.main.priors.box_offset": 1}
-    network = network_facts(config.model) | {"box_offset": 1}
-    recipe = {"config": NAME, "repository": "x/y", "overrides": overrides, "network": network}
-    write_weights(folder / "converted.safetensors", instantiate(config.model).state_dict(), recipe)
+    recipe = {
+        "config": NAME,
+        "repository": "x/y",
+        "overrides": overrides,
+        "network": network_facts(config.model) | {"box_offset": 1},
+    }
+    write_weights(folder / "converted.safetensors", model_zoo.get(NAME).state_dict(), recipe)
     return str(folder / "converted.safetensors")
 
 
 def test_converted_weights_get_what_they_need(tmp_path):
     config = model_zoo.get_config(NAME)
     weights = converted(tmp_path, config)
-    assert model_zoo.get(NAME).head.predictors.main.priors.box_offset == 0
-    assert model_zoo.get(NAME, checkpoint=weights).head.predictors.main.priors.box_offset == 1
+    assert model_zoo.get(NAME).head.predictors["main"].priors.box_offset == 0
+    assert model_zoo.get(NAME, checkpoint=weights).head.predictors["main"].priors.box_offset == 1
     before = copy.deepcopy(config)
-    assert Predictor(config, weights).model.head.predictors.main.priors.box_offset == 1
+    assert Predictor(config, weights).model.head.predictors["main"].priors.box_offset == 1
     assert config == before
 
 

@@ -6,7 +6,7 @@ import pytest
 from detectron2.config import instantiate
 
 from la_det import model_zoo
-from la_det.checkpoint.repositories import REPOSITORIES
+from la_det.conversion.repositories import REPOSITORIES
 from la_det.model_zoo import schemes
 from la_det.model_zoo.schemes import get_schemes, load, references
 

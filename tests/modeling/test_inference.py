@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import nms
 
+from la_det.modeling.candidate_rules import TopPairs
 from la_det.modeling.inference import DenseInference, to_instances
 from la_det.structures import DensePredictions, LTRBCodec, PointGenerator, Score
 
@@ -70,7 +71,7 @@ def test_same_as_loops(seed, num_classes, variant, topk, limit):
         score=Score(gate),
         use_quality=use_quality,
         score_threshold=0.1,
-        topk=topk,
+        candidates=TopPairs(topk=topk),
         nms_threshold=nms_threshold,
         max_detections=limit,
     )

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from la_det.modeling.candidate_rules import TopPairs
 from la_det.modeling.inference import DenseInference
 from la_det.structures import AnchorGenerator, DensePredictions, LTRBCodec, PointGenerator
 
@@ -29,7 +30,7 @@ QUALITY = torch.tensor([[0.1, 0.8, 0.99], [0.9, 0.5, 0.6]])
 @pytest.mark.parametrize("rank_by_quality, expected", [(False, [0, 1, 3]), (True, [1, 3, 4])])
 def test_ranking(rank_by_quality, expected):
     """The score is sqrt(p q) either way; the threshold is one of p, so that prior 2 has no chance."""
-    rule = DenseInference(use_quality=True, rank_by_quality=rank_by_quality, topk=3)
+    rule = DenseInference(use_quality=True, candidates=TopPairs(by_quality=rank_by_quality, topk=3))
     found = rule(make_predictions(P, QUALITY), SIZE)
     assert sorted(found.priors[found.valid].tolist()) == expected
     priors = found.priors[0]
@@ -39,20 +40,20 @@ def test_ranking(rank_by_quality, expected):
 
 def test_pairs_below_the_threshold_take_no_place_of_others():
     """Prior 3 has a larger p q than prior 0, but too small a p."""
-    rule = DenseInference(use_quality=True, rank_by_quality=True, score_threshold=0.35, topk=2)
+    rule = DenseInference(use_quality=True, score_threshold=0.35, candidates=TopPairs(by_quality=True, topk=2))
     found = rule(make_predictions(P, QUALITY), SIZE)
     assert sorted(found.priors[found.valid].tolist()) == [0, 1]
 
 
 def test_ranking_by_quality_with_fewer_pairs_than_topk():
-    found = DenseInference(use_quality=True, rank_by_quality=True)(make_predictions(P, QUALITY), SIZE)
+    found = DenseInference(use_quality=True, candidates=TopPairs(by_quality=True))(make_predictions(P, QUALITY), SIZE)
     assert sorted(found.priors[found.valid].tolist()) == [0, 1, 3, 4, 5]
 
 
 @pytest.mark.parametrize("cap_topk, expected", [(True, 6), (False, 18)])
 def test_cap_at_the_number_of_locations(cap_topk, expected):
     p = torch.linspace(0.1, 0.9, 18).view(3, 2, 3)
-    found = DenseInference(cap_topk=cap_topk)(make_predictions(p, QUALITY), SIZE)
+    found = DenseInference(candidates=TopPairs(cap=cap_topk))(make_predictions(p, QUALITY), SIZE)
     assert int(found.valid.sum()) == expected
     pairs = list(zip(found.priors[0].tolist(), found.classes[0].tolist(), strict=True))
     assert len(set(pairs[:expected])) == expected
@@ -110,7 +111,9 @@ def test_several_priors_of_a_cell_with_quality():
         "quality": [torch.randn(1, 2, 2, 3)],
     }
     predictions = DensePredictions(priors, LTRBCodec(), maps)
-    rule = DenseInference(use_quality=True, rank_by_quality=True, score_threshold=0.0, cap_topk=False, max_detections=4)
+    rule = DenseInference(
+        use_quality=True, candidates=TopPairs(by_quality=True, cap=False), score_threshold=0.0, max_detections=4
+    )
     found = rule(predictions, SIZE)
     product = predictions.joined("logits").sigmoid() * predictions.joined("quality").sigmoid()  # [1, 3, 12]
     expected = product.flatten().topk(4)

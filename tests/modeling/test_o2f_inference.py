@@ -41,7 +41,8 @@ def expected_detections(predictions, image, rule, topk, max_detections):
 def test_rule(predictions, rule, topk, max_detections):
     name = "O2F/o2f_condinst_r50_fpn_1x_coco" if rule == "condinst" else "O2F/o2f_r50_fpn_1x_coco"
     config = model_zoo.get_config(name).model.inference
-    config.update(score_threshold=THRESHOLD, topk=topk, max_detections=max_detections)
+    config.update(score_threshold=THRESHOLD, max_detections=max_detections)
+    config.candidates.topk = topk
     detections = instantiate(config)(predictions, torch.tensor([(48, 64)] * 2))
     for image in range(2):
         expected = expected_detections(predictions, image, rule, topk, max_detections)

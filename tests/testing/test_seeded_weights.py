@@ -3,7 +3,7 @@ import torch
 
 from la_det.testing.golden import NotBuilt
 from la_det.testing.seeded_weights import find_manifest, seeded_state_dict, zoo_config
-from tests.checkpoint.official_state import MANIFESTS
+from tests.conversion.official_state import MANIFESTS
 
 SMALL = {
     "keys": {

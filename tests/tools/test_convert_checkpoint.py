@@ -15,7 +15,7 @@ from la_det.checkpoint.recipe import apply_recipe, read_recipe
 from la_det.engine.launch import launch
 from la_det.engine.train import main as train_main
 from tests.checkpoint.evil import Evil
-from tests.checkpoint.official_state import MANIFESTS, official_state
+from tests.conversion.official_state import MANIFESTS, official_state
 from train_net import build_parser
 
 POTO = "POTO/poto_r50_fpn_30k_crowdhuman"

@@ -342,13 +342,24 @@ def test_two_processes_train_as_one(tiny_coco, tmp_path, launcher):
         torch.testing.assert_close(weights[name], expected_weights[name], rtol=1e-4, atol=1e-6)
 
 
-def test_images_without_objects_are_trained_on(tiny_coco, tmp_path):
-    content = json.loads((tiny_coco / "train.json").read_text())
-    content["annotations"] = []
-    shutil.copytree(tiny_coco, tmp_path / "data")
-    (tmp_path / "data" / "train.json").write_text(json.dumps(content))
-    run_here(arguments(tmp_path / "data", tmp_path / "out", "train.max_iter=1"))
-    assert losses(tmp_path / "out")[0]["loss_box_reg"] == 0
+def test_several_test_sets_and_one_without_annotations(tiny_coco, tmp_path):
+    """Each has results of its own; without annotations, detections are written for whoever has them."""
+    content = json.loads((tiny_coco / "val.json").read_text())
+    (tmp_path / "half.json").write_text(json.dumps(content | {"images": content["images"][:6]}))
+    del content["annotations"]
+    (tmp_path / "hidden.json").write_text(json.dumps(content))
+    files = [tiny_coco / "train.json", tiny_coco / "val.json", tmp_path / "half.json", tmp_path / "hidden.json"]
+    dataset = "coco:" + ",".join(f"{tiny_coco}/images,{file}" for file in files)
+    output, options = tmp_path / "out", ["train.max_iter=1", "+model.inference.score_threshold=0"]
+    run_here(["--config-file", str(CONFIG), "--dataset", dataset, f"train.output_dir={output}", *options])
+    (found,) = metrics(output, "bbox/AP50")
+    assert set(found) == {"val/bbox/AP50", "half/bbox/AP50"}
+    written = json.loads((output / "inference" / "hidden" / "predictions.json").read_text())
+    assert {d["image_id"] for d in written} <= set(range(1, 13)) and {d["category_id"] for d in written} <= {3, 7}
+    assert len(written) > 0 and [path.name for path in (output / "inference").iterdir()] == ["hidden"]
+    classes = torch.load(output / "model_final.pth", weights_only=True)["classes"]
+    assert classes == {"names": ["left", "right"], "ids": [3, 7]}
+    assert LazyConfig.load(str(output / "config.yaml")).dataloader.classes == classes
 
 
 @pytest.mark.slow
@@ -371,13 +382,13 @@ class TestBadInput:
 
     def test_missing_annotations(self, error, tiny_coco, tmp_path):
         (tmp_path / "images").mkdir()
-        assert f"{tmp_path}/train.json: no such annotation file" in error(arguments(tmp_path, tmp_path / "out"))
+        assert f"{tmp_path}/train.json: no such file" in error(arguments(tmp_path, tmp_path / "out"))
 
     def test_missing_image(self, error, tiny_coco, tmp_path):
         shutil.copytree(tiny_coco, tmp_path / "data")
         (tmp_path / "data" / "images" / "4.jpg").unlink()
         line = error(arguments(tmp_path / "data", tmp_path / "out"))
-        assert f"{tmp_path}/data/images/4.jpg" in line and "No such file" in line
+        assert f"1 of its 12 image files are missing, the first is {tmp_path}/data/images/4.jpg" in line
 
     @pytest.mark.parametrize("workers", [0, 1])
     def test_broken_image(self, error, tiny_coco, tmp_path, workers):
@@ -399,7 +410,7 @@ class TestBadInput:
         content["annotations"][4]["category_id"] = 99
         (tmp_path / "data" / "train.json").write_text(json.dumps(content))
         line = error(arguments(tmp_path / "data", tmp_path / "out"))
-        assert "train.json" in line and "category_id=99" in line
+        assert "train.json" in line and "annotations[4] (id 5, image '1.jpg'): category_id 99" in line
 
     def test_degenerate_boxes_are_dropped_with_one_counted_warning(self, tiny_coco, tmp_path, capsys):
         shutil.copytree(tiny_coco, tmp_path / "data")
@@ -408,15 +419,24 @@ class TestBadInput:
             content["annotations"][i]["bbox"] = box
         (tmp_path / "data" / "train.json").write_text(json.dumps(content))
         run_here(arguments(tmp_path / "data", tmp_path / "out", "train.max_iter=1"))
-        (warning,) = [line for line in capsys.readouterr().out.splitlines() if "Dropped" in line]
-        assert "Dropped 3 boxes" in warning and "images/0.jpg" in warning
+        (warning,) = [line for line in capsys.readouterr().out.splitlines() if "dropped" in line]
+        assert "train.json: annotations[0] of image '0.jpg': box [70, 70, 9, 9]: dropped" in warning
+        assert "[and 2 more: " in warning
 
     def test_box_that_is_no_box(self, error, tiny_coco, tmp_path):
         shutil.copytree(tiny_coco, tmp_path / "data")
         content = json.loads((tiny_coco / "train.json").read_text())
         content["annotations"][0]["bbox"] = [1, 2, "three", 4]
         (tmp_path / "data" / "train.json").write_text(json.dumps(content))
-        assert f"{tmp_path}/data/images/0.jpg" in error(arguments(tmp_path / "data", tmp_path / "out"))
+        line = error(arguments(tmp_path / "data", tmp_path / "out"))
+        assert "train.json: annotations[0] (id 1, image '0.jpg'): bbox is [1, 2, 'three', 4]" in line
+
+    def test_nothing_to_train_on(self, error, tiny_coco, tmp_path):
+        content = json.loads((tiny_coco / "train.json").read_text())
+        (tmp_path / "empty.json").write_text(json.dumps(content | {"annotations": []}))
+        dataset = f"coco:{tiny_coco}/images,{tmp_path}/empty.json,{tiny_coco}/images,{tiny_coco}/val.json"
+        line = error(["--config-file", str(CONFIG), "--dataset", dataset, f"train.output_dir={tmp_path}/out"])
+        assert "empty.json: no image has an object; there is nothing to train on" in line
 
     def test_checkpoint_with_code(self, error, tiny_coco, tmp_path):
         path = tmp_path / "code.pth"

@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 from la_det.data.loader import build_test_loader, build_train_loader
 from la_det.data.mapper import DatasetMapper
 from la_det.data.records import load_records
+from la_det.data.transforms import ResizeShortestEdge
 from la_det.evaluation import COCOEvaluator
 
 dataloader = OmegaConf.create()
@@ -16,7 +17,7 @@ dataloader.train = L(build_train_loader)(
     mapper=L(DatasetMapper)(
         is_train=True,
         augmentations=[
-            L(T.ResizeShortestEdge)(
+            L(ResizeShortestEdge)(
                 short_edge_length=(640, 672, 704, 736, 768, 800), max_size=1333, sample_style="choice"
             ),
             L(T.RandomFlip)(horizontal=True),
@@ -27,6 +28,7 @@ dataloader.train = L(build_train_loader)(
     total_batch_size=16,
     num_workers=4,
     aspect_ratio_grouping=True,
+    repeat_threshold=0.0,
     seed="${train.seed}",
 )
 
@@ -34,7 +36,7 @@ dataloader.test = L(build_test_loader)(
     dataset=L(load_records)(names="coco_2017_val", filter_empty=False),
     mapper=L(DatasetMapper)(
         is_train=False,
-        augmentations=[L(T.ResizeShortestEdge)(short_edge_length=800, max_size=1333)],
+        augmentations=[L(ResizeShortestEdge)(short_edge_length=800, max_size=1333)],
         image_format="${...train.mapper.image_format}",
     ),
     batch_size=1,

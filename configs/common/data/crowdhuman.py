@@ -4,13 +4,14 @@ import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 
 from la_det.data.crowdhuman import load_annotated_records
+from la_det.data.transforms import ResizeShortestEdge
 from la_det.evaluation import CrowdHumanEvaluator
 
 from .coco import dataloader
 
 dataloader.train.dataset = L(load_annotated_records)(names="crowdhuman_train")
 dataloader.train.mapper.augmentations = [
-    L(T.ResizeShortestEdge)(short_edge_length=800, max_size=1400, sample_style="choice"),
+    L(ResizeShortestEdge)(short_edge_length=800, max_size=1400, sample_style="choice"),
     L(T.RandomFlip)(horizontal=True),
 ]
 dataloader.test.dataset.names = "crowdhuman_val"

@@ -3,6 +3,8 @@
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 
+from la_det.data.transforms import ResizeShortestEdge
+
 
 def detr_augmentations(short_sides, max_size):
     """Flip; for every other image crop from 384 to 600 pixels after a resize to 400, 500 or 600; then resize.
@@ -11,12 +13,12 @@ def detr_augmentations(short_sides, max_size):
     """
     crop = L(T.AugmentationList)(
         augs=[
-            L(T.ResizeShortestEdge)(short_edge_length=[400, 500, 600], max_size=max_size, sample_style="choice"),
+            L(ResizeShortestEdge)(short_edge_length=[400, 500, 600], max_size=max_size, sample_style="choice"),
             L(T.RandomCrop)(crop_type="absolute_range", crop_size=[384, 600]),
         ]
     )
     return [
         L(T.RandomFlip)(horizontal=True),
         L(T.RandomApply)(tfm_or_aug=crop, prob=0.5),
-        L(T.ResizeShortestEdge)(short_edge_length=list(short_sides), max_size=max_size, sample_style="choice"),
+        L(ResizeShortestEdge)(short_edge_length=list(short_sides), max_size=max_size, sample_style="choice"),
     ]

@@ -26,6 +26,7 @@ def _dataloader(name: str) -> DictConfig:
         total_batch_size=16,
         num_workers=2,
         aspect_ratio_grouping=False,
+        repeat_threshold=0.0,
         seed="${train.seed}",
     )
     dataloader.test = L(build_test_loader)(

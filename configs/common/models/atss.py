@@ -3,6 +3,7 @@
 from detectron2.config import LazyCall as L
 
 from la_det.matchers import ATSS
+from la_det.modeling.candidate_rules import TopPairs
 from la_det.structures import AnchorGenerator, DeltaCodec
 
 from .backbone import resnet_fpn
@@ -17,7 +18,7 @@ model.head.predictors.main.update(
 )
 model.criteria[0].matcher = L(ATSS)()
 model.criteria[0].losses.loss_box_reg.update(weight=2.0, floor=0.0)
-model.inference.update(rank_by_quality=True, cap_topk=False, clip=True)
+model.inference.update(candidates=L(TopPairs)(cap=False, by_quality=True), clip=True)
 
 
 def use_resnext(model, num_groups, width_per_group):

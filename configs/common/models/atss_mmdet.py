@@ -15,4 +15,5 @@ for _tower in (model.head.cls_tower, model.head.box_tower):
     _tower.bias = False
 model.head.predictors.main.priors.offset = 0.0
 model.criteria[0].losses.loss_box_reg.update(floor=1.0, eps=1e-6)
-model.inference.update(rank_by_quality=False, quality_exponent=1.0)
+model.inference.quality_exponent = 1.0
+model.inference.candidates.by_quality = False

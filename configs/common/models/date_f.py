@@ -7,6 +7,7 @@ from detectron2.config import LazyCall as L
 
 from la_det.config import named
 from la_det.matchers import POTO
+from la_det.modeling.candidate_rules import TopPairs
 from la_det.modeling.criteria import CenternessLoss, Criterion, FocalLoss, GIoULoss, IoULoss, RelativeL1Loss
 from la_det.modeling.heads import Predictor
 from la_det.modeling.inference import DenseInference
@@ -53,5 +54,7 @@ model.criteria = [
         ),
     ),
 ]
-model.inference = L(DenseInference)(score_threshold=0.01, topk=100, cap_topk=False, clip=True, nms_threshold=None)
+model.inference = L(DenseInference)(
+    candidates=L(TopPairs)(topk=100, cap=False), score_threshold=0.01, clip=True, nms_threshold=None
+)
 model.inference_branch = "one_to_one"

@@ -25,4 +25,4 @@ model.criteria[1] = L(Criterion)(
         loss_retina_box=L(RetinaNetBoxLoss)(weight=2.0),
     ),
 )
-model.inference.topk = 1000
+model.inference.candidates.topk = 1000

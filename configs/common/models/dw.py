@@ -4,6 +4,7 @@ from detectron2.config import LazyCall as L
 
 from la_det.config import named
 from la_det.matchers import DW
+from la_det.modeling.candidate_rules import TopPairs
 from la_det.modeling.criteria import Criterion
 from la_det.modeling.criteria.dw import DWBoxLoss, DWNegativeLoss, DWPositiveLoss
 from la_det.modeling.heads import BoundaryRefinement
@@ -32,4 +33,6 @@ model.criteria = [
         ),
     )
 ]
-model.inference = L(DenseInference)(score=L(Score)(gate="quality"), cap_topk=False, clip=True, nms_threshold=0.6)
+model.inference = L(DenseInference)(
+    score=L(Score)(gate="quality"), candidates=L(TopPairs)(cap=False), clip=True, nms_threshold=0.6
+)

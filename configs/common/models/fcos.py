@@ -5,6 +5,7 @@ from detectron2.config import LazyCall as L
 from la_det.config import named
 from la_det.matchers import FCOS
 from la_det.modeling import AssignmentDetector
+from la_det.modeling.candidate_rules import TopPairs
 from la_det.modeling.criteria import CenternessLoss, Criterion, FocalLoss, GIoULoss
 from la_det.modeling.heads import ConvTower, DenseHead, Predictor
 from la_det.modeling.inference import DenseInference
@@ -37,7 +38,7 @@ model = L(AssignmentDetector)(
             ),
         )
     ],
-    inference=L(DenseInference)(use_quality=True, nms_threshold=0.6),
-    max_iter="${..train.max_iter}",
+    inference=L(DenseInference)(candidates=L(TopPairs)(), use_quality=True, nms_threshold=0.6),
+    max_iter="${training_length:}",
     **msra_pixels,
 )

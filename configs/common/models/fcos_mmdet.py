@@ -2,6 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
+from la_det.modeling.candidate_rules import TopPairs
 from la_det.modeling.criteria import IoULoss
 from la_det.modeling.inference import DenseInference
 
@@ -14,5 +15,5 @@ model.head.predictors.main.update(box_activation="exp", quality_on="cls")
 model.criteria[0].matcher.center_radius = 0
 model.criteria[0].losses.loss_box_reg = L(IoULoss)()
 model.inference = L(DenseInference)(
-    use_quality=True, quality_exponent=1.0, cap_topk=False, clip=True, nms_threshold=0.5
+    candidates=L(TopPairs)(cap=False), use_quality=True, quality_exponent=1.0, clip=True, nms_threshold=0.5
 )

@@ -4,6 +4,7 @@ from detectron2.config import LazyCall as L
 
 from la_det.config import named
 from la_det.matchers import O2F
+from la_det.modeling.candidate_rules import TopPairs
 from la_det.modeling.criteria import Criterion, GIoULoss, SoftLabelLoss
 from la_det.modeling.heads import ConvTower
 from la_det.modeling.inference import DenseInference
@@ -26,4 +27,6 @@ model.criteria = [
         ),
     )
 ]
-model.inference = L(DenseInference)(score=L(Score)(gate="quality"), topk=1000, cap_topk=False, nms_threshold=None)
+model.inference = L(DenseInference)(
+    score=L(Score)(gate="quality"), candidates=L(TopPairs)(cap=False), nms_threshold=None
+)

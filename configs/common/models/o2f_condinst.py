@@ -3,6 +3,7 @@
 from detectron2.config import LazyCall as L
 
 from la_det.config import named
+from la_det.modeling.candidate_rules import TopLocations
 from la_det.modeling.criteria import MaskLoss, SemanticLoss
 from la_det.modeling.heads import MaskBranch, SemanticBranch
 from la_det.modeling.inference import DenseInference
@@ -25,12 +26,9 @@ model.criteria[0].losses.loss_bbox.weight = 1.0
 model.criteria[0].losses.update(loss_mask=L(MaskLoss)(weight=2.0), loss_sem=L(SemanticLoss)())
 # The threshold is one of the class probability alone, unlike o2f's.
 model.inference = L(DenseInference)(
-    rank_by_quality=True,
+    candidates=L(TopLocations)(topk=1000),
     use_quality=True,
     quality_exponent=1.0,
-    topk=1000,
-    topk_locations=True,
-    cap_topk=False,
     nms_threshold=None,
 )
 model.mask_inference = L(MaskInference)()

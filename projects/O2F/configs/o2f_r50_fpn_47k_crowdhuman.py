@@ -8,7 +8,8 @@ lr_multiplier = multistep(46900, (37520,))
 train.max_iter = 46900
 model.num_classes = 1
 model.criteria[0].matcher.update(topk=4, num_epochs=50)
-model.inference.update(topk=5000, max_detections=500)
+model.inference.candidates.topk = 5000
+model.inference.max_detections = 500
 optimizer.update(lr=4e-5, weight_decay=1e-4)
 optimizer.params.weight_decay_norm = None
 # Any integer from 480 to 960.

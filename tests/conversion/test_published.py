@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from la_det.checkpoint.official import read_official
+from la_det.conversion.published import read_official
 from la_det.errors import UserError
 
 STATE = {"head.a": torch.arange(3.0), "head.b": torch.ones(2, 2)}

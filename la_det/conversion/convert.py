@@ -14,9 +14,9 @@ from detectron2.config import instantiate
 from torch import Tensor
 
 from la_det import model_zoo
-from la_det.checkpoint.official import some
 from la_det.checkpoint.recipe import apply_overrides, network_facts
-from la_det.checkpoint.repositories import REPOSITORIES, Repository
+from la_det.conversion.published import some
+from la_det.conversion.repositories import REPOSITORIES, Repository
 from la_det.errors import UserError
 
 

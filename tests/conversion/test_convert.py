@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from la_det import model_zoo
-from la_det.checkpoint.convert import Fit, find_fit
 from la_det.checkpoint.recipe import apply_overrides
+from la_det.conversion.convert import Fit, find_fit
 from la_det.errors import UserError
 from la_det.testing.seeded_weights import seeded_state_dict, zoo_config
-from tests.checkpoint.official_state import MANIFESTS, official_state
+from tests.conversion.official_state import MANIFESTS, official_state
 
 # One of each kind of head and framework; the others take longer.
 QUICK = ("poto_3dmf_crowdhuman", "lla_fcos_crowdhuman", "atss_dcnv2_R_50_FPN_1x", "date_f_3dmf_r50", "dw_r50_dcnv2")

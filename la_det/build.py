@@ -1,0 +1,41 @@
+"""The one door from a config, and weights, to a model."""
+
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from omegaconf import DictConfig
+from torch import nn
+
+from la_det.checkpoint import Checkpointer
+from la_det.checkpoint.recipe import apply_recipe
+from la_det.errors import UserError
+
+
+def device_of(cfg: DictConfig) -> str:
+    """`cfg.train.device`, or for "auto" a GPU if there is one and else the CPU."""
+    if cfg.train.device != "auto":
+        return cfg.train.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def build_model(cfg: DictConfig) -> nn.Module:
+    """The model on its device, with convolutions in the memory format `cfg.train` asks for."""
+    memory_format = torch.channels_last if cfg.train.channels_last else torch.preserve_format
+    return instantiate(cfg.model).to(device_of(cfg), memory_format=memory_format)
+
+
+def load_model(cfg: DictConfig, weights: str) -> tuple[nn.Module, dict[str, Any]]:
+    """The model in evaluation mode with trained weights, and what else their file holds.
+
+    `cfg` gets what converted weights need.
+
+    Raises:
+        UserError: no weights are named, or they cannot be read or are of another model.
+    """
+    if not weights:
+        raise UserError("no trained weights: name a checkpoint, a file or an address")
+    apply_recipe(cfg, weights)
+    model = build_model(cfg).eval()
+    checkpointer = Checkpointer(model, cfg.train.output_dir, allow_pickle=cfg.train.allow_pickle, strict=True)
+    return model, checkpointer.load(weights)

@@ -1,0 +1,1 @@
+"""Weights that the official repositories published, in the form of this project."""

@@ -1,0 +1,91 @@
+"""What is wrong with a data set: counted by kind, the first of each kind named."""
+
+from __future__ import annotations
+
+import logging
+import reprlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from la_det.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+NAMED = 3  # records of a kind that a message names
+KINDS_IN_ERROR = 3  # kinds that an error names; tools/check_dataset.py lists all
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 60
+_repr.maxlist = 5
+
+
+def show(value: object) -> str:
+    """A value for a message: short, on one line, and printable whatever it holds."""
+    return _repr.repr(value).replace("\n", " ")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """All records of a source that are wrong in the same way.
+
+    Attributes:
+        kind: what is wrong, and what is to be done about it or was done.
+        count: number of records.
+        examples: the first of them, each with its place in the file, field and value.
+        fatal: the source cannot be used.
+        dropped: number of annotations that were left out.
+    """
+
+    kind: str
+    count: int
+    examples: tuple[str, ...]
+    fatal: bool
+    dropped: int = 0
+
+    def __str__(self) -> str:
+        more = f" [and {self.count - 1} more: {', '.join(self.examples[1:])}]" if self.count > 1 else ""
+        return f"{self.examples[0]}: {self.kind}{more}"
+
+
+class Problems:
+    """Collects the problems of one source.
+
+    Args:
+        source: the file or folder that messages begin with.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.found: list[Problem] = []
+
+    def stop(self, rows: Sequence[int], describe: Callable[[int], str], kind: str) -> None:
+        """Records that make the source useless; `check` raises. Nothing happens where `rows` is empty."""
+        self._add(rows, describe, kind, fatal=True)
+
+    def drop(self, rows: Sequence[int], describe: Callable[[int], str], kind: str) -> None:
+        """Annotations that are left out."""
+        self._add(rows, describe, kind, dropped=len(rows))
+
+    def note(self, rows: Sequence[int], describe: Callable[[int], str], kind: str) -> None:
+        """Records that are used although something about them is odd."""
+        self._add(rows, describe, kind)
+
+    def _add(
+        self, rows: Sequence[int], describe: Callable[[int], str], kind: str, fatal: bool = False, dropped: int = 0
+    ) -> None:
+        if len(rows):
+            examples = tuple(describe(int(row)) for row in rows[:NAMED])
+            self.found.append(Problem(kind, len(rows), examples, fatal, dropped))
+
+    def check(self) -> None:
+        """Raise `UserError` if something found so far makes the source useless."""
+        fatal = [problem for problem in self.found if problem.fatal]
+        if fatal:
+            more = len(fatal) - KINDS_IN_ERROR
+            rest = f" | and {more} more kinds of problems" if more > 0 else ""
+            raise UserError(f"{self.source}: {' | '.join(map(str, fatal[:KINDS_IN_ERROR]))}{rest}")
+
+    def log(self) -> None:
+        """Warn of what was found, one line for each kind."""
+        for problem in self.found:
+            logger.warning("%s: %s", self.source, problem)

@@ -1,0 +1,288 @@
+"""Data sets by name: one string says what is read from where, on the command line and in configs alike.
+
+A name is registered in Detectron2's `DatasetCatalog`, or it is `<kind>:<paths and options, separated by commas>`:
+
+- `coco:IMAGES,JSON`: a folder of images and COCO's JSON file;
+- `yolo:DATA.yaml,split=train`: a part of what Ultralytics' YOLO trains on;
+- `voc:FOLDER` or `voc:FOLDER,split=train`: Pascal VOC's XML files, all or those of a list in `ImageSets/Main`;
+- `odgt:IMAGES,ODGT`: CrowdHuman's form, with `tag=...` for other objects than `person`;
+- `registered:NAME`: a registered one, which can then have options.
+
+Options of all: `class=NAME`, repeated for several, leaves only these classes; `boxes=...` says how boxes are written (a
+key of `la_det.data.boxes.CONVENTIONS`). A path or name with a comma stands in double quotes, as in CSV files.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
+
+from la_det.data.boxes import CONVENTIONS
+from la_det.data.build import Options
+from la_det.data.coco import read_coco
+from la_det.data.odgt import read_odgt_records
+from la_det.data.problems import show
+from la_det.data.table import Records
+from la_det.data.voc import read_voc, voc_splits
+from la_det.data.yolo import read_yolo, yolo_splits
+from la_det.errors import UserError
+
+FORMAT = "coco:IMAGES,JSON[,IMAGES,JSON...] | yolo:DATA.yaml | voc:DIR[,DIR...] | odgt:IMAGES,ODGT[,IMAGES,ODGT...]"
+PATHS = {"coco": 2, "odgt": 2, "voc": 1, "yolo": 1, "registered": 1}  # of one data set
+OPTIONS = ("boxes", "class", "split", "tag")
+
+_called: WeakKeyDictionary[Callable, Records] = WeakKeyDictionary()  # by registered function
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """One data set: what `str` writes, `parse` reads."""
+
+    kind: str
+    paths: tuple[str, ...]
+    options: Options = Options()
+
+    def __str__(self) -> str:
+        options = {key: getattr(self.options, key) for key in ("boxes", "split", "tag")}
+        fields = [f"{key}={value}" for key, value in options.items() if value is not None]
+        return f"{self.kind}:{_write_fields([*self.paths, *fields, *(f'class={c}' for c in self.options.classes)])}"
+
+    def read(self) -> Records:
+        """The checked records.
+
+        Raises:
+            UserError: something cannot be read or is surely wrong.
+        """
+        if self.kind in ("coco", "odgt") and not PathManager.isdir(self.paths[0]):
+            raise UserError(f"{self.paths[0]}: no such folder of images")
+        match self.kind:
+            case "coco":
+                images, file = self.paths
+                return read_coco(file, images, self.options)
+            case "odgt":
+                images, file = self.paths
+                return read_odgt_records(file, images, self.options)
+            case "voc":
+                return read_voc(self.paths[0], self.options)
+            case "yolo":
+                return read_yolo(self.paths[0], self.options)
+        return _read_registered(self.paths[0], self.options)
+
+    def splits(self) -> tuple[str, str] | None:
+        """Names of the parts for training and for testing, where one path holds both and none is chosen."""
+        if self.options.split is None and self.kind in ("voc", "yolo"):
+            return (voc_splits if self.kind == "voc" else yolo_splits)(self.paths[0])
+        return None
+
+
+def is_source(name: str) -> bool:
+    """Whether a name says what is read, and is not one of Detectron2's catalog."""
+    return name.partition(":")[0] in PATHS and ":" in name
+
+
+def parse(text: str, form: str = FORMAT) -> list[DataSource]:
+    """The data sets that a name or a command-line option lists, with absolute paths.
+
+    Raises:
+        UserError: it is malformed.
+    """
+    kind, _, rest = text.partition(":")
+    if kind not in PATHS:
+        raise UserError(f"--dataset {text}: it has the form {form}")
+    fields = _read_fields(rest)
+    chosen: dict[str, list[str]] = {key: [] for key in OPTIONS}
+    paths = []
+    for field in fields:
+        key, equals, value = field.partition("=")
+        if equals and key in chosen:
+            chosen[key].append(value)
+        else:
+            paths.append(field)
+    number = PATHS[kind]
+    if not paths or len(paths) % number or not all(paths):
+        raise UserError(
+            f"--dataset {text}: it has the form {form}; a path with a comma stands in double quotes, within "
+            "single ones for the shell"
+        )
+    options = Options(
+        boxes=_only(chosen, "boxes", text),
+        classes=tuple(chosen["class"]),
+        split=_only(chosen, "split", text),
+        tag=_only(chosen, "tag", text),
+    )
+    if options.boxes is not None and options.boxes not in CONVENTIONS:
+        raise UserError(f"{text}: boxes={options.boxes} is none of {', '.join(CONVENTIONS)}")
+    if kind != "registered":
+        paths = [path if "://" in path else os.path.abspath(os.path.expanduser(path)) for path in paths]
+    return [DataSource(kind, tuple(paths[i : i + number]), options) for i in range(0, len(paths), number)]
+
+
+def parse_one(name: str) -> DataSource:
+    """The data set that a name says.
+
+    Raises:
+        UserError: it is malformed or lists several.
+    """
+    sources = parse(name)
+    if len(sources) != 1:
+        raise UserError(f"{name}: {len(sources)} data sets in one name; give a list of names, of one data set each")
+    return sources[0]
+
+
+def train_and_test(option: str) -> tuple[DataSource, list[DataSource]]:
+    """What a command-line option says: the data set for training, and those for evaluation.
+
+    The first is for training, the others are for evaluation, which without others is on the first.
+    """
+    first, *others = parse(option)
+    splits = first.splits()
+    if splits and not others:
+        train, test = (replace(first, options=replace(first.options, split=split)) for split in splits)
+        return train, [test]
+    return first, others or [first]
+
+
+def is_read_here(name: str) -> bool:
+    """Whether the records of a data set come from files that this project reads, and stay in memory once read."""
+    if is_source(name) or name not in DatasetCatalog:
+        return is_source(name)
+    return _is_coco(name) or MetadataCatalog.get(name).get("odgt_file") is not None
+
+
+def labels_of(names: Sequence[str]) -> list[str]:
+    """Short and different names of data sets, for results and folders: a registered name, or that of a file."""
+    labels = []
+    for name in names:
+        if is_source(name):
+            source = parse_one(name)
+            name = "_".join(filter(None, (Path(source.paths[-1]).stem, source.options.split)))
+        labels.append(name)
+    return [f"{label}_{i}" if labels.count(label) > 1 else label for i, label in enumerate(labels, start=1)]
+
+
+def read_source(name: str) -> Records | list[dict]:
+    """Checked records of a data set, by its name; what a function of others registered stays a list of dicts.
+
+    Raises:
+        UserError: there is no such data set, it cannot be read, or something in it is surely wrong.
+    """
+    if is_source(name):
+        source = parse_one(name)
+        return _describe_classes(name, _read_once(source, _fingerprint(source.paths)))
+    if name not in DatasetCatalog:
+        raise UserError(f"{name}: no such data set; register it in Detectron2's DatasetCatalog or use --dataset")
+    if _is_coco(name):
+        metadata = MetadataCatalog.get(name)
+        paths = (metadata.json_file, metadata.image_root)
+        return _describe_classes(name, _read_coco_once(*paths, _fingerprint(paths[:1])))
+    return _call_registered(name)
+
+
+@functools.lru_cache(maxsize=8)
+def _read_once(source: DataSource, fingerprint: tuple) -> Records:
+    """Training, evaluation and its ground truths ask for the same data, which are shared."""
+    records = source.read()
+    records.problems.log()
+    return records
+
+
+@functools.lru_cache(maxsize=8)
+def _read_coco_once(json_file: str, image_root: str, fingerprint: tuple) -> Records:
+    records = read_coco(json_file, image_root)
+    records.problems.log()
+    return records
+
+
+def _fingerprint(paths: Sequence[str]) -> tuple:
+    """Changes with the files."""
+    return tuple((s.st_mtime_ns, s.st_size) if (s := _stat(path)) else None for path in paths)
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
+
+
+def _is_coco(name: str) -> bool:
+    """Whether Detectron2's own reader of COCO files would read the data set; ours takes its place."""
+    function = DatasetCatalog[name]
+    function = function.func if isinstance(function, functools.partial) else function
+    metadata = MetadataCatalog.get(name)
+    of_coco = getattr(function, "__module__", "") == "detectron2.data.datasets.coco"
+    # Keypoints are of no use to the detectors here, but to those of others.
+    return of_coco and metadata.get("json_file") is not None and metadata.get("keypoint_names") is None
+
+
+def _describe_classes(name: str, records: Records) -> Records:
+    """Put the classes into Detectron2's metadata, as its own readers do."""
+    metadata = MetadataCatalog.get(name)
+    found = {
+        "thing_classes": list(records.classes),
+        "thing_dataset_id_to_contiguous_id": {number: i for i, number in enumerate(records.class_ids)},
+    }
+    if is_source(name):  # the file may have changed since it was read
+        for key in found:
+            metadata.__dict__.pop(key, None)
+    for key, value in found.items():
+        known = metadata.get(key)
+        if known is not None and known != value:
+            raise UserError(
+                f"{records.source}: its classes are {show(list(records.classes))}, those registered for {name} "
+                f"{show(metadata.get('thing_classes'))}; register the data set under another name"
+            )
+    metadata.set(**found)
+    return records
+
+
+def _read_registered(name: str, options: Options) -> Records:
+    if name in DatasetCatalog and _is_coco(name):
+        metadata = MetadataCatalog.get(name)
+        return read_coco(metadata.json_file, metadata.image_root, options)
+    raise UserError(f"registered:{name}: options are only for data sets in COCO's form that Detectron2 has registered")
+
+
+def _call_registered(name: str) -> Records | list[dict]:
+    """What the function registered for a name returns; whatever goes wrong in it becomes one line."""
+    function = DatasetCatalog[name]
+    if function in _called:
+        return _called[function]
+    try:
+        records = function()
+    except (LookupError, TypeError, ValueError, AssertionError, OSError) as error:
+        raise UserError(f"{name}: the function that is registered for it fails ({error!r}); correct it") from error
+    if isinstance(records, Records):
+        records.problems.log()
+        _called[function] = records
+    elif not isinstance(records, list) or not records or not all(isinstance(record, dict) for record in records):
+        raise UserError(f"{name}: the function that is registered for it gives no list of dicts; correct it")
+    return records
+
+
+def _only(chosen: dict[str, list[str]], key: str, text: str) -> str | None:
+    if len(chosen[key]) > 1:
+        raise UserError(f"{text}: {key} is there {len(chosen[key])} times; give it once")
+    return chosen[key][0] if chosen[key] else None
+
+
+def _read_fields(text: str) -> list[str]:
+    try:
+        return next(csv.reader([text], strict=True), [])
+    except csv.Error as error:
+        raise UserError(f"--dataset {text}: {error}; a path with a comma stands in double quotes") from error
+
+
+def _write_fields(fields: Sequence[str]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="").writerow(fields)
+    return buffer.getvalue()

@@ -1,0 +1,125 @@
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from la_det.data.build import Options
+from la_det.data.yolo import label_file, read_yolo, yolo_splits
+from la_det.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three images of 64 x 32 pixels, the last without a file of labels."""
+    for name in ("images/train/sub", "labels/train/sub"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("a", "sub/b", "c"):
+        Image.new("RGB", (64, 32)).save(tmp_path / f"images/train/{name}.png")
+    (tmp_path / "labels/train/a.txt").write_text("0 0.5 0.5 0.25 0.5\n\n1 0.25 0.25 0.5 0.25\n")
+    (tmp_path / "labels/train/sub/b.txt").write_text("1 0.25 0.25 0.75 0.25 0.5 0.75")
+    (tmp_path / "data.yaml").write_text("path: .\ntrain: images/train\nnames: {1: nut, 0: bolt}\nnc: 2\n")
+    return tmp_path
+
+
+def read(folder: Path, **options: object):
+    return read_yolo(str(folder / "data.yaml"), Options(**{"split": "train", **options}))
+
+
+def test_boxes_and_outlines(folder):
+    records = read(folder)
+    assert records.classes == ("bolt", "nut")
+    assert [r["image_id"] for r in records] == ["a.png", "c.png", "sub/b.png"]
+    assert [[a["bbox"] for a in r["annotations"]] for r in records] == [
+        [[24, 8, 16, 16], [0, 4, 32, 8]],
+        [],
+        [[16, 8, 32, 16]],
+    ]
+    assert records[2]["annotations"][0]["segmentation"] == [[16, 8, 48, 8, 32, 24]]
+    with pytest.raises(UserError, match="line 1 of the labels of image a.png: it has no segmentation"):
+        records.require_masks()
+
+
+def test_lists_of_images_and_several_folders(folder):
+    (folder / "list.txt").write_text("images/train/a.png\n./images/train/c.png\n")
+    (folder / "data.yaml").write_text("train: [list.txt, images/train/sub]\nnames: [bolt, nut]\n")
+    assert len(read(folder)) == 3
+
+
+def test_paths_of_roboflow(folder):
+    """They lead out of the folder in which the file is."""
+    (folder / "data.yaml").write_text("train: ../images/train\nnames: [bolt, nut]\n")
+    assert len(read(folder)) == 3
+
+
+def test_labels_are_beside_images_without_that_folder():
+    assert label_file("/x/images/a.b.png") == "/x/labels/a.b.txt"
+    assert label_file("/images/images/y/a.png") == "/images/labels/y/a.txt"
+    assert label_file("/x/pictures/a.png") == "/x/pictures/a.txt"
+
+
+def test_parts(folder):
+    assert yolo_splits(str(folder / "data.yaml")) == ("train", "train")
+    (folder / "data.yaml").write_text("train: images/train\nval:\ntest: images/train\nnames: [bolt, nut]\n")
+    assert yolo_splits(str(folder / "data.yaml")) == ("train", "test")
+    with pytest.raises(
+        UserError, match="split=val: say which part to read, for instance ,split=val; it has train, test"
+    ):
+        read(folder, split="val")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("nut 0.5 0.5 0.1 0.1", "not numbers"),
+        ("0.5 0.5 0.5 0.1 0.1", "the class is none of 0 to 1"),
+        ("-1 0.5 0.5 0.1 0.1", "the class is none of 0 to 1"),
+        ("2 0.5 0.5 0.1 0.1", "the class is none of 0 to 1"),
+        ("nan 0.5 0.5 0.1 0.1", "the class is none of 0 to 1"),
+        ("0 0.5 0.5 0.1", "neither class x y width height nor"),
+        ("0 0.5 0.5 0.1 0.1 0.9", "neither class x y width height nor"),
+        ("0", "neither class x y width height nor"),
+        ("0 0.5 inf 0.1 0.1", "not finite numbers"),
+        ("0 32 16 10 10", "numbers beyond 1 are pixels"),
+        ("0,0.5,0.5,0.1,0.1", "not numbers"),
+    ],
+)
+def test_damaged_line(folder, line, reason):
+    (folder / "labels/train/a.txt").write_text(f"0 0.5 0.5 0.25 0.5\n{line}\n")
+    with pytest.raises(UserError, match=f"data.yaml: {folder}/labels/train/a.txt, line 2: '{line}': {reason}"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("train: [", "malformed YAML"),
+        ("3", "it holds 3"),
+        ("train: images/train", "names is None"),
+        ("train: images/train\nnames: []", r"names is \[\]"),
+        ("train: images/train\nnames: {1: nut, 2: bolt}", r"its numbers are \[1, 2\]"),
+        ("train: images/train\nnames: [nut, nut]", "has a name twice"),
+        ("train: images/train\nnames: [nut, [bolt]]", r"names\[1\] is \['bolt'\]"),
+        ("train: images/train\nnames: [nut, bolt]\nnc: 3", "nc is 3, but there are 2 names"),
+        ("train: images/nowhere\nnames: [nut, bolt]", "train: there is no folder or list images/nowhere"),
+        ("train: labels\nnames: [nut, bolt]", "train: no image in labels"),
+        ("train: 5\nnames: [nut, bolt]", "train is 5"),
+        ("names: [nut, bolt]", "split=train: say which part"),
+        ("train: !!python/object/apply:os.system [ls]\nnames: [a]", "malformed YAML"),
+    ],
+)
+def test_damaged_description(folder, text, reason):
+    (folder / "data.yaml").write_text(text)
+    with pytest.raises(UserError, match=f"data.yaml: .*{reason}"):
+        read(folder)
+
+
+def test_damaged_image_is_named(folder):
+    (folder / "images/train/a.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="a.png: cannot read this image"):
+        read(folder)
+
+
+def test_labels_that_are_no_text(folder):
+    (folder / "labels/train/a.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="a.txt: no text file"):
+        read(folder)

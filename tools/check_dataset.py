@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+"""Check a data set before it is trained on, and show what a detector will see of it.
+
+Reads the annotations as training does and says what is wrong with them; reads the headers of all image files (size,
+EXIF orientation, kind of pixels); counts the objects of each class and of each size, and, for each scheme, the objects
+that could get no positive even if they were alone in their image. A picture of it goes to the output folder. Exit
+status: 0 if the data set can be used, 1 if image files are damaged, 2 if it cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from tabulate import tabulate
+
+from la_det import model_zoo
+from la_det.comparison.schemes import ENDINGS, SCHEMES
+from la_det.config import class_node
+from la_det.data.records import summary
+from la_det.data.sources import FORMAT, is_source, labels_of, parse, read_source, train_and_test
+from la_det.data.table import Records
+from la_det.engine.data_report import (
+    LEVELS,
+    SIZES,
+    Headers,
+    NetworkBoxes,
+    draw,
+    level_of,
+    network_boxes,
+    read_headers,
+    size_bounds,
+    without_positive,
+)
+from la_det.engine.setup import load_config
+from la_det.errors import UserError, one_line_errors
+
+EXAMPLES = """
+examples:
+  own data:               %(prog)s --dataset coco:images,train.json
+  training and test set:  %(prog)s --dataset yolo:data.yaml
+  a registered data set:  %(prog)s --dataset shapes_tiny_train --recipes shapes_tiny
+  one scheme:             %(prog)s --dataset voc:VOC2012 --config-file FCOS/fcos_r50_fpn_3x_ms_coco
+  annotations only:       %(prog)s --dataset coco:images,train.json --skip-images --recipes none
+"""
+NAMED = 5  # image files that are wrong
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dataset", required=True, metavar="DATASET", help=f"a registered name, or {FORMAT}")
+    parser.add_argument(
+        "--config-file", nargs="+", default=[], metavar="CONFIG", help="schemes: LazyConfigs, files or names"
+    )
+    parser.add_argument(
+        "--recipes",
+        choices=["coco", *ENDINGS, "none"],
+        default="coco",
+        help="without --config-file: the schemes' recipes for which data, which decides how images are resized "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--objects", type=int, default=1000, help="evenly spaced ones to look at (default: %(default)s)"
+    )
+    parser.add_argument("--skip-images", action="store_true", help="leave the image files alone")
+    parser.add_argument("--output", type=Path, default=Path("output/check_dataset"), metavar="FOLDER")
+    return parser
+
+
+def main(args: argparse.Namespace) -> int:
+    """Check as `args` says; return the exit status."""
+    if args.objects < 1:
+        raise UserError(f"--objects {args.objects}: look at least at one")
+    names = names_of(args.dataset)
+    configs = args.config_file or recipes(args.recipes)
+    damaged = False
+    for name, label in zip(names, labels_of(names), strict=True):
+        records = read_source(name)
+        if not isinstance(records, Records):
+            raise UserError(f"{name}: its records come from a function of others; only files can be checked")
+        print(f"\n{label}: {records.source}\n")
+        print(problems(records))
+        if records.annotated:
+            print(summary(records, records.classes) + "\n")
+        if not args.skip_images:
+            headers = read_headers(records)
+            damaged = damaged or bool(headers.unreadable)
+            print(images(headers) + "\n")
+        if configs and len(records.labels):
+            print(report(configs, records, args.objects, args.output / f"{label}.png"))
+    return int(damaged)
+
+
+def names_of(dataset: str) -> list[str]:
+    """Names of the data sets that an option lists: all of them, training and test, without repetition."""
+    if not is_source(dataset):
+        return [dataset]
+    if any(source.splits() for source in parse(dataset)):
+        train, tests = train_and_test(dataset)
+        return list(dict.fromkeys(map(str, (train, *tests))))
+    return list(dict.fromkeys(map(str, parse(dataset))))
+
+
+def recipes(data: str) -> list[str]:
+    """Names of the schemes' configs for a kind of data."""
+    if data == "none":
+        return []
+    ending = "_r50_fpn_.*coco" if data == "coco" else re.escape(ENDINGS[data])
+    found = ([c for c in model_zoo.list() if re.search(f"/{scheme}{ending}$", c)] for scheme in SCHEMES)
+    return [names[0] for names in found if names]
+
+
+def problems(records: Records) -> str:
+    """What was found in the annotations."""
+    found = records.problems.found
+    return "\n".join(f"- {problem}" for problem in found) + "\n" if found else "annotations: nothing is wrong\n"
+
+
+def images(headers: Headers) -> str:
+    """What was found in the image files."""
+    kinds = ", ".join(f"{count} {mode}" for mode, count in headers.modes.most_common())
+    lines = [f"image files: {kinds or 'none that can be read'}"]
+    if headers.turned:
+        lines.append(f"{headers.turned} are turned as their EXIF orientation says")
+    if headers.animated:
+        lines.append(f"{headers.animated} hold several pictures, of which the first counts")
+    if headers.unreadable:
+        lines.append(f"{len(headers.unreadable)} cannot be used:")
+        lines += [f"- {reason}" for reason in headers.unreadable[:NAMED]]
+    return "\n".join(lines)
+
+
+def report(names: list[str], records: Records, count: int, picture: Path) -> str:
+    """Tables of levels and schemes, and where the picture is."""
+    configs = {name: load_config(name) for name in names}
+    lacking = {}
+    for name, config in track(configs.items(), "schemes", console=Console(stderr=True)):
+        class_node(config.model).num_classes = len(records.classes)
+        objects = network_boxes(config, records, count)
+        for criterion, flags in without_positive(config, objects).items():
+            lacking[f"{scheme_of(name)}: {criterion}"] = flags
+    levels = level_of(objects.boxes, size_bounds(list(configs.values())))
+    objects_of_class = np.bincount(records.labels[~records.crowd], minlength=len(records.classes))
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure = draw(records.classes, objects_of_class, objects.boxes, levels, lacking)
+    figure.savefig(picture, dpi=80, metadata={"Software": None})
+    looked = f"looked at {len(levels)} of {int((~records.crowd).sum())} objects"
+    return f"{looked}\n\n{levels_table(objects, levels)}\n\n{schemes_table(objects, lacking)}\n\npicture: {picture}"
+
+
+def scheme_of(config: str) -> str:
+    """A config's name up to its backbone."""
+    return re.split(r"_r\d+_", Path(config).stem)[0]
+
+
+def levels_table(objects: NetworkBoxes, levels: np.ndarray) -> str:
+    """How many objects belong to each level, and how large they are in the network's input."""
+    longer = (objects.boxes[:, 2:] - objects.boxes[:, :2]).max(axis=1)
+    rows = []
+    for i, name in enumerate(LEVELS):
+        of = longer[levels == i]
+        quantiles = [f"{x:.0f}" for x in np.quantile(of, (0, 0.5, 1))] if len(of) else ["", "", ""]
+        rows.append([name, len(of), *quantiles])
+    header = ["level", "objects", "longer side, least", "median", "most"]
+    return tabulate(rows, header, tablefmt="pipe", disable_numparse=[2, 3, 4])
+
+
+def schemes_table(objects: NetworkBoxes, lacking: dict[str, np.ndarray]) -> str:
+    """How many objects could get no positive, by COCO's sizes."""
+    bounds = list(SIZES.values())
+    size = np.searchsorted(bounds, objects.sides)
+    rows = [
+        [
+            name,
+            int(flags.sum()),
+            *(f"{int(flags[size == i].sum())} of {int((size == i).sum())}" for i in range(len(SIZES))),
+        ]
+        for name, flags in lacking.items()
+    ]
+    return tabulate(rows, ["scheme", "objects without positive", *SIZES], tablefmt="pipe")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")
+    with one_line_errors():
+        sys.exit(main(build_parser().parse_args()))
