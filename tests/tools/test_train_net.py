@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
-from detectron2.structures import BoxMode
 from detectron2.engine import HookBase
+from detectron2.structures import BoxMode
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from la_det.config import load_yaml_config
