@@ -101,7 +101,7 @@ class ExportMetadata:
             "la_det": isinstance(self.la_det, str),
             "config": isinstance(self.config, str),
             "classes": are(self.classes, str) and len(self.classes) > 0,
-            "category_ids": are(self.category_ids, int) and len(self.category_ids) == len(self.classes),
+            "category_ids": are(self.category_ids, (int, str)) and len(self.category_ids) == len(self.classes),
             "input_format": self.input_format in ("BGR", "RGB"),
             "pixel_mean": are(self.pixel_mean, (int, float), 3),
             "pixel_std": are(self.pixel_std, (int, float), 3) and 0 not in self.pixel_std,
