@@ -12,6 +12,7 @@ import ast
 import os
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -23,6 +24,7 @@ sys.dont_write_bytecode = True  # a change of the same length within a second wo
 
 from tests.mutations import MUTATIONS, Mutation  # noqa: E402
 
+TIMEOUT = 600  # seconds for the tests of a file
 IGNORED = shutil.ignore_patterns(".git", ".venv", "__pycache__", "output", ".*_cache", "*.egg-info")
 
 
@@ -53,10 +55,11 @@ def survives(mutation: Mutation, copy: Path) -> bool:
     path.write_text(changed)
     child = os.fork()
     if child == 0:
+        signal.alarm(TIMEOUT)
         os._exit(run_tests(mutation, copy))
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     path.write_text(original)
-    if status not in (0, 1, 2):  # passed, failed, failed while tests were collected
+    if status not in (0, 1, 2, -signal.SIGALRM):  # passed, failed, failed while tests were collected, never ended
         raise SystemExit(f"{mutation.file}: pytest ended with status {status} on {' '.join(mutation.tests)}")
     return status == 0
 

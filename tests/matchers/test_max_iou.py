@@ -96,6 +96,13 @@ def test_positives_with_their_centre_outside_are_dropped():
     inside = scene.assign(MaxIoU(reassign_best=False, margin=0.01))
     assert len(anywhere.pairs) > 0 and len(inside.pairs) == 0
     assert len(inside.dropped[0]) == len(anywhere.dropped[0]) + len(anywhere.pairs)
+    # Another one holds a centre, half a pixel from its sides in the pixel-inclusive convention.
+    scene = make_scene([[[19.5, 0.0, 21.5, 60.0]]], (64, 64), ONE)
+    pairs = scene.assign(MaxIoU(reassign_best=False, margin=0.01)).pairs
+    assert scene.predictions.priors.points[pairs.prior].tolist() == [[20.5, 28.5]]
+    # Half a pixel to the right, it would hold that centre but for the convention.
+    scene = make_scene([[[20.2, 0.0, 21.9, 60.0]]], (64, 64), ONE)
+    assert len(scene.assign(MaxIoU(reassign_best=False, margin=0.01)).pairs) == 0
 
 
 @pytest.mark.parametrize(

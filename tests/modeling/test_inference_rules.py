@@ -59,6 +59,14 @@ def test_cap_at_the_number_of_locations(cap_topk, expected):
     assert len(set(pairs[:expected])) == expected
 
 
+def test_cap_counts_every_prior_of_a_cell():
+    """2 x 3 cells with two priors of three classes each."""
+    priors = AnchorGenerator(strides=(8,), ratios=(1.0, 2.0))([(2, 3)], torch.device("cpu"))
+    maps = {"logits": [torch.zeros(1, 6, 2, 3)], "boxes": [torch.ones(1, 8, 2, 3)]}
+    found = DenseInference(candidates=TopPairs(cap=True))(DensePredictions(priors, LTRBCodec(), maps), SIZE)
+    assert int(found.valid.sum()) == 12
+
+
 @pytest.mark.parametrize(
     ("box_offset", "first", "last"),
     [(0, [0, 0, 8, 8], [16, 8, 24, 16]), (1, [0, 0, 9, 9], [16, 8, 24, 16])],
@@ -76,15 +84,25 @@ def test_clipping(box_offset, first, last):
     assert unclipped.boxes.amin() < 0
 
 
-def test_clipping_outside_the_image_leaves_one_pixel_in_the_pixel_inclusive_convention():
-    for box_offset, expected in ((0, [24, 8, 24, 16]), (1, [23, 8, 24, 16])):
-        generator = PointGenerator(strides=(8,), box_offset=box_offset)
-        predictions = make_predictions(P, QUALITY, reach=4.0, generator=generator)
-        predictions.maps["boxes"][0][:, 0] = -20.0
-        predictions.maps["boxes"][0][:, 2] = 40.0
-        candidates = DenseInference(score_threshold=0.0, clip=True).candidates(predictions, SIZE)
-        boxes = dict(zip(candidates.priors[0].tolist(), candidates.boxes[0], strict=True))
-        assert boxes[5].tolist() == expected
+@pytest.mark.parametrize(
+    ("box_offset", "left", "right", "prior", "expected"),
+    [
+        (0, -20.0, 40.0, 5, [24, 8, 24, 16]),
+        (1, -20.0, 40.0, 5, [23, 8, 24, 16]),
+        (0, 40.0, -20.0, 3, [0, 8, 0, 16]),
+        (1, 40.0, -20.0, 3, [0, 8, 1, 16]),
+    ],
+)
+def test_clipping_outside_the_image_leaves_one_pixel_in_the_pixel_inclusive_convention(
+    box_offset, left, right, prior, expected
+):
+    generator = PointGenerator(strides=(8,), box_offset=box_offset)
+    predictions = make_predictions(P, QUALITY, reach=4.0, generator=generator)
+    predictions.maps["boxes"][0][:, 0] = left
+    predictions.maps["boxes"][0][:, 2] = right
+    candidates = DenseInference(score_threshold=0.0, clip=True).candidates(predictions, SIZE)
+    boxes = dict(zip(candidates.priors[0].tolist(), candidates.boxes[0], strict=True))
+    assert boxes[prior].tolist() == expected
 
 
 def test_clipping_comes_before_nms():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from la_det.references.scene import make_targets
-from la_det.steps.select import match
+from la_det.steps.select import match, match_listed
 from la_det.structures import Pairs
 
 
@@ -106,6 +106,23 @@ def test_drops_only_what_has_no_candidate():
         assert part == [(row, column) for row, column in whole if candidates[row, column]]
         dropped += len(whole) - len(part)
     assert dropped > 100
+
+
+def test_a_candidate_as_bad_as_no_candidate_is_dropped():
+    """Both want location 1; the loser has only location 0, whose value is that of locations that are no candidates."""
+    value = torch.tensor([[0.0, 0.5], [0.0, 0.4]])
+    problem = value, torch.ones(2, 2, dtype=torch.bool)
+    assert solve_all([problem], 0.0) == [[(0, 1), (1, 0)]]
+    assert solve_all([problem], 0.0, drop_missing=True) == [[(0, 1)]]
+
+
+def test_listed_candidates_match_as_many_as_possible():
+    """The second row has only column 0, which is worth more to the first."""
+    pairs = Pairs(torch.zeros(3, dtype=torch.int64), torch.tensor([0, 1, 0]), torch.tensor([0, 0, 1]))
+    targets = make_targets([torch.zeros(2, 4)])
+    matched, unproved = match_listed(pairs, torch.tensor([10.0, 0.0, 5.0]), torch.full((2,), -torch.inf), targets)
+    assert matched.gt.tolist() == [0, 1] and matched.prior.tolist() == [1, 0]
+    assert not unproved.any()
 
 
 def test_lone_ground_truth_without_candidates_gets_the_first_free_location():
