@@ -44,9 +44,14 @@ class OutputDir:
         has_metrics = self.metrics.is_file() and self.metrics.stat().st_size > 0
         return has_metrics or any(self.folder.glob("model_*.pth")) or (self.folder / "last_checkpoint").is_file()
 
+    def holds_trial(self) -> bool:
+        """Whether all that is here is a finished run of one iteration, as people try data and options with."""
+        finished = self.holds_run() and (self.folder / "model_final.pth").is_file()
+        return finished and all(line["iteration"] <= 1 for line in self.read_metrics())
+
     def check_new(self) -> None:
-        """Refuse to start a new run over another one."""
-        if self.holds_run():
+        """Refuse to start a new run over another one, a trial excepted, which a new run moves away."""
+        if self.holds_run() and not self.holds_trial():
             raise UserError(
                 f"{self.folder}: it holds a run; --resume goes on with it, train.output_dir=FOLDER leaves it alone, "
                 "--overwrite starts anew and keeps it whole beside the new one"

@@ -81,7 +81,7 @@ def train(
     Args:
         resume: go on from the newest intact checkpoint in the output folder, if there is one.
         overwrite: keep a run that is in the output folder beside it, under another name. Without it and `resume`, the
-            folder must not hold any.
+            folder must not hold any, except one of a single iteration, which is kept in the same way.
         break_lock: take the output folder from a training that goes on in it.
         log: gets a file in the output folder.
 
@@ -96,7 +96,7 @@ def train(
         comm.synchronize()  # the other processes build nothing where the main one may not write
         run = _Run(cfg, resume)
         if comm.is_main_process():
-            if overwrite and not resume and output.holds_run():
+            if not resume and output.holds_run():  # to be kept under another name, or a trial
                 lock.release()
                 logger.warning("%s: the run that was there is now %s", output.folder, output.move_away())
                 lock.acquire()

@@ -28,7 +28,7 @@ class ExportGraph(nn.Module):
         self.detector.to(self.dtype)
         if raw:
             rule = self.detector.inference
-            rule.nms_threshold, rule.max_detections = None, rule.topk * self.detector.head.num_levels
+            rule.nms_threshold, rule.max_detections = None, rule.candidate_rule.topk * self.detector.head.num_levels
 
     @property
     def input_names(self) -> list[str]:

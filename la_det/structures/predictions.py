@@ -59,7 +59,7 @@ class DensePredictions:
         channels = self.maps[name][0].shape[1]
         if recording():
             of_prior = image * (channels // self.priors.per_cell) + (0 if channel is None else channel)
-            return of_prior * len(self.priors) + prior
+            return of_prior * self.priors.points.shape[0] + prior  # as a size: where a graph is recorded it is a symbol
         table = self.priors.layout(self.num_images, channels)
         first, step = table.index_select(0, prior.flatten()).view(*prior.shape, 2).unbind(-1)
         offset = image if channels == 1 else image * channels

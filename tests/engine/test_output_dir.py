@@ -84,3 +84,16 @@ def test_temporary_files_of_killed_writers_go(tmp_path):
         (tmp_path / name).touch()
     OutputDir(tmp_path).remove_temporary_files()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", ".lock", "model_final.pth"]
+
+
+def test_a_trial_of_one_iteration_is_not_in_the_way(tmp_path):
+    output = OutputDir(tmp_path / "run")
+    output.folder.mkdir()
+    (output.folder / "model_final.pth").write_text("weights")
+    output.metrics.write_text('{"iteration": 0, "total_loss": 1.0}\n{"iteration": 1, "bbox/AP": 2.0}\n')
+    output.check_new()
+    assert (output.move_away() / "model_final.pth").read_text() == "weights"
+    (output.folder / "model_final.pth").write_text("weights")
+    output.metrics.write_text('{"iteration": 2, "total_loss": 1.0}\n')
+    with pytest.raises(UserError, match="it holds a run"):
+        output.check_new()
