@@ -26,7 +26,9 @@ from la_det.config import class_node
 from la_det.data.records import summary
 from la_det.data.sources import FORMAT, is_source, labels_of, parse, read_source, train_and_test
 from la_det.data.table import Records
-from la_det.engine.data_report import (
+from la_det.engine.setup import load_config
+from la_det.errors import UserError, one_line_errors
+from la_det.visualization.data_report import (
     LEVELS,
     SIZES,
     Headers,
@@ -38,8 +40,6 @@ from la_det.engine.data_report import (
     size_bounds,
     without_positive,
 )
-from la_det.engine.setup import load_config
-from la_det.errors import UserError, one_line_errors
 
 EXAMPLES = """
 examples:

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 
 from la_det.data.stream import SeededDataset, TrainStream
 from la_det.data.table import Joined, Records
-from la_det.engine.signals import leave_signals_to_parent
 from la_det.errors import UserError
+from la_det.signals import leave_signals_to_parent
 
 Mapper = Callable[[dict], dict]
 

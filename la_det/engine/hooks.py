@@ -21,8 +21,8 @@ from detectron2.utils.events import EventWriter
 
 from la_det.checkpoint import Checkpointer
 from la_det.engine.lock import RunLock
-from la_det.engine.signals import Interrupted, stop_signals
 from la_det.errors import UserError
+from la_det.signals import Interrupted, stop_signals
 
 logger = logging.getLogger(__name__)
 

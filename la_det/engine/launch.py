@@ -19,8 +19,8 @@ from detectron2.utils import comm
 from torch import multiprocessing
 from torch.distributed.distributed_c10d import _get_default_store
 
-from la_det.engine.signals import Interrupted, stop_signals
 from la_det.errors import LOST_PROCESS, UserError, one_line_errors
+from la_det.signals import Interrupted, stop_signals
 
 Main = Callable[[argparse.Namespace], None]
 

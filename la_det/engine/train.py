@@ -40,7 +40,6 @@ from la_det.engine.own_dataset import check_classes, check_data, data_classes, n
 from la_det.engine.predictions import PredictionsWriter
 from la_det.engine.resume import changes, check_and_show
 from la_det.engine.setup import load_config, setup
-from la_det.engine.signals import stop_signals
 from la_det.engine.trainer import Trainer
 from la_det.engine.visualize import save_predictions
 from la_det.engine.writers import MetricsWriter, finite_or_none
@@ -48,6 +47,7 @@ from la_det.errors import UserError
 from la_det.evaluation.duplicates import objects_of
 from la_det.evaluation.nms_gap import NMSGapEvaluator, variant_inference
 from la_det.modeling import AssignmentDetector
+from la_det.signals import stop_signals
 
 logger = logging.getLogger(__name__)
 

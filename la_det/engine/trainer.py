@@ -22,8 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from la_det.engine.optimizers import EMA, load_optimizer, step
 from la_det.engine.random_state import get_random_state, set_random_state
-from la_det.engine.signals import Interrupted, stop_signals
 from la_det.errors import UserError, explain
+from la_det.signals import Interrupted, stop_signals
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from la_det.engine.signals import Interrupted, StopSignals
+from la_det.signals import Interrupted, StopSignals
 
 ROOT = str(Path(__file__).parents[2])
 
@@ -29,7 +29,7 @@ def test_signal_ends_or_is_noted():
 
 def test_second_signal_ends_at_once():
     code = (
-        "import os, signal, time; from la_det.engine.signals import StopSignals\n"
+        "import os, signal, time; from la_det.signals import StopSignals\n"
         "s = StopSignals()\n"
         "with s.handled('SIGTERM'), s.deferred():\n"
         "    os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.4)\n"
@@ -41,7 +41,7 @@ def test_second_signal_ends_at_once():
 
 def test_worker_ends_by_its_parent_only():
     code = (
-        "import time; from la_det.engine.signals import leave_signals_to_parent\n"
+        "import time; from la_det.signals import leave_signals_to_parent\n"
         "leave_signals_to_parent(); print('ready', flush=True); time.sleep(30)\n"
     )
     environment = os.environ | {"PYTHONPATH": ROOT}
