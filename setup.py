@@ -21,7 +21,7 @@ class BuildWithConfigs(build_py):
             for folder in ("configs", "projects"):
                 target = Path(self.build_lib, "la_det/model_zoo", folder)
                 shutil.rmtree(target, ignore_errors=True)  # of an earlier build
-                shutil.copytree(ROOT / folder, target, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(ROOT / folder, target, ignore=shutil.ignore_patterns("__pycache__", "golden.py"))
 
 
 setup(
@@ -29,7 +29,7 @@ setup(
     version=VERSION,
     description="Label assignment for dense object detectors on Detectron2",
     license="Apache-2.0",
-    packages=find_packages(include=["la_det", "la_det.*"]),
+    packages=find_packages(include=["la_det", "la_det.*"], exclude=["la_det.testing"]),
     package_data={"la_det.visualization": ["page.html"]},
     cmdclass={"build_py": BuildWithConfigs},
     python_requires=">=3.10",

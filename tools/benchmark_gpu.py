@@ -29,7 +29,7 @@ from la_det.benchmark.matching import HEADER, SCHEMES, measure, table_row
 from la_det.benchmark.memory import peak_extra_mib
 from la_det.benchmark.scene import make_scene
 from la_det.benchmark.train import PARTS, detectron2_model, harmless_optimizer, step_times
-from la_det.errors import one_line_errors
+from la_det.errors import UserError, one_line_errors
 
 CONFIGS = ("POTO/poto_r50_fpn_3x_ms_coco", "FCOS/fcos_r50_fpn_3x_ms_coco")
 DETECTRON2 = {"Detectron2 RetinaNet": "retinanet", "Detectron2 FCOS": "fcos"}
@@ -53,6 +53,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    if args.device != "cpu" and not torch.cuda.is_available():
+        raise UserError(f"--device {args.device}: there is no GPU; --device cpu tries the command")
     end = time.monotonic() + args.seconds
     name = torch.cuda.get_device_name(args.device) if args.device != "cpu" else "CPU"
     print(f"{name}, torch {torch.__version__}\n")
@@ -119,7 +121,7 @@ def measure_step(label: str, name: str, images: int, args: argparse.Namespace) -
         torch.compiler.reset()
         model.predict = torch.compile(model.predict, dynamic=False)
     optimizer = harmless_optimizer(config, model)
-    batches = itertools.repeat(make_batch(images, tuple(args.image_size), device))
+    batches = itertools.repeat(make_batch(images, config.model.num_classes, tuple(args.image_size), device))
     dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
     times: dict[str, float] = {}
 
@@ -131,9 +133,9 @@ def measure_step(label: str, name: str, images: int, args: argparse.Namespace) -
     return {**times, "share": (times["matching"] + times["losses"]) / parts, "peak MiB": peak}
 
 
-def make_batch(images: int, size: tuple[int, int], device: torch.device) -> list[dict]:
+def make_batch(images: int, num_classes: int, size: tuple[int, int], device: torch.device) -> list[dict]:
     """Images of noise with the 7 ground truths per image of a scene, about as many as in COCO."""
-    scene = make_scene(7, num_images=images, size=size)
+    scene = make_scene(7, num_classes, images, size=size)
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(256, (3, *size), dtype=torch.uint8, generator=generator)
     image = noise.pin_memory() if device.type == "cuda" else noise

@@ -116,8 +116,8 @@ class ShiftTransform:
         return torch.cat([points - deltas[..., :2], points + deltas[..., 2:]], -1)
 
 
-def ltrb_iou_loss(inputs: Tensor, targets: Tensor, box_mode: str, loss_type: str, reduction: str) -> Tensor:
-    """GIoU loss of boxes around the same points, as distances to their sides [n, 4]."""
+def ltrb_iou_loss(inputs: Tensor, targets: Tensor, box_mode: str, loss_type: str, reduction: str = "none") -> Tensor:
+    """GIoU loss [...] of boxes around the same points, as distances to their sides [..., 4]."""
     if (box_mode, loss_type) != ("ltrb", "giou"):
         raise UserError(f"IoU loss {loss_type!r} of {box_mode!r} boxes: expected is 'giou' of 'ltrb'")
     boxes = (torch.cat([-x[..., :2], x[..., 2:]], -1) for x in (inputs, targets))

@@ -42,6 +42,7 @@ DAMAGES = (
 )
 FLAG = "train.allow_pickle=True"
 CHECKSUM = "sha256"  # key of it in the metadata of our .safetensors files
+MAX_EXPANDED = 1 << 29  # bytes that the tensors of a state dict may claim beyond those in the file
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")  # before and since NumPy 2
 _PICKLES_OF_OLD_FORMAT = 4  # before torch 1.6: magic number, protocol, system, then the content
 
@@ -161,6 +162,7 @@ def check_tensors(path: str, state: Any) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not state:
         raise UserError(f"{path}: it holds no state dict of names and tensors, but {_kind(state)}; give a checkpoint")
     tensors = {}
+    expanded = 0
     for name, value in state.items():
         if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
             value = torch.from_numpy(value)
@@ -168,11 +170,17 @@ def check_tensors(path: str, state: Any) -> dict[str, Tensor]:
         if problem or not isinstance(name, str):
             raise UserError(f"{path}: it holds no state dict: {name} {problem or 'is no name'}; give a checkpoint")
         tensors[name] = value
+        expanded += _expanded(value)
+        if expanded > MAX_EXPANDED:
+            raise UserError(f"{path}: it holds no state dict: {name} claims more values than the file has")
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(f"{path}: {name} has values that are not finite (NaN or infinite); give another checkpoint")
     return tensors
 
 
-# A small tensor that `expand` made large: up to so many values, more than any layer here has, it may stay.
-_EXPANDED = 1 << 24
+def _expanded(value: Tensor) -> int:
+    """Bytes that a tensor would need beyond those that it shares among its elements."""
+    return max(value.numel() * value.element_size() - value.untyped_storage().nbytes(), 0)
 
 
 def _problem(value: Any) -> str:
@@ -181,10 +189,6 @@ def _problem(value: Any) -> str:
         return f"is no tensor, but {_kind(value)}"
     if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_nested or value.is_complex():
         return "is no ordinary tensor"
-    if value.numel() > _EXPANDED and value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        return "claims more values than the file has"
-    if value.is_floating_point() and not value.isfinite().all():
-        return "has values that are not finite (NaN or infinite)"
     return ""
 
 

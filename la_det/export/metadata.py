@@ -30,7 +30,7 @@ class ExportMetadata:
         classes: names of the K classes.
         category_ids: of the K classes in the data set, as its COCO-format results have them.
         pixel_mean, pixel_std: the network's input is (pixels - mean) / std, per channel of `input_format`.
-        input_format: order of the channels, "BGR" or "RGB".
+        input_format: order of the channels, "BGR" or "RGB", or "L" for one.
         size_divisibility: images are padded with zeros, right and below, to multiples of this.
         short_edge, max_size: the recipe resizes images so that their short side has this many pixels and the long one
             at most these; None where it does not resize.
@@ -96,15 +96,16 @@ class ExportMetadata:
                 and count in (None, len(values))
             )
 
+        channels = 1 if self.input_format == "L" else 3
         sizes = {name: getattr(self, name) for name in ("short_edge", "max_size")}
         right = {
             "la_det": isinstance(self.la_det, str),
             "config": isinstance(self.config, str),
             "classes": are(self.classes, str) and len(self.classes) > 0,
-            "category_ids": are(self.category_ids, int) and len(self.category_ids) == len(self.classes),
-            "input_format": self.input_format in ("BGR", "RGB"),
-            "pixel_mean": are(self.pixel_mean, (int, float), 3),
-            "pixel_std": are(self.pixel_std, (int, float), 3) and 0 not in self.pixel_std,
+            "category_ids": are(self.category_ids, (int, float, str)) and len(self.category_ids) == len(self.classes),
+            "input_format": self.input_format in ("BGR", "RGB", "L"),
+            "pixel_mean": are(self.pixel_mean, (int, float), channels),
+            "pixel_std": are(self.pixel_std, (int, float), channels) and 0 not in self.pixel_std,
             "size_divisibility": is_number(self.size_divisibility, 1, 1024, int),
             "score_threshold": is_number(self.score_threshold, 0, 1),
             "nms": self.nms in ("none", "graph", "outside"),

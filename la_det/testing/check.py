@@ -1,25 +1,44 @@
 """Finding golden files and running the check that fits each."""
 
-import importlib
+import importlib.util
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
 from la_det.errors import UserError
+from la_det.model_zoo.configs import project_folders
+from la_det.model_zoo.schemes import get_schemes
 from la_det.testing.golden import Comparison, GoldenFile, NotBuilt
 from la_det.testing.golden_crowdhuman import GoldenCase
 
 # Folders of other methods' golden files, which are listed as not built as long as no module checks them.
 OTHER_METHODS = ("autoassign", "ddq_fcn", "onenet", "ota", "paa", "tood")
-_PREFIX = "la_det.testing.golden_"  # a module of this name checks the files of a folder
 
 
-def methods() -> list[str]:
-    """Names of the folders whose golden files can be checked."""
-    package = Path(__file__).parent
-    return sorted(file.stem.removeprefix("golden_") for file in package.glob("golden_*.py"))
+@cache
+def modules() -> dict[str, Path]:
+    """Folder of golden files -> the module whose `check(golden)` knows them.
+
+    For the folder of a scheme's record it is the `golden.py` of a project of such schemes; data sets' metrics and whole
+    models are checked here.
+    """
+    here = {file.stem.removeprefix("golden_"): file for file in Path(__file__).parent.glob("golden_*.py")}
+    projects = {folder.name: folder / "golden.py" for folder in project_folders()}
+    of_schemes = {s.golden: projects[s.project] for s in get_schemes().values() if projects[s.project].exists()}
+    return dict(sorted((here | of_schemes).items()))
+
+
+@cache
+def golden_module(folder: str) -> ModuleType:
+    """The module that checks the golden files of a folder."""
+    spec = importlib.util.spec_from_file_location(f"golden_{folder}", modules()[folder])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @dataclass(frozen=True)
@@ -81,11 +100,11 @@ def check_file(path: Path, allow_missing: Iterable[str] = (), device: str = "cpu
             than the tolerances. Metrics are computed by NumPy in any case.
     """
     method = path.resolve().parent.name
-    if method not in methods() and method in OTHER_METHODS:
+    if method not in modules() and method in OTHER_METHODS:
         return Report(path, not_built=f"the method {method}")
-    if method not in methods():
-        return Report(path, error=f"unknown method {method!r}; known folders: {', '.join(methods())}")
-    check: Callable[[GoldenFile | GoldenCase], None] = importlib.import_module(f"{_PREFIX}{method}").check
+    if method not in modules():
+        return Report(path, error=f"unknown method {method!r}; known folders: {', '.join(modules())}")
+    check: Callable[[GoldenFile | GoldenCase], None] = golden_module(method).check
     try:
         golden = GoldenCase(path) if path.is_dir() else GoldenFile(path, device)
         with torch.device(device), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):

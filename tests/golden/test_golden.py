@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from la_det.testing.check import check_file, find_files, methods
+from la_det.testing.check import check_file, find_files, modules
 
 DATA = Path(__file__).parents[1] / "data"
 QUICK = DATA / "checkpoints" / "poto_crowdhuman.npz"  # of the whole models, which take seconds each
@@ -16,7 +16,7 @@ def parameter(path: Path):
     return pytest.param(path, id=str(path.relative_to(DATA)), marks=[pytest.mark.slow] if whole_model else [])
 
 
-FILES = [parameter(path) for path in find_files([DATA / name for name in methods()])]
+FILES = [parameter(path) for path in find_files([DATA / name for name in modules()])]
 
 
 @pytest.mark.parametrize("path", FILES)

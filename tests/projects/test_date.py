@@ -13,8 +13,8 @@ from detectron2.data.transforms import AugInput, AugmentationList
 from la_det import model_zoo
 from la_det.matchers import POTO, Hungarian
 from la_det.modeling.criteria import reduce_losses
+from la_det.testing.check import golden_module
 from la_det.testing.golden import GoldenFile
-from la_det.testing.golden_date import read_case
 
 DATA = Path(__file__).parents[1] / "data" / "date"
 
@@ -118,7 +118,7 @@ def test_head_has_the_official_number_of_parameters(name, size):
 
 def _process(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    losses = reduce_losses(read_case(GoldenFile(DATA / f"ddp_date_f_rank{rank}.npz")).terms())
+    losses = reduce_losses(golden_module("date").read_case(GoldenFile(DATA / f"ddp_date_f_rank{rank}.npz")).terms())
     torch.save({name: loss.item() for name, loss in losses.items()}, f"{folder}/{rank}.pth")
     dist.destroy_process_group()
 

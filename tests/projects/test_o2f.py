@@ -19,8 +19,8 @@ from la_det.data.builtin import register_shapes
 from la_det.data.shapes import ShapesSpec
 from la_det.modeling.criteria import reduce_losses
 from la_det.structures import DensePredictions, Targets
+from la_det.testing.check import golden_module
 from la_det.testing.golden import GoldenFile
-from la_det.testing.golden_o2f import model_config, read_predictions, read_targets
 
 BOXES, MASKS = "O2F/o2f_r18_fpn_shapes_tiny", "O2F/o2f_condinst_r18_fpn_shapes_tiny"
 GOLDEN = Path(__file__).parents[1] / "data" / "o2f" / "condinst_basic.npz"
@@ -195,8 +195,10 @@ def test_masks_belong_to_their_detections():
 def _losses(images: list[int]) -> dict:
     """Losses of CondInst's criterion on images of the golden file, which has two; 2 and 3 are these without objects."""
     golden = GoldenFile(GOLDEN)
-    predictions, targets = read_predictions(golden, model_config(golden)).detach(), read_targets(golden)
-    (criterion,) = instantiate(model_config(golden).criteria)
+    o2f = golden_module("o2f")
+    config = o2f.model_config(golden)
+    predictions, targets = o2f.read_predictions(golden, config).detach(), o2f.read_targets(golden)
+    (criterion,) = instantiate(config.criteria)
     index = torch.tensor([i % 2 for i in images])
     instances = []
     for i in images:

@@ -590,7 +590,7 @@ def shown(row: Row) -> list[str]:
             else str(value)
         )
 
-    message = re.sub(r"/\S*/", "", row.message).replace("|", "\\|")
+    message = re.sub(r"(?<![\w:/])/\S*/", "", row.message).replace("|", "\\|")
     seconds = "" if row.seconds is None else f"{row.seconds:.0f}"
     cells = [
         row.name,

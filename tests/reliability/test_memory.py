@@ -34,13 +34,13 @@ def test_flat(tmp_path, monkeypatch):
     def look(hook: LockHook) -> None:
         if hook.trainer.iter % 100 == 99:
             seen[hook.trainer.iter + 1] = resident()
+            print(f"iteration {hook.trainer.iter + 1}: {resident():.0f} MB", flush=True)
 
     monkeypatch.setattr(LockHook, "after_step", look)
     dataset = f"coco:{data}/images,{data}/train.json,{data}/images,{data}/val.json"
     periods = ["train.max_iter=1000", "train.eval_period=33", "train.checkpointer.period=500", "train.log_period=20"]
     argv = ["--config-file", str(CONFIG), "--dataset", dataset, f"train.output_dir={tmp_path / 'out'}", *periods]
     launch(main, build_parser().parse_intermixed_args([*argv, "train.ema.enabled=True", "train.diagnostics_period=50"]))
-    print("training:", {i: round(mb) for i, mb in seen.items()}, "MB")
     assert seen[1000] - seen[300] < MEGABYTES
 
     predictor = Predictor(tmp_path / "out" / "config.yaml", tmp_path / "out" / "model_final.pth")

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import benchmark_gpu
+from la_det.errors import UserError
 
 SMALL = ["--device", "cpu", "--image-size", "64", "96", "--batch-sizes", "1", "--repeats", "1"]
 
@@ -50,3 +51,10 @@ def test_nothing_is_begun_when_the_time_is_over(monkeypatch, capsys):
     benchmark_gpu.main()
     out = capsys.readouterr().out
     assert "no time: 1\n" in out and "no time: 6\n" in out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["benchmark_gpu.py"])
+    with pytest.raises(UserError, match="--device cuda: there is no GPU; --device cpu tries the command"):
+        benchmark_gpu.main()

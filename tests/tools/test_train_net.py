@@ -13,6 +13,7 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.engine import HookBase
+from detectron2.structures import BoxMode
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from la_det.config import load_yaml_config
@@ -446,9 +447,11 @@ class TestBadInput:
 
     def test_other_number_of_classes(self, error, tmp_path, monkeypatch):
         argv = ["--config-file", str(CONFIG), f"train.output_dir={tmp_path}", "dataloader.train.dataset.names=three"]
+        argv.append("dataloader.test.dataset.names=three")
         from detectron2.data import DatasetCatalog, MetadataCatalog
 
-        record = {"file_name": "a.jpg", "image_id": 1, "width": 8, "height": 8, "annotations": []}
+        annotation = {"bbox": [0, 0, 4, 4], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
+        record = {"file_name": "a.jpg", "image_id": 1, "width": 8, "height": 8, "annotations": [annotation]}
         DatasetCatalog.register("three", lambda: [record])
         MetadataCatalog.get("three").thing_classes = ["a", "b", "c"]
         try:
