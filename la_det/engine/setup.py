@@ -44,6 +44,10 @@ def load_config(config: str, overrides: Sequence[str] = ()) -> DictConfig:
         cfg = model_zoo.get_config(config)
     else:
         raise UserError(f"{config or '--config-file'}: no such config file, and no name of la_det.model_zoo.list()")
+    wanted = ("model", "train", "dataloader") if config.endswith((".yaml", ".yml")) else ("model", "train")
+    missing = [key for key in wanted if key not in cfg]
+    if missing:
+        raise UserError(f"{config}: no config of a detector: it has no {missing[0]}; was it cut?")
     for override in overrides:
         _check_override(cfg, override)
         cfg = _apply_override(cfg, override)

@@ -92,3 +92,10 @@ def test_converted_weights_change_the_config(tmp_path):
     setup(cfg)
     assert OmegaConf.select(cfg, key) == 1
     assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize("name", ["cut.yaml", "cut.py"])
+def test_config_without_a_model(tmp_path, name):
+    (tmp_path / name).write_text("train: {seed: 0}\n" if name.endswith("yaml") else "train = dict(seed=0)\n")
+    with pytest.raises(UserError, match=f"{name}: no config of a detector: it has no model"):
+        load_config(str(tmp_path / name))
