@@ -252,7 +252,11 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("(overlap <= shorter).all", "(overlap < shorter / 2).all"),
     ],
     (f"{STEPS}/candidates/overlaps.py", "tests/steps/candidates/test_overlaps.py"): [
-        ("furthest <= needed.unsqueeze(2)", "furthest < needed.unsqueeze(2)"),
+        (
+            "furthest <= needed.unsqueeze(2)",
+            "furthest < needed.unsqueeze(2)",
+            "runs that only touch are looked into in vain",
+        ),
         ("members <= needed[gt].unsqueeze(2)", "members < needed[gt].unsqueeze(2)"),
         ("gt + gts.start", "gt"),
         ("value=-torch.inf", "value=torch.inf"),

@@ -1,6 +1,7 @@
 """Finding golden files and running the check that fits each."""
 
 import importlib.util
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -37,6 +38,7 @@ def golden_module(folder: str) -> ModuleType:
     """The module that checks the golden files of a folder."""
     spec = importlib.util.spec_from_file_location(f"golden_{folder}", modules()[folder])
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
     return module
 

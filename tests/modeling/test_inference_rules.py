@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from la_det.modeling.candidate_rules import TopPairs
+from la_det.modeling.candidate_rules import TopLocations, TopPairs
 from la_det.modeling.inference import DenseInference
 from la_det.structures import AnchorGenerator, DensePredictions, LTRBCodec, PointGenerator
 
@@ -57,6 +57,16 @@ def test_cap_at_the_number_of_locations(cap_topk, expected):
     assert int(found.valid.sum()) == expected
     pairs = list(zip(found.priors[0].tolist(), found.classes[0].tolist(), strict=True))
     assert len(set(pairs[:expected])) == expected
+
+
+def test_pairs_of_the_best_locations_below_the_threshold_take_no_place_of_others():
+    """Prior 0 has a pair of p q = 0.0396 and too small a p, prior 1 one of 0.03."""
+    p, quality = torch.full((2, 2, 3), 0.001), torch.full((2, 3), 0.01)
+    p[:, 0, 0], p[0, 0, 1] = torch.tensor([0.9, 0.04]), 0.3
+    quality[0, 0], quality[0, 1] = 0.99, 0.1
+    rule = DenseInference(use_quality=True, max_detections=2, candidates=TopLocations(topk=2))
+    found = rule(make_predictions(p, quality), SIZE)
+    assert sorted(found.priors[found.valid].tolist()) == [0, 1]
 
 
 def test_cap_counts_every_prior_of_a_cell():

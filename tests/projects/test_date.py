@@ -51,7 +51,8 @@ def test_recipe(name, max_iter, drops, depth):
     assert isinstance(instantiate(config.model.criteria[0].matcher), Hungarian if crowdhuman else POTO)
     rule = instantiate(config.model.inference)
     retina = "date_r_" in name
-    assert (rule.topk, rule.max_detections) == ((1000, 500) if crowdhuman else (1000 if retina else 100, 100))
+    topk = 1000 if crowdhuman or retina else 100
+    assert (rule.candidate_rule.topk, rule.max_detections) == (topk, 500 if crowdhuman else 100)
     assert (rule.score_threshold, rule.nms_threshold) == (0.01, None)
 
 
