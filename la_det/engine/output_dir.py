@@ -46,8 +46,8 @@ class OutputDir:
 
     def holds_trial(self) -> bool:
         """Whether all that is here is a finished run of one iteration, as people try data and options with."""
-        finished = self.holds_run() and (self.folder / "model_final.pth").is_file()
-        return finished and all(line["iteration"] <= 1 for line in self.read_metrics())
+        iterations = [line["iteration"] for line in self.read_metrics()]
+        return bool(iterations) and max(iterations) <= 1 and (self.folder / "model_final.pth").is_file()
 
     def check_new(self) -> None:
         """Refuse to start a new run over another one, a trial excepted, which a new run moves away."""
