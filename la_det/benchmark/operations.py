@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from la_det.losses import background
+from la_det.structures import chunks
 
 # These only make views, memory or metadata.
 _FREE = {"alias", "detach", "lift_fresh", "_unsafe_view"}
@@ -40,7 +40,7 @@ def count_operations(run: Callable[[], object]) -> Counts:
     """
     counts = Counts()
     with ExitStack() as stack:
-        stack.enter_context(patch.object(background, "in_chunks", lambda device: False))
+        stack.enter_context(patch.object(chunks, "in_chunks", lambda device: False))
         stack.enter_context(_Copies(counts))
         stack.enter_context(_Operators(counts))
         run()

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from la_det.structures import constant
+from la_det.structures import chunks, constant
 
 FLOAT32_EPS = torch.finfo(torch.float32).eps
 _OUTWARD = (-1.0, -1.0, 1.0, 1.0)  # directions in which x1, y1, x2, y2 enlarge a box
@@ -21,17 +21,19 @@ def aligned_iou(a: Tensor, b: Tensor, eps: float = FLOAT32_EPS) -> Tensor:
     """IoU [...] of boxes [..., 4] and [..., 4], XYXY; 0 where they do not meet. The union is at least `eps`."""
     if a.requires_grad and torch.is_grad_enabled():
         return _IoU.apply(a, b, eps, False)
-    area = _product(_sides(a, b, enclosing=False).clamp_(min=0))
-    return area[0] / _union(area).clamp_(min=eps)
+    if a.shape == b.shape and len(a) > chunks.CPU_CHUNK and chunks.in_chunks(a.device):
+        parts = zip(a.split(chunks.CPU_CHUNK), b.split(chunks.CPU_CHUNK), strict=True)
+        return torch.cat([aligned_iou(*part, eps) for part in parts])
+    intersection, union, _ = _areas(a, b, enclosing=False)
+    return intersection / union.clamp_(min=eps)
 
 
 def aligned_giou(a: Tensor, b: Tensor, eps: float = FLOAT32_EPS) -> Tensor:
     """Generalised IoU [...] (Rezatofighi et al., CVPR 2019); union and enclosing area are at least `eps`."""
     if a.requires_grad and torch.is_grad_enabled():
         return _IoU.apply(a, b, eps, True)
-    area = _product(_sides(a, b, enclosing=True).clamp_(min=0))
-    union = _union(area)
-    return area[0] / union.clamp(min=eps) - (area[2] - union) / area[2].clamp(min=eps)
+    intersection, union, enclosing = _areas(a, b, enclosing=True)
+    return intersection / union.clamp(min=eps) - (enclosing - union) / enclosing.clamp(min=eps)
 
 
 def aligned_ciou(a: Tensor, b: Tensor, eps: float = 1e-7) -> Tensor:
@@ -123,6 +125,22 @@ class _CIoU(torch.autograd.Function):
         return grad.unsqueeze(-1) * slope, None, None
 
 
+def _areas(a: Tensor, b: Tensor, enclosing: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Areas [...] of the intersection, the union and, if wanted, the enclosing box."""
+    if a.shape == b.shape:
+        area = _product(_sides(a, b, enclosing).clamp_(min=0))
+        return area[0], _union(area), area[2] if enclosing else None
+    # Four more operations, but no copies of what broadcasts.
+    intersection = _product(
+        (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp_(min=0)
+    )
+    of_a, of_b = (_product((x[..., 2:] - x[..., :2]).clamp_(min=0)) for x in (a, b))
+    outer = None
+    if enclosing:
+        outer = _product(torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2]))
+    return intersection, of_a + of_b - intersection, outer
+
+
 def _sides(a: Tensor, b: Tensor, enclosing: bool) -> Tensor:
     """Widths and heights [3 or 4, ..., 2] of the intersection, a, the enclosing box if wanted, and b; may be negative.
 
@@ -130,7 +148,7 @@ def _sides(a: Tensor, b: Tensor, enclosing: bool) -> Tensor:
     enclosing box the larger ones, and a side is the sum of two.
     """
     outward = constant(_OUTWARD, a.device, a.dtype)
-    a, b = torch.broadcast_tensors(a * outward, b * outward)
+    a, b = a * outward, b * outward
     larger = [torch.maximum(a, b)] if enclosing else []
     coordinates = torch.stack([torch.minimum(a, b), a, *larger, b])
     return coordinates[..., :2] + coordinates[..., 2:]

@@ -14,18 +14,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from la_det.structures import DensePredictions, Score
+from la_det.structures import DensePredictions, Score, chunks
 
 _SMALLEST = torch.finfo(torch.float32).tiny
 # With a gate, 1 - p = sigma(-c) + sigma(c) sigma(-f) and must not underflow.
 _LARGEST_LOGIT = 60.0
-# Intermediate values of a chunk stay in the processor's cache: 4 times faster than whole maps on a CPU.
-_CPU_CHUNK = 1 << 16
-
-
-def in_chunks(device: torch.device) -> bool:
-    """Whether maps are worked on in chunks: a GPU wants few large operations."""
-    return device.type == "cpu"
 
 
 def background_loss(
@@ -94,13 +87,13 @@ def _chunks(
     c: Tensor, out: Tensor, mask: Tensor | None, levels: list[tuple[int, int]]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Parts of the logits, minus infinity at masked priors, each with the part of `out` that belongs to it."""
-    if not in_chunks(c.device):
+    if not chunks.in_chunks(c.device):
         yield _without(c, mask, levels), out
     elif mask is None:
-        yield from zip(c.split(_CPU_CHUNK), out.split(_CPU_CHUNK), strict=True)
+        yield from zip(c.split(chunks.CPU_CHUNK), out.split(chunks.CPU_CHUNK), strict=True)
     else:
         for x, masked, x_out in _rows(levels, c, mask, out):
-            size = max(_CPU_CHUNK // max(x.shape[1], 1), 1)
+            size = max(chunks.CPU_CHUNK // max(x.shape[1], 1), 1)
             for part, part_out in zip(x.split(size), x_out.split(size), strict=True):
                 yield part.masked_fill(masked, -torch.inf).view(-1), part_out.view(-1)
 
@@ -139,11 +132,11 @@ class _GatedBackground(torch.autograd.Function):
         values = [x.index_select(0, i).clamp_(max=_LARGEST_LOGIT) for x, i in ((c, index), (f, gate_index))]
         c = _without(c, mask, levels)
         grad, gate_grad, totals = torch.empty_like(c), torch.empty_like(f), []
-        if in_chunks(c.device):
+        if chunks.in_chunks(c.device):
             for x, gate, out, gate_out in _rows(levels, c, f, grad, gate_grad):
                 gate_p, gate_complement = _sigmoids(gate)
                 gate_out.zero_()
-                size = max(_CPU_CHUNK // max(x.shape[1], 1), 1)
+                size = max(chunks.CPU_CHUNK // max(x.shape[1], 1), 1)
                 for part, part_out in zip(x.split(size), out.split(size), strict=True):
                     total, u = _gated(part, gate_p, gate_complement, part_out)
                     totals.append(total)

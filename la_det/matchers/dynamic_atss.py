@@ -25,7 +25,8 @@ class DynamicATSS:
         candidates = nearest_priors(priors, targets, self.topk)  # [G, C]
         pairs = every_pair(candidates, targets)
         predicted = predictions.boxes_at(pairs.image, pairs.prior).view(*candidates.shape, 4)
-        iou = aligned_iou(torch.stack([priors.boxes[candidates], predicted]), gt_boxes)
+        boxes = torch.stack([priors.boxes[candidates], predicted])
+        iou = aligned_iou(boxes, gt_boxes.expand_as(boxes))
         threshold = mean_plus_std(iou).sum(0)  # not the deviation of the sum
         pairs, where = above_threshold(candidates, iou.sum(0), threshold, priors, targets, self.margin)
         return Assignment(pairs, target=iou[1].flatten()[where])

@@ -64,12 +64,12 @@ class POTOAux:
         first = torch.cat([torch.arange(start, start + count, device=q.device) for start, count in starts])
         num_gts, num_levels, columns = len(targets.boxes[portion]), len(counts), len(first)
         gt, level = pairs.gt - portion.start, priors.levels.index_select(0, pairs.prior)
-        index, rank = rank_in_group(gt * num_levels + level, q, num_gts * num_levels)
-        gt, level, q, prior = gt[index], level[index], q[index], pairs.prior[index]
+        order, rank = rank_in_group(gt * num_levels + level, q, num_gts * num_levels)
+        rank = torch.empty_like(rank).index_copy_(0, order, rank)
 
         start = constant(tuple(accumulate(counts, initial=0))[:-1], q.device, torch.int64)
         wanted = (rank < constant(tuple(counts), q.device, torch.int64)[level]) & ~(q <= 0)  # NaN must not hide
         cell = (gt * (columns + 1) + start[level] + rank).where(wanted, columns)  # one column for all others
-        candidates = F.pad(first, (0, 1)).repeat(num_gts).index_copy_(0, cell, prior).view(num_gts, columns + 1)
+        candidates = F.pad(first, (0, 1)).repeat(num_gts).index_copy_(0, cell, pairs.prior).view(num_gts, columns + 1)
         values = q.new_zeros(num_gts * (columns + 1)).index_copy_(0, cell, q).view(num_gts, columns + 1)
         return candidates[:, :columns], values[:, :columns]

@@ -6,11 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from la_det.losses import background
 from la_det.losses.background import background_loss
 from la_det.modeling.criteria import Decision, FocalLoss
 from la_det.references.scene import make_targets
-from la_det.structures import AnchorGenerator, Assignment, DensePredictions, LTRBCodec, Pairs, Score
+from la_det.structures import AnchorGenerator, Assignment, DensePredictions, LTRBCodec, Pairs, Score, chunks
 
 GRID_SIZES = [(5, 7), (3, 4), (1, 1)]
 
@@ -65,7 +64,7 @@ def compare_gradients(loss, predictions, exact_loss, maps, names, tolerance=1e-5
 @pytest.mark.parametrize("chunk", [4, 1 << 16])
 def test_sum_and_gradients(monkeypatch, gate, memory_format, num_pairs, chunk):
     """With corrections at chosen entries, some of them chosen several times."""
-    monkeypatch.setattr(background, "_CPU_CHUNK", chunk)
+    monkeypatch.setattr(chunks, "CPU_CHUNK", chunk)
     predictions = make_predictions(memory_format=memory_format)
     chosen = entries(num_pairs)
     total, c, f = background_loss(predictions, Score(gate), *chosen)
@@ -156,15 +155,15 @@ def loss_and_gradients(predictions, gate, chosen, dropped):
 @pytest.mark.parametrize("chunk", [4, 1 << 16])
 def test_whole_maps_give_the_same_as_chunks(monkeypatch, gate, num_dropped, per_cell, chunk):
     """A GPU works on whole maps."""
-    monkeypatch.setattr(background, "_CPU_CHUNK", chunk)
+    monkeypatch.setattr(chunks, "CPU_CHUNK", chunk)
     predictions = make_predictions(per_cell=per_cell)
     chosen = entries(40, per_cell)
     dropped = None if num_dropped is None else entries(num_dropped, per_cell)[:2]
-    chunks = loss_and_gradients(predictions, gate, chosen, dropped)
-    monkeypatch.setattr(background, "in_chunks", lambda device: False)
+    in_parts = loss_and_gradients(predictions, gate, chosen, dropped)
+    monkeypatch.setattr(chunks, "in_chunks", lambda device: False)
     whole = loss_and_gradients(replace(predictions), gate, chosen, dropped)
-    assert len(whole) == len(chunks) == (5 if gate is None else 9)
-    torch.testing.assert_close(whole, chunks, rtol=1e-6, atol=1e-6)
+    assert len(whole) == len(in_parts) == (5 if gate is None else 9)
+    torch.testing.assert_close(whole, in_parts, rtol=1e-6, atol=1e-6)
     if num_dropped:
         everything = loss_and_gradients(replace(predictions), gate, chosen, None)
         assert everything[0] > whole[0]
