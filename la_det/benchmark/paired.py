@@ -105,8 +105,8 @@ def run(args: argparse.Namespace) -> None:
 
 @contextmanager
 def _worker(checkout: Path, arguments: str) -> Iterator[subprocess.Popen]:
-    # glibc keeps what is freed, as it does in a training. Otherwise it may give it back in every call, and the page faults
-    # of the next one, which depend on luck, take as long as the call.
+    # glibc keeps what is freed, as it does in a training. Otherwise it may give it back in every call, and the page
+    # faults of the next one, which depend on luck, take as long as the call.
     keep = dict.fromkeys(("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"), str(1 << 30))
     environment = os.environ | keep | {"PYTHONPATH": str(checkout), "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-c", _WORKER, arguments]
