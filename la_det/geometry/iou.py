@@ -14,6 +14,7 @@ from la_det.structures import chunks, constant
 
 FLOAT32_EPS = torch.finfo(torch.float32).eps
 _OUTWARD = (-1.0, -1.0, 1.0, 1.0)  # directions in which x1, y1, x2, y2 enlarge a box
+_CPU_CHUNK = chunks.CPU_CHUNK // 4  # pairs, whose four coordinates make a part as large as others
 _HALF_OUTWARD = (-0.5, -0.5, 0.5, 0.5)
 
 
@@ -21,8 +22,8 @@ def aligned_iou(a: Tensor, b: Tensor, eps: float = FLOAT32_EPS) -> Tensor:
     """IoU [...] of boxes [..., 4] and [..., 4], XYXY; 0 where they do not meet. The union is at least `eps`."""
     if a.requires_grad and torch.is_grad_enabled():
         return _IoU.apply(a, b, eps, False)
-    if a.shape == b.shape and len(a) > chunks.CPU_CHUNK and chunks.in_chunks(a.device):
-        parts = zip(a.split(chunks.CPU_CHUNK), b.split(chunks.CPU_CHUNK), strict=True)
+    if a.shape == b.shape and len(a) > _CPU_CHUNK and chunks.in_chunks(a.device):
+        parts = zip(a.split(_CPU_CHUNK), b.split(_CPU_CHUNK), strict=True)
         return torch.cat([aligned_iou(*part, eps) for part in parts])
     intersection, union, _ = _areas(a, b, enclosing=False)
     return intersection / union.clamp_(min=eps)
