@@ -44,10 +44,13 @@ def background_loss(
     rows = predictions.num_images * predictions.priors.per_cell
     levels = [(rows, h * w) for h, w in predictions.priors.grid_sizes]
     c = predictions.flat("logits")
-    mask = None if dropped is None else _mask(predictions, *dropped)
     index = predictions.index("logits", image, prior, cls)
     if score.gate is None:
-        return *_Background.apply(c, index, mask, levels), None
+        if dropped is not None:
+            classes = torch.arange(predictions.num_classes, device=c.device)
+            dropped = predictions.index("logits", *(x.unsqueeze(1) for x in dropped), classes).flatten()
+        return *_Background.apply(c, index, dropped), None
+    mask = None if dropped is None else _mask(predictions, *dropped)
     gate_index = predictions.index(score.gate, image, prior)
     return _GatedBackground.apply(c, predictions.flat(score.gate), index, gate_index, mask, levels)
 
@@ -83,41 +86,39 @@ def _without(c: Tensor, mask: Tensor | None, levels: list[tuple[int, int]]) -> T
     return c
 
 
-def _chunks(
-    c: Tensor, out: Tensor, mask: Tensor | None, levels: list[tuple[int, int]]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Parts of the logits, minus infinity at masked priors, each with the part of `out` that belongs to it."""
-    if not chunks.in_chunks(c.device):
-        yield _without(c, mask, levels), out
-    elif mask is None:
-        yield from zip(c.split(chunks.CPU_CHUNK), out.split(chunks.CPU_CHUNK), strict=True)
-    else:
-        for x, masked, x_out in _rows(levels, c, mask, out):
-            size = max(chunks.CPU_CHUNK // max(x.shape[1], 1), 1)
-            for part, part_out in zip(x.split(size), x_out.split(size), strict=True):
-                yield part.masked_fill(masked, -torch.inf).view(-1), part_out.view(-1)
-
-
 class _Background(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, c, index, mask, levels):
-        """b(sigma(c)), whose gradient is db/dc = p^2 (2 (1 - p) (-ln(1 - p)) + p)."""
-        values = c.index_select(0, index)
+    def forward(ctx, c, index, dropped):
+        """b(sigma(c)), whose gradient is db/dc = p^2 (2 (1 - p) (-ln(1 - p)) + p).
+
+        The sum is one over all entries less one over those at `dropped`, which are few.
+        """
         grad, totals = torch.empty_like(c), []
-        for x, out in _chunks(c, grad, mask, levels):
-            p, complement = x.sigmoid(), x.neg().sigmoid_()  # 1 - p without cancellation
-            # -ln(1 - p); beyond the smallest 1 - p in single precision it equals the logit.
-            cost = complement.clamp(min=_SMALLEST).log_().neg_().maximum(x)
-            p_squared = p * p
-            totals.append(torch.dot(p_squared, cost))
-            torch.mul(complement, cost, out=out).mul_(2).add_(p).mul_(p_squared)
+        size = chunks.CPU_CHUNK if chunks.in_chunks(c.device) else max(len(c), 1)
+        for x, out in zip(c.split(size), grad.split(size), strict=True):
+            totals.append(_plain(x, out))
+        total = _sum(totals)
+        if dropped is not None:
+            x = c.index_select(0, dropped)
+            total = total - _plain(x, torch.empty_like(x))
+            grad.index_fill_(0, dropped, 0)
         ctx.save_for_backward(grad, index)
-        return _sum(totals), values
+        return total, c.index_select(0, index)
 
     @staticmethod
     def backward(ctx, grad_total, grad_values):
         grad, index = ctx.saved_tensors
-        return (grad * grad_total).index_add_(0, index, grad_values), None, None, None
+        return (grad * grad_total).index_add_(0, index, grad_values), None, None
+
+
+def _plain(c: Tensor, out: Tensor) -> Tensor:
+    """Sum of b; db/dc goes to `out`."""
+    p, complement = c.sigmoid(), c.neg().sigmoid_()  # 1 - p without cancellation
+    # -ln(1 - p); beyond the smallest 1 - p in single precision it equals the logit.
+    cost = complement.clamp(min=_SMALLEST).log_().neg_().maximum(c)
+    p_squared = p * p
+    torch.mul(complement, cost, out=out).mul_(2).add_(p).mul_(p_squared)
+    return torch.dot(p_squared, cost)
 
 
 class _GatedBackground(torch.autograd.Function):
