@@ -197,7 +197,8 @@ def fuzz_odgt(images: Path, rng: random.Random) -> str:
 def fuzz_yolo(images: Path, rng: random.Random) -> str:
     labels = images.parent / "labels"
     labels.mkdir(exist_ok=True)
-    files = {images.parent / "data.yaml": f"path: {images.parent}\ntrain: images\nnames: [nut, bolt]\nnc: 2\n"}
+    # Without the folder of the test, whose name would decide where the damage is.
+    files = {images.parent / "data.yaml": "train: images\nnames: [nut, bolt]\nnc: 2\n"}
     for i in range(3):
         files[labels / f"{i}.txt"] = f"0 0.5 0.5 0.2 0.{i + 2}\n1 0.1 0.1 0.5 0.2 0.3 0.4\n"
     for path, text in files.items():
