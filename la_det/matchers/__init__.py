@@ -24,6 +24,9 @@ from la_det.matchers.o2f import O2F
 from la_det.matchers.one_to_one import ForegroundLoss, OneToOneAnchor, OneToOneCenter
 from la_det.matchers.poto import POTO
 from la_det.matchers.poto_aux import POTOAux
+from la_det.matchers.switch import Switch, matcher_at
+from la_det.matchers.tal import TAL
+from la_det.matchers.tood import TOOD
 from la_det.matchers.topk_iou import TopKIoU
 from la_det.structures import Assignment, DensePredictions, Score, Targets
 
@@ -41,8 +44,12 @@ __all__ = [
     "OneToOneCenter",
     "POTO",
     "POTOAux",
+    "Switch",
+    "TAL",
+    "TOOD",
     "TopKIoU",
     "Matcher",
+    "matcher_at",
 ]
 
 

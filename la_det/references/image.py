@@ -44,7 +44,10 @@ class Image:
     def p(self) -> Tensor:
         """[R, K] probabilities of the criterion's score."""
         p = self.logits.sigmoid()
-        return p if self.score.gate is None else p * self.gates[self.score.gate].sigmoid().unsqueeze(1)
+        if self.score.gate is None:
+            return p
+        p = p * self.gates[self.score.gate].sigmoid().unsqueeze(1)
+        return p.sqrt() if self.score.square_root else p
 
     @property
     def place(self) -> tuple[Tensor, Tensor]:

@@ -51,12 +51,23 @@ class LTRBCodec:
         return ltrb / _at(priors.strides, prior).unsqueeze(-1) if self.in_strides else ltrb
 
 
+class CornerCodec:
+    """Corners (x1, y1, x2, y2) of the box in units of the level's stride."""
+
+    def decode(self, raw: Tensor, priors: Priors, prior: Tensor | None) -> Tensor:
+        return raw * _at(priors.strides, prior).unsqueeze(-1)
+
+    def encode(self, boxes: Tensor, priors: Priors, prior: Tensor | None) -> Tensor:
+        return boxes / _at(priors.strides, prior).unsqueeze(-1)
+
+
 class DeltaCodec:
     """R-CNN box deltas relative to the prior's anchor (R-CNN, appendix C).
 
     Args:
         weights: factors of (dx, dy, dw, dh).
         max_log_scale: upper clamp of dw and dh when decoding; the default lets a box grow to 62.5 times its anchor.
+        min_log_scale: lower clamp, which MMDetection has as well.
     """
 
     def __init__(
@@ -64,15 +75,17 @@ class DeltaCodec:
         *,
         weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
         max_log_scale: float = math.log(1000 / 16),
+        min_log_scale: float | None = None,
     ):
         self.weights = tuple(weights)
         self.max_log_scale = max_log_scale
+        self.min_log_scale = min_log_scale
 
     def decode(self, raw: Tensor, priors: Priors, prior: Tensor | None) -> Tensor:
         centers, sizes = _at(_anchors(priors), prior).split(2, -1)
         shifts, scales = (raw / constant(self.weights, raw.device, raw.dtype)).split(2, -1)
         new_centers = torch.addcmul(centers, shifts, sizes)
-        new_sizes = scales.clamp(max=self.max_log_scale).exp() * sizes
+        new_sizes = scales.clamp(self.min_log_scale, self.max_log_scale).exp() * sizes
         return torch.cat([new_centers.sub(new_sizes, alpha=0.5), new_centers.add(new_sizes, alpha=0.5)], -1)
 
     def encode(self, boxes: Tensor, priors: Priors, prior: Tensor | None) -> Tensor:

@@ -42,6 +42,8 @@ _CONFIGS = (
         r"fcos_mmdet_center_normbbox_\1_fpn_1x_coco",
     ),
     (r"mmdetection/atss_(r\d+)_fpn_1x_coco", r"atss_mmdet_\1_fpn_1x_coco"),
+    (r"(?:TOOD|mmdetection)/tood_(r\d+)_fpn_1x_coco", r"tood_\1_fpn_1x_coco"),
+    (r"(?:TOOD|mmdetection)/tood_(r\d+)_fpn_anchor[-_]based_1x_coco", r"tood_anchor_\1_fpn_1x_coco"),
     (r"o2f/crowdhuman", "o2f_r50_fpn_47k_crowdhuman"),
 )
 

@@ -20,8 +20,8 @@ class LossTerm:
         normaliser: scalar without gradient; averaged over processes where the scope is "world".
         weight: factor of the loss.
         scope: whether the official code averages the normaliser over processes.
-        floor: lower bound of the normaliser, applied after averaging. With 0 (no bound) a normaliser of 0 means that
-            there was nothing to sum: the loss is the numerator, 0 with gradient 0.
+        floor: lower bound of the normaliser, applied after averaging. With 0 (no bound) a normaliser of 0 counts as 1:
+            a loss that sums over pairs is then 0 with gradient 0.
         eps: added to the normaliser.
     """
 

@@ -16,6 +16,8 @@ class ConvTower(nn.Sequential):
         groups: of the normalisation.
         bias: whether the convolutions have one.
         last_dcn: makes the last convolution a modulated deformable one (DCNv2), with offsets that start so.
+        first_dcn: makes the first so many convolutions modulated deformable ones with 4 groups of offsets, which start at
+            0 (TOOD).
     """
 
     def __init__(
@@ -27,12 +29,16 @@ class ConvTower(nn.Sequential):
         groups: int = 32,
         bias: bool = True,
         last_dcn: OffsetInit | None = None,
+        first_dcn: int = 0,
     ):
         channels = channels or in_channels
         layers: list[nn.Module] = []
         for i in range(num_convs):
             inputs = in_channels if i == 0 else channels
-            if last_dcn is not None and i == num_convs - 1:
+            if i < first_dcn:
+                conv = ModulatedDeformConv2d(inputs, channels, bias=bias, offset_groups=4)
+                nn.init.normal_(conv.weight, std=0.01)
+            elif last_dcn is not None and i == num_convs - 1:
                 conv = ModulatedDeformConv2d(inputs, channels, bias=bias, offset_init=last_dcn)
             else:
                 conv = nn.Conv2d(inputs, channels, 3, padding=1, bias=bias)

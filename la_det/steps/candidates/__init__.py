@@ -1,5 +1,6 @@
 """Which (prior, ground truth) pairs can be positive at all."""
 
+from la_det.steps.candidates.extents import beyond_extents, grid_extents, smaller_extents, within_extents
 from la_det.steps.candidates.grid import (
     cell_of,
     cell_points,
@@ -14,9 +15,11 @@ from la_det.steps.candidates.grid import (
     window_priors,
 )
 from la_det.steps.candidates.nearest import nearest_priors
-from la_det.steps.candidates.overlaps import overlapping_pairs
+from la_det.steps.candidates.overlaps import RUN, overlapping_pairs, overlapping_runs
 
 __all__ = [
+    "RUN",
+    "beyond_extents",
     "cell_of",
     "cell_points",
     "center_region",
@@ -24,10 +27,14 @@ __all__ = [
     "every_pair",
     "first_cell",
     "grid_cells",
+    "grid_extents",
     "inside_box",
     "ltrb_of_pairs",
     "nearest_priors",
     "overlapping_anchors",
     "overlapping_pairs",
+    "overlapping_runs",
+    "smaller_extents",
     "window_priors",
+    "within_extents",
 ]

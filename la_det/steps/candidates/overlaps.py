@@ -23,20 +23,35 @@ def overlapping_pairs(boxes: Tensor, targets: Targets, gts: slice) -> Pairs:
     Returns:
         Pairs ordered by ground truth, then prior. A box of NaN overlaps everything, so that it does not hide.
     """
+    gt, run, near = overlapping_runs(boxes, targets.boxes[gts], targets.image[gts])
+    index, member = near.nonzero().unbind(1)  # host synchronisation
+    gt, prior = gt.index_select(0, index) + gts.start, run.index_select(0, index) * RUN + member
+    return Pairs(targets.image.index_select(0, gt), prior, gt)
+
+
+def overlapping_runs(boxes: Tensor, gt_boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same as runs of neighbouring locations, so that one number less has to be waited for.
+
+    Args:
+        boxes: [N, R, 4] XYXY, of every location of every image.
+        gt_boxes: [g, 4]. A box overlaps one if its x2 exceeds that one's x1, its x1 is less than that one's x2, and so
+            for y. They may be reversed: then more than some overlap is asked for.
+        image: [g] int64, of the ground truths.
+
+    Returns:
+        Of H runs, ordered by ground truth, then prior: the ground truth [H], 0..g-1; the run [H], whose locations begin
+        at `RUN` times its number; and [H, RUN] bool which of them overlap, never one beyond R.
+    """
     # A box overlaps a ground truth if its (-x1, -y1, x2, y2) all exceed (-x2, -y2, x1, y1) of the other.
     reach = torch.cat([-boxes[..., :2], boxes[..., 2:]], -1).transpose(1, 2)
     reach = F.pad(reach, (0, -reach.shape[2] % RUN), value=-torch.inf).unflatten(2, (-1, RUN))  # [N, 4, runs, RUN]
-    needed, image = targets.boxes[gts], targets.image[gts]
-    needed = torch.cat([-needed[:, 2:], needed[:, :2]], -1)  # [g, 4]
+    needed = torch.cat([-gt_boxes[:, 2:], gt_boxes[:, :2]], -1)  # [g, 4]
 
     furthest = reach.amax(3).index_select(0, image)  # [g, 4, runs]
     gt, run = _none_of_four(furthest <= needed.unsqueeze(2)).nonzero().unbind(1)  # host synchronisation
     num_runs = reach.shape[2]
     members = reach.transpose(1, 2).reshape(-1, 4, RUN).index_select(0, image[gt] * num_runs + run)
-    near = _none_of_four(members <= needed[gt].unsqueeze(2))
-    index, member = near.nonzero().unbind(1)  # host synchronisation
-    gt, prior = gt.index_select(0, index), run.index_select(0, index) * RUN + member
-    return Pairs(image.index_select(0, gt), prior, gt + gts.start)
+    return gt, run, _none_of_four(members <= needed[gt].unsqueeze(2))
 
 
 def _none_of_four(mask: Tensor) -> Tensor:
