@@ -63,17 +63,17 @@ def read_predictions(config: DictConfig, branch: str, maps: dict[str, list[Tenso
     return DensePredictions(priors, predictor.codec, maps)
 
 
-def read_case(golden: GoldenFile) -> tuple[DictConfig, dict[str, list[Tensor]], DensePredictions, Targets]:
-    """Of a file of TOOD: config, maps by their keys, predictions and ground truths."""
+def read_maps(golden: GoldenFile) -> tuple[DictConfig, dict[str, list[Tensor]], DensePredictions]:
+    """Of a file of TOOD: config, maps by their keys, and predictions."""
     config = model_config(golden, CONFIGS["free"])
     leaves = {key: [x.requires_grad_() for x in golden.levels(key)] for key in MAPS}
     predictions = read_predictions(config, "main", {MAPS[key]: levels for key, levels in leaves.items()})
-    return config, leaves, predictions, read_targets(golden)
+    return config, leaves, predictions
 
 
 def check_phase(golden: GoldenFile, phase: str, progress: float) -> None:
     """Assignment, soft targets, normalisers, losses and gradients at a progress of the training."""
-    config, leaves, predictions, targets = read_case(golden)
+    (config, leaves, predictions), targets = read_maps(golden), read_targets(golden)
     (criterion,) = instantiate(config.criteria)
     assignment = criterion.assign(predictions, targets, progress).assignment
     golden.exact(f"{phase}.assign_gt", matched_within_image(assignment, targets, predictions))
@@ -101,9 +101,10 @@ def terms_of_process(golden: GoldenFile, terms: dict[str, LossTerm], progress: f
     of_ranks = [terms]
     for other in set(range(world_size)) - {rank}:
         path = golden.path.with_name(golden.path.name.replace(f"rank{rank}", f"rank{other}"))
-        config, _, predictions, targets = read_case(GoldenFile(path, golden.device))
+        other_file = GoldenFile(path, golden.device)
+        config, _, predictions = read_maps(other_file)
         (criterion,) = instantiate(config.criteria)
-        of_ranks.append(criterion(predictions, targets, progress))
+        of_ranks.append(criterion(predictions, read_targets(other_file), progress))
     return average_normalisers(of_ranks)[0]
 
 
@@ -117,7 +118,7 @@ def check_gradients(golden: GoldenFile, prefix: str, total: Tensor, leaves: dict
 
 def check_valid(golden: GoldenFile) -> None:
     """Which locations take part: those that ATSS does not drop."""
-    config, _, predictions, targets = read_case(golden)
+    (config, _, predictions), targets = read_maps(golden), read_targets(golden)
     (criterion,) = instantiate(config.criteria)
     valid = torch.ones(targets.num_images, len(predictions.priors), dtype=torch.bool)
     dropped = criterion.assign(predictions, targets, progress=0.0).assignment.dropped
@@ -142,11 +143,11 @@ def dense_target(assignment: Assignment, targets: Targets, predictions: DensePre
 
 def check_inference(golden: GoldenFile) -> None:
     """Detections of the recipe, and with fewer locations and detections."""
-    config, _, predictions, targets = read_case(golden)
+    config, _, predictions = read_maps(golden)
     for prefix, topk, max_detections in (("det", 1000, 100), ("detsmall", 20, 60)):
         config.inference.candidates.topk, config.inference.max_detections = topk, max_detections
         detections = instantiate(config.inference)(predictions, golden.tensor("image_sizes"))
-        for i in range(targets.num_images):
+        for i in range(predictions.num_images):
             keep = detections.valid[i]
             keys = (f"{prefix}_boxes_{i}", f"{prefix}_scores_{i}", f"{prefix}_classes_{i}")
             actual = (detections.boxes[i, keep], detections.scores[i, keep], detections.classes[i, keep])
