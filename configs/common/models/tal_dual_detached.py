@@ -4,7 +4,6 @@ Our combination, not a published one.
 """
 
 from detectron2.config import LazyCall as L
-from torch.nn import Identity
 
 from la_det.modeling.heads import ConvTower, SeparatePredictor
 from la_det.structures import PointGenerator
@@ -24,6 +23,6 @@ def predictor(detached):
     )
 
 
-model.head.update(cls_tower=L(Identity)(), box_tower=L(Identity)(), level_scales=False)
+model.head.update(cls_tower=None, box_tower=None, level_scales=False)
 model.head.predictors.one_to_one = predictor(detached=True)
 model.head.predictors.one_to_many = predictor(detached=False)

@@ -1,7 +1,6 @@
 """TOOD, anchor-free: T-head, ATSS in the first 4 of 12 epochs, then task-aligned assignment (torchvision ResNet-50)."""
 
 from detectron2.config import LazyCall as L
-from torch.nn import Identity
 
 from la_det.config import named
 from la_det.matchers import ATSS, TOOD, Switch
@@ -19,7 +18,7 @@ from .fcos import model
 model.update(torchvision_pixels)
 model.backbone = resnet_fpn(50, norm=EvalBatchNorm2d)
 model.backbone.top_block = L(LastLevelP6P7WithoutReLU)(in_channels=256, out_channels=256, in_feature="p5")
-model.head.update(cls_tower=L(Identity)(), box_tower=L(Identity)())
+model.head.update(cls_tower=None, box_tower=None)
 model.head.predictors.main = L(TaskAlignedPredictor)(
     in_channels="${....backbone.out_channels}",
     num_classes="${....num_classes}",
@@ -27,6 +26,7 @@ model.head.predictors.main = L(TaskAlignedPredictor)(
     priors=L(AnchorGenerator)(sizes=[8.0], offset=0.0),
     coarse_codec=L(LTRBCodec)(in_strides=True),
     box_activation="exp",
+    num_convs=6,
 )
 _box = dict(weight=2.0, floor=0.0, eps=1e-6)
 model.criteria = [

@@ -11,7 +11,7 @@ from la_det.structures import DensePredictions
 
 
 class SeparatePredictor(Predictor):
-    """A `Predictor` with towers and level scales of its own, for a `DenseHead` whose own towers are identities.
+    """A `Predictor` with towers and level scales of its own, for a `DenseHead` without towers.
 
     Args:
         cls_tower, box_tower: applied to every level.

@@ -46,7 +46,7 @@ class TaskDecomposition(nn.Module):
 
 
 class TaskAlignedPredictor(nn.Module):
-    """The T-head: a branch with a tower of its own, for a `DenseHead` whose own towers are identities.
+    """The T-head: a branch with a tower of its own, for a `DenseHead` without towers.
 
     Its maps are "logits", "boxes" (corners in strides) and "quality", the logit of the alignment that a gated `Score`
     joins with the classes'. Boxes are predicted twice: from coarse ones each side is re-read at a learnt displacement.
