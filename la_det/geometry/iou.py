@@ -90,28 +90,29 @@ class _CIoU(torch.autograd.Function):
     @staticmethod
     def forward(ctx, a, b, eps):
         outward = constant(_OUTWARD, a.device, a.dtype)
-        offset = (b - a).unflatten(-1, (2, 2)).sum(-2)  # twice the distance of the centres in x and y
+        offset = (b - a).unflatten(-1, (2, 2)).mean(-2)  # of the centres
         a, b = a * outward, b * outward
-        raw = torch.stack([torch.minimum(a, b), a, b, torch.maximum(a, b)])
-        raw = raw[..., :2] + raw[..., 2:]
-        raw[1:3, :, 1] += eps
-        sides = torch.cat([raw[:1].clamp(min=0), raw[1:]])
+        coordinates = torch.stack([torch.minimum(a, b), a, b, torch.maximum(a, b)])
+        sides = coordinates[..., :2] + coordinates[..., 2:]  # of the intersection, a, b and the enclosing box
+        sides[1:3, :, 1].add_(eps)
+        meet = sides[0] >= 0 if ctx.needs_input_grad[0] else None
+        sides[0].clamp_(min=0)
         area = _product(sides[:3])
         inverse = (_union(area) + eps).reciprocal_()
         iou = area[0] * inverse
         diagonal = sides[3].square().sum(-1).add_(eps)
-        distance = offset.square().sum(-1).div_(4 * diagonal)  # relative
+        distance = offset.square().sum(-1).div_(diagonal)
         angle = (sides[1:3, :, 0] / sides[1:3, :, 1]).atan_()
         angle = angle[1] - angle[0]
         v = angle.square() * (4 / math.pi**2)
         alpha = v / (v - iou + (1 + eps))
         value = torch.addcmul(iou - distance, alpha, v, value=-1)
-        if not ctx.needs_input_grad[0]:
+        if meet is None:
             return value
 
         by_union, by_diagonal = iou * inverse, (distance / diagonal).mul_(2)
         other = sides[:2].flip(-1)  # by which an area changes with a side
-        of_smaller = other[0] * (raw[0] >= 0) * (inverse + by_union).unsqueeze(-1)
+        of_smaller = other[0] * meet * (inverse + by_union).unsqueeze(-1)
         of_larger = by_diagonal.unsqueeze(-1) * sides[3]
         # d atan(w / h) = (h dw - w dh) / (w^2 + h^2).
         turn = (8 / math.pi**2) * alpha * angle / sides[1].square().sum(-1)
@@ -122,7 +123,7 @@ class _CIoU(torch.autograd.Function):
         sign = (b - a).sign_().unflatten(-1, (2, 2))
         slope = torch.addcmul(of_smaller + of_larger, sign, of_smaller - of_larger).add_(of_a, alpha=2)
         slope = slope * constant(_HALF_OUTWARD, a.device, a.dtype).view(2, 2)
-        ctx.save_for_backward(slope.add_((offset / (2 * diagonal).unsqueeze(-1)).unsqueeze(-2)).flatten(-2))
+        ctx.save_for_backward(slope.add_((offset / diagonal.unsqueeze(-1)).unsqueeze(-2)).flatten(-2))
         return value
 
     @staticmethod
