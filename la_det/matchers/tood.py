@@ -6,7 +6,6 @@ from torch import Tensor
 
 from la_det.geometry import aligned_iou
 from la_det.steps.candidates import (
-    RUN,
     center_windows,
     every_pair,
     ltrb_of_pairs,
@@ -77,14 +76,16 @@ class TOOD:
         extents = smaller_extents(priors, targets, self.pad_to)
         counts = None if extents is None else within_extents(priors, extents).flatten()
 
-        def align(pairs: Pairs, mask: Tensor) -> tuple[Tensor, Tensor]:
-            """t, 0 outside the mask [P] and where a location does not count, and u."""
+        def align(pairs: Pairs, *masks: Tensor | None) -> tuple[Tensor, Tensor]:
+            """t, 0 outside the masks [P], and u."""
             location, classes = pairs.location(len(priors)), targets.classes.index_select(0, pairs.gt)
             p = score.at(predictions, pairs.image, pairs.prior, classes)
             gt_boxes = targets.boxes.index_select(0, pairs.gt)
             u = aligned_iou(boxes.flatten(0, 1).index_select(0, location), gt_boxes, IOU_EPS)
-            mask = mask if counts is None else mask & counts.index_select(0, location)
-            return alignment(p, u, self.alpha, self.beta).masked_fill(~mask, 0), u
+            t = alignment(p, u, self.alpha, self.beta)
+            for mask in (*masks, None if counts is None else counts.index_select(0, location)):
+                t = t if mask is None else t.masked_fill(~mask, 0)
+            return t, u
 
         prior, inside = center_windows(priors, targets, NEAR)
         t, _ = align(every_pair(prior, targets), inside.flatten())
@@ -93,9 +94,5 @@ class TOOD:
         share = 0.99 * lowest ** (1 / self.beta)  # rounding must not lose a pair
         lower, upper = targets.boxes.split(2, 1)
         margin = share * (upper - lower)
-        gt, run, near = overlapping_runs(boxes, torch.cat([lower + margin, upper - margin], 1), targets.image)
-
-        prior = (run.unsqueeze(1) * RUN + torch.arange(RUN, device=run.device)).clamp(max=len(priors) - 1)
-        gt = gt.unsqueeze(1).expand_as(prior).flatten()
-        pairs = Pairs(targets.image.index_select(0, gt), prior.flatten(), gt)
-        return pairs, *align(pairs, near.flatten())
+        pairs, near = overlapping_runs(boxes, torch.cat([lower + margin, upper - margin], 1), targets.image)
+        return pairs, *align(pairs, near)

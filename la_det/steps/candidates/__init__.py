@@ -15,10 +15,9 @@ from la_det.steps.candidates.grid import (
     window_priors,
 )
 from la_det.steps.candidates.nearest import nearest_priors
-from la_det.steps.candidates.overlaps import RUN, overlapping_pairs, overlapping_runs
+from la_det.steps.candidates.overlaps import overlapping_pairs, overlapping_runs
 
 __all__ = [
-    "RUN",
     "beyond_extents",
     "cell_of",
     "cell_points",

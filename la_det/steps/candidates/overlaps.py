@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from la_det.structures import Pairs, Targets
+from la_det.structures import Pairs, Targets, chunks
 
 # Boxes of neighbouring locations lie close together: first whole runs of locations are compared by their common
 # bounding box, which leaves few single boxes to compare.
@@ -23,25 +23,41 @@ def overlapping_pairs(boxes: Tensor, targets: Targets, gts: slice) -> Pairs:
     Returns:
         Pairs ordered by ground truth, then prior. A box of NaN overlaps everything, so that it does not hide.
     """
-    gt, run, near = overlapping_runs(boxes, targets.boxes[gts], targets.image[gts])
-    index, member = near.nonzero().unbind(1)  # host synchronisation
-    gt, prior = gt.index_select(0, index) + gts.start, run.index_select(0, index) * RUN + member
+    gt, prior = _listed(*_runs(boxes, targets.boxes[gts], targets.image[gts]))
+    gt = gt + gts.start
     return Pairs(targets.image.index_select(0, gt), prior, gt)
 
 
-def overlapping_runs(boxes: Tensor, gt_boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The same as runs of neighbouring locations, so that one number less has to be waited for.
+def overlapping_runs(boxes: Tensor, gt_boxes: Tensor, image: Tensor) -> tuple[Pairs, Tensor | None]:
+    """Such pairs of all ground truths, and on a GPU their neighbours as well, so that one number less is waited for.
 
     Args:
         boxes: [N, R, 4] XYXY, of every location of every image.
-        gt_boxes: [g, 4]. A box overlaps one if its x2 exceeds that one's x1, its x1 is less than that one's x2, and so
+        gt_boxes: [G, 4]. A box overlaps one if its x2 exceeds that one's x1, its x1 is less than that one's x2, and so
             for y. They may be reversed: then more than some overlap is asked for.
-        image: [g] int64, of the ground truths.
+        image: [G] int64, of the ground truths.
 
     Returns:
-        Of H runs, ordered by ground truth, then prior: the ground truth [H], 0..g-1; the run [H], whose locations begin
-        at `RUN` times its number; and [H, RUN] bool which of them overlap, never one beyond R.
+        Pairs ordered by ground truth, then prior; and [P] bool which of them overlap, None if all do.
     """
+    gt, run, near = _runs(boxes, gt_boxes, image)
+    if chunks.in_chunks(boxes.device):
+        gt, prior = _listed(gt, run, near)
+        return Pairs(image.index_select(0, gt), prior, gt), None
+    prior = run.unsqueeze(1) * RUN + torch.arange(RUN, device=run.device)
+    gt = gt.unsqueeze(1).expand_as(prior).flatten()
+    prior = prior.flatten().clamp_(max=boxes.shape[1] - 1)  # the last run's may be beyond
+    return Pairs(image.index_select(0, gt), prior, gt), near.flatten()
+
+
+def _listed(gt: Tensor, run: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
+    """Ground truths [P] and priors [P] of the pairs in runs."""
+    index, member = near.nonzero().unbind(1)  # host synchronisation
+    return gt.index_select(0, index), run.index_select(0, index) * RUN + member
+
+
+def _runs(boxes: Tensor, gt_boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Ground truth [H] and run [H] where runs overlap, and which [H, RUN] of their members do, none beyond R."""
     # A box overlaps a ground truth if its (-x1, -y1, x2, y2) all exceed (-x2, -y2, x1, y1) of the other.
     reach = torch.cat([-boxes[..., :2], boxes[..., 2:]], -1).transpose(1, 2)
     reach = F.pad(reach, (0, -reach.shape[2] % RUN), value=-torch.inf).unflatten(2, (-1, RUN))  # [N, 4, runs, RUN]
