@@ -9,7 +9,7 @@ from la_det.steps.candidates import (
     center_windows,
     every_pair,
     ltrb_of_pairs,
-    overlapping_runs,
+    pairs_of_iou,
     smaller_extents,
     within_extents,
 )
@@ -69,8 +69,7 @@ class TOOD:
     def alignments(self, predictions: DensePredictions, targets: Targets, score: Score) -> tuple[Pairs, Tensor, Tensor]:
         """Pairs, ordered by ground truth, with t and u [P]: all that can be among the `topk`, and others.
 
-        No t exceeds u^beta. So where some `topk` locations have at least a certain t, all of larger t have a certain u,
-        and boxes of that u overlap in both directions by at least this share of the ground truth's sides.
+        No t exceeds u^beta. So where some `topk` locations have at least a certain t, all of larger t have a certain u.
         """
         priors, boxes = predictions.priors, predictions.boxes()
         extents = smaller_extents(priors, targets, self.pad_to)
@@ -90,9 +89,6 @@ class TOOD:
         prior, inside = center_windows(priors, targets, NEAR)
         t, _ = align(every_pair(prior, targets), inside.flatten())
         t = F.pad(t.view_as(inside), (0, self.topk))  # zeros where there are not enough such locations
-        lowest = t.topk(self.topk).values[:, -1:].nan_to_num(nan=0.0)
-        share = 0.99 * lowest ** (1 / self.beta)  # rounding must not lose a pair
-        lower, upper = targets.boxes.split(2, 1)
-        margin = share * (upper - lower)
-        pairs, near = overlapping_runs(boxes, torch.cat([lower + margin, upper - margin], 1), targets.image)
-        return pairs, *align(pairs, near)
+        lowest = t.topk(self.topk).values[:, -1].nan_to_num(nan=0.0)
+        pairs, mask = pairs_of_iou(boxes, targets, lowest ** (1 / self.beta))
+        return pairs, *align(pairs, mask)

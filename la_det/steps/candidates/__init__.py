@@ -15,7 +15,7 @@ from la_det.steps.candidates.grid import (
     window_priors,
 )
 from la_det.steps.candidates.nearest import nearest_priors
-from la_det.steps.candidates.overlaps import overlapping_pairs, overlapping_runs
+from la_det.steps.candidates.overlaps import overlapping_pairs, pairs_of_iou
 
 __all__ = [
     "beyond_extents",
@@ -32,7 +32,7 @@ __all__ = [
     "nearest_priors",
     "overlapping_anchors",
     "overlapping_pairs",
-    "overlapping_runs",
+    "pairs_of_iou",
     "smaller_extents",
     "window_priors",
     "within_extents",

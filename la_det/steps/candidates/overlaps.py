@@ -1,5 +1,7 @@
 """Pairs of predicted boxes and ground truths that overlap."""
 
+from functools import reduce
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,24 +25,32 @@ def overlapping_pairs(boxes: Tensor, targets: Targets, gts: slice) -> Pairs:
     Returns:
         Pairs ordered by ground truth, then prior. A box of NaN overlaps everything, so that it does not hide.
     """
-    gt, prior = _listed(*_runs(boxes, targets.boxes[gts], targets.image[gts]))
+    gt, prior = _listed(*_runs(_reach(boxes), _needed(targets.boxes[gts]), targets.image[gts]))
     gt = gt + gts.start
     return Pairs(targets.image.index_select(0, gt), prior, gt)
 
 
-def overlapping_runs(boxes: Tensor, gt_boxes: Tensor, image: Tensor) -> tuple[Pairs, Tensor | None]:
-    """Such pairs of all ground truths, and on a GPU their neighbours as well, so that one number less is waited for.
+def pairs_of_iou(boxes: Tensor, targets: Targets, min_iou: Tensor) -> tuple[Pairs, Tensor | None]:
+    """All pairs whose IoU is positive and at least `min_iou`, and others.
+
+    With an IoU of v, boxes overlap in both directions by at least v of each one's sides, and neither area is less than
+    v times the other. On a GPU neighbours come along, so that one number less has to be waited for.
 
     Args:
         boxes: [N, R, 4] XYXY, of every location of every image.
-        gt_boxes: [G, 4]. A box overlaps one if its x2 exceeds that one's x1, its x1 is less than that one's x2, and so
-            for y. They may be reversed: then more than some overlap is asked for.
-        image: [G] int64, of the ground truths.
+        targets: G ground truths.
+        min_iou: [G].
 
     Returns:
-        Pairs ordered by ground truth, then prior; and [P] bool which of them overlap, None if all do.
+        Pairs ordered by ground truth, then prior; and [P] bool which of them can have such an IoU, None if all can.
     """
-    gt, run, near = _runs(boxes, gt_boxes, image)
+    v = 0.99 * min_iou.unsqueeze(1)  # rounding must not lose a pair
+    lower, upper = targets.boxes.split(2, 1)
+    margin, areas, image = v * (upper - lower), targets.areas.unsqueeze(1), targets.image
+    needed = [_needed(torch.cat([lower + margin, upper - margin], 1)), -areas / v, v * areas]
+    own_areas = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1, keepdim=True).transpose(1, 2)
+    reach = torch.cat([_reach(boxes), -own_areas, own_areas], 1)
+    gt, run, near = _runs(reach, torch.cat(needed, 1), image)
     if chunks.in_chunks(boxes.device):
         gt, prior = _listed(gt, run, near)
         return Pairs(image.index_select(0, gt), prior, gt), None
@@ -56,20 +66,32 @@ def _listed(gt: Tensor, run: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
     return gt.index_select(0, index), run.index_select(0, index) * RUN + member
 
 
-def _runs(boxes: Tensor, gt_boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Ground truth [H] and run [H] where runs overlap, and which [H, RUN] of their members do, none beyond R."""
-    # A box overlaps a ground truth if its (-x1, -y1, x2, y2) all exceed (-x2, -y2, x1, y1) of the other.
-    reach = torch.cat([-boxes[..., :2], boxes[..., 2:]], -1).transpose(1, 2)
-    reach = F.pad(reach, (0, -reach.shape[2] % RUN), value=-torch.inf).unflatten(2, (-1, RUN))  # [N, 4, runs, RUN]
-    needed = torch.cat([-gt_boxes[:, 2:], gt_boxes[:, :2]], -1)  # [g, 4]
+def _reach(boxes: Tensor) -> Tensor:
+    """[N, 4, R] of boxes [N, R, 4]: those overlap a ground truth whose reach exceeds its `_needed` four times."""
+    return torch.cat([-boxes[..., :2], boxes[..., 2:]], -1).transpose(1, 2)
 
-    furthest = reach.amax(3).index_select(0, image)  # [g, 4, runs]
-    gt, run = _none_of_four(furthest <= needed.unsqueeze(2)).nonzero().unbind(1)  # host synchronisation
+
+def _needed(gt_boxes: Tensor) -> Tensor:
+    """[g, 4] of boxes [g, 4]."""
+    return torch.cat([-gt_boxes[:, 2:], gt_boxes[:, :2]], -1)
+
+
+def _runs(reach: Tensor, needed: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Ground truth [H] and run [H] where runs can exceed what is needed, and which [H, RUN] members do, none beyond R.
+
+    Args:
+        reach: [N, C, R], all of which have to exceed what is needed.
+        needed: [g, C].
+        image: [g].
+    """
+    reach = F.pad(reach, (0, -reach.shape[2] % RUN), value=-torch.inf).unflatten(2, (-1, RUN))  # [N, C, runs, RUN]
+    furthest = reach.amax(3).index_select(0, image)  # [g, C, runs]
+    gt, run = _none(furthest <= needed.unsqueeze(2)).nonzero().unbind(1)  # host synchronisation
     num_runs = reach.shape[2]
-    members = reach.transpose(1, 2).reshape(-1, 4, RUN).index_select(0, image[gt] * num_runs + run)
-    return gt, run, _none_of_four(members <= needed[gt].unsqueeze(2))
+    members = reach.transpose(1, 2).flatten(0, 1).index_select(0, image[gt] * num_runs + run)
+    return gt, run, _none(members <= needed[gt].unsqueeze(2))
 
 
-def _none_of_four(mask: Tensor) -> Tensor:
-    """[n, 4, m] -> [n, m]; `Tensor.any` takes three times as long."""
-    return ~(mask[:, 0] | mask[:, 1] | mask[:, 2] | mask[:, 3])
+def _none(mask: Tensor) -> Tensor:
+    """[n, C, m] -> [n, m]; `Tensor.any` takes three times as long."""
+    return ~reduce(torch.logical_or, mask.unbind(1))
