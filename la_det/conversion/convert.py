@@ -110,7 +110,8 @@ def all_fits(path: str, state: Mapping[str, Tensor], config: str | None = None) 
     Raises:
         UserError: the config or the kind of checkpoint is not known.
     """
-    owners = [(r, name) for name in model_zoo.list() for r in REPOSITORIES if r.has(name)]
+    records = model_zoo.get_records()
+    owners = [(r, name) for name in model_zoo.list() for r in REPOSITORIES if r.published(records[name])]
     if config is None:
         fits = [fit(r, state, name) for r, name in owners if any(key.startswith(r.head) for key in state)]
         if not fits:

@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from la_det.checkpoint.initial_weights import detectron2_name
+from la_det.model_zoo.records import Record
 
 Rule = tuple[str, "str | Callable[[re.Match], str]"]
 BRANCH = "head.predictors.main."
@@ -23,25 +24,27 @@ BRANCH = "head.predictors.main."
 
 @dataclass(frozen=True)
 class Repository:
-    """One repository's checkpoints.
+    """One repository's checkpoints, or one of its heads.
 
     Attributes:
         name: on GitHub.
-        configs: patterns of the configs' names in the zoo.
         head: what some keys of its head begin with, and if possible no other repository's.
         rules: (regular expression, replacement) from its keys to ours.
         constants: (regular expression, value of a match) of keys that hold what la_det computes itself.
         values: (end of our key, change of the value) where the same parameter is counted differently.
+        configs: pattern of the names of its configs, for a repository whose files have several heads.
+        recipes_of: the repository whose recipes it trained, if it is another one.
         box_offset: 1 if its networks count boxes pixel-inclusively, see `Priors`.
         overrides: options of every config that its weights need, key -> value.
     """
 
     name: str
-    configs: tuple[str, ...]
     head: str
     rules: tuple[Rule, ...]
     constants: tuple[tuple[str, Callable[[re.Match], object]], ...] = ()
     values: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = ()
+    configs: str = "*"
+    recipes_of: str | None = None
     box_offset: int = 0
     overrides: dict[str, Any] = field(default_factory=dict)
 
@@ -51,9 +54,11 @@ class Repository:
             key = re.sub(f"^{pattern}", replacement, key)
         return key
 
-    def has(self, config: str) -> bool:
-        """Whether the config is of a model that the repository published."""
-        return any(fnmatch(config, pattern) for pattern in self.configs) and "_shapes" not in config
+    def published(self, record: Record) -> bool:
+        """Whether the weights of the record's config are the repository's."""
+        source = f"https://github.com/{self.recipes_of or self.name}"
+        of_here = record.convertible and record.source == source
+        return of_here and fnmatch(record.name, self.configs)
 
 
 def numbered(name: str, add: int) -> Callable[[re.Match], str]:
@@ -76,7 +81,6 @@ CVPODS: tuple[Rule, ...] = (
 )
 DEFCN = Repository(
     "Megvii-BaseDetection/DeFCN",
-    configs=("POTO/*", "FCOS/fcos_r*", "FCOS/fcos_wo_*", "ATSS/*_crowdhuman"),
     head="head.",
     rules=(
         *CVPODS,
@@ -89,16 +93,15 @@ DEFCN = Repository(
 )
 LLA = Repository(
     "Megvii-BaseDetection/LLA",
-    configs=("LLA/lla_r50_*",),
     head="head.",
     rules=(*CVPODS, (r"head\.ious_pred", BRANCH + "quality")),
+    configs="LLA/lla_r*",
 )
-LLA_BASELINES = replace(DEFCN, name=LLA.name, configs=("LLA/lla_fcos_*", "LLA/lla_atss_*"))
+LLA_BASELINES = replace(DEFCN, name=LLA.name, configs="LLA/lla_[!r]*")
 
 # maskrcnn-benchmark
 ATSS = Repository(
     "sfzhang15/ATSS",
-    configs=("ATSS/atss_[drx]*_coco",),
     head="rpn.head.",
     rules=(
         (r"backbone\.body\.(?:stem\.)?(.*)", lambda match: f"backbone.bottom_up.{detectron2_name(match[1])}"),
@@ -125,7 +128,7 @@ ATSS = Repository(
     values=((".running_var", lambda variance: variance - 1e-5),),
     box_offset=1,
 )
-DYNAMIC_ATSS = replace(ATSS, name="ZTX-100/DLA-Combined-IoUs", configs=("DynamicATSS/*_coco",))
+DYNAMIC_ATSS = replace(ATSS, name="ZTX-100/DLA-Combined-IoUs")
 
 # MMDetection
 MMDETECTION: tuple[Rule, ...] = (
@@ -142,7 +145,6 @@ MMDETECTION: tuple[Rule, ...] = (
 # Files of early versions call the last layers of FCOS fcos_cls, fcos_reg and fcos_centerness.
 MMDETECTION_FCOS = Repository(
     "open-mmlab/mmdetection",
-    configs=("FCOS/fcos_mmdet_*",),
     head="bbox_head.",
     rules=(
         *MMDETECTION,
@@ -150,10 +152,10 @@ MMDETECTION_FCOS = Repository(
         (r"bbox_head\.(?:conv|fcos)_reg", BRANCH + "boxes"),
         (r"bbox_head\.(?:conv|fcos)_centerness", BRANCH + "quality"),
     ),
+    configs="FCOS/*",
 )
 MMDETECTION_ATSS = replace(
     MMDETECTION_FCOS,
-    configs=("ATSS/atss_mmdet_*",),
     head="bbox_head.atss_",
     rules=(
         *MMDETECTION,
@@ -161,10 +163,10 @@ MMDETECTION_ATSS = replace(
         (r"bbox_head\.atss_reg", BRANCH + "boxes"),
         (r"bbox_head\.atss_centerness", BRANCH + "quality"),
     ),
+    configs="ATSS/*",
 )
 DATE = Repository(
     "YiqunChen1999/date",
-    configs=("DATE/date_f_*", "DATE/date_r_*"),
     head="bbox_head.",
     rules=(
         *MMDETECTION,
@@ -178,7 +180,6 @@ DATE = Repository(
 )
 DW = Repository(
     "strongwolf/DW",
-    configs=("DW/*",),
     head="bbox_head.center_prior.",  # without it, the parameters can be those of MMDetection's FCOS
     rules=(
         *MMDETECTION,
@@ -194,7 +195,6 @@ DW = Repository(
 )
 O2F = Repository(
     "strongwolf/o2f",
-    configs=("O2F/o2f_r*", "O2F/o2f_condinst_*"),
     head="bbox_head.",
     rules=(
         *MMDETECTION,
@@ -211,7 +211,6 @@ O2F = Repository(
     ),
     constants=((r"bbox_head\.sizes_of_interest$", lambda match: [64, 128, 256, 512, 1024]),),
 )
-
 # The T-head. Eight of its convolutions have other names in MMDetection.
 TOOD_HEAD: tuple[Rule, ...] = (
     (r"bbox_head\.inter_convs\.(\d)\.(conv|gn)", tower(BRANCH + "tower")),
@@ -224,7 +223,6 @@ TOOD_HEAD: tuple[Rule, ...] = (
 )
 TOOD = Repository(
     "fcjian/TOOD",
-    configs=("TOOD/*",),
     head="bbox_head.tood_",
     rules=(
         *MMDETECTION,
@@ -240,6 +238,7 @@ TOOD = Repository(
 MMDETECTION_TOOD = replace(
     TOOD,
     name=MMDETECTION_FCOS.name,
+    recipes_of=TOOD.name,
     rules=(
         *MMDETECTION,
         *TOOD_HEAD,

@@ -10,6 +10,7 @@ from la_det.structures.no_wait import constant
 from la_det.structures.priors import Priors
 
 _OUTWARD = (-1.0, -1.0, 1.0, 1.0)  # direction of (left, top, right, bottom)
+_MAX_LOG_SCALE = math.log(1000 / 16)  # of decoded dw and dh: a box grows to at most 62.5 times its anchor
 
 
 class BoxCodec(Protocol):
@@ -66,26 +67,20 @@ class DeltaCodec:
 
     Args:
         weights: factors of (dx, dy, dw, dh).
-        max_log_scale: upper clamp of dw and dh when decoding; the default lets a box grow to 62.5 times its anchor.
-        min_log_scale: lower clamp, which MMDetection has as well.
+        clamp_both: dw and dh are clamped from below, too, as in MMDetection.
     """
 
     def __init__(
-        self,
-        *,
-        weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
-        max_log_scale: float = math.log(1000 / 16),
-        min_log_scale: float | None = None,
+        self, *, weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0), clamp_both: bool = False
     ):
         self.weights = tuple(weights)
-        self.max_log_scale = max_log_scale
-        self.min_log_scale = min_log_scale
+        self.lowest = -_MAX_LOG_SCALE if clamp_both else None
 
     def decode(self, raw: Tensor, priors: Priors, prior: Tensor | None) -> Tensor:
         centers, sizes = _at(_anchors(priors), prior).split(2, -1)
         shifts, scales = (raw / constant(self.weights, raw.device, raw.dtype)).split(2, -1)
         new_centers = torch.addcmul(centers, shifts, sizes)
-        new_sizes = scales.clamp(self.min_log_scale, self.max_log_scale).exp() * sizes
+        new_sizes = scales.clamp(self.lowest, _MAX_LOG_SCALE).exp() * sizes
         return torch.cat([new_centers.sub(new_sizes, alpha=0.5), new_centers.add(new_sizes, alpha=0.5)], -1)
 
     def encode(self, boxes: Tensor, priors: Priors, prior: Tensor | None) -> Tensor:

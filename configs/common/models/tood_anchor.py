@@ -1,7 +1,5 @@
 """TOOD, anchor-based: coarse boxes are deltas of ATSS's anchors."""
 
-import math
-
 from detectron2.config import LazyCall as L
 
 from la_det.structures import DeltaCodec
@@ -9,6 +7,6 @@ from la_det.structures import DeltaCodec
 from .tood import model
 
 model.head.predictors.main.update(
-    coarse_codec=L(DeltaCodec)(weights=[10.0, 10.0, 5.0, 5.0], min_log_scale=-math.log(1000 / 16)),
+    coarse_codec=L(DeltaCodec)(weights=[10.0, 10.0, 5.0, 5.0], clamp_both=True),
     box_activation="linear",
 )

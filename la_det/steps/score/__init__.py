@@ -1,6 +1,6 @@
 """A number for each pair."""
 
 from la_det.steps.score.alignment import alignment, normalised_alignment
-from la_det.steps.score.quality import quality
+from la_det.steps.score.matching_quality import matching_quality
 
-__all__ = ["alignment", "normalised_alignment", "quality"]
+__all__ = ["alignment", "matching_quality", "normalised_alignment"]
