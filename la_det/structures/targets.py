@@ -50,7 +50,7 @@ class Targets:
     @cached_property
     def centers(self) -> Tensor:
         """[G, 2] box centres (x, y)."""
-        return (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
+        return self.boxes.view(-1, 2, 2).mean(1)
 
     @cached_property
     def areas(self) -> Tensor:

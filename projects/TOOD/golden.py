@@ -7,6 +7,7 @@ from torch import Tensor
 
 from la_det import model_zoo
 from la_det.modeling.criteria import LossTerm, reduce_losses
+from la_det.references.scene import matched_in_image
 from la_det.structures import Assignment, DensePredictions, Targets
 from la_det.testing.golden import GoldenFile, average_normalisers, compare_detections, read_targets
 
@@ -76,7 +77,7 @@ def check_phase(golden: GoldenFile, phase: str, progress: float) -> None:
     (config, leaves, predictions), targets = read_maps(golden), read_targets(golden)
     (criterion,) = instantiate(config.criteria)
     assignment = criterion.assign(predictions, targets, progress).assignment
-    golden.exact(f"{phase}.assign_gt", matched_within_image(assignment, targets, predictions))
+    golden.exact(f"{phase}.assign_gt", matched_in_image(assignment, targets, len(predictions.priors)))
     if assignment.target is not None:
         golden.close(f"{phase}.target", dense_target(assignment, targets, predictions), atol=1e-5)
     terms = criterion(predictions, targets, progress)
@@ -125,13 +126,6 @@ def check_valid(golden: GoldenFile) -> None:
     if dropped is not None:
         valid[dropped] = False
     golden.exact("valid", valid)
-
-
-def matched_within_image(assignment: Assignment, targets: Targets, predictions: DensePredictions) -> Tensor:
-    """Index of the matched ground truth within its image, -1 for background: [N, R]."""
-    matched = assignment.matched(targets.num_images, len(predictions.priors))
-    counts = torch.tensor(targets.counts)
-    return torch.where(matched >= 0, matched - (counts.cumsum(0) - counts).unsqueeze(-1), -1)
 
 
 def dense_target(assignment: Assignment, targets: Targets, predictions: DensePredictions) -> Tensor:
@@ -223,7 +217,7 @@ def check_dual(golden: GoldenFile) -> None:
         predictions = read_predictions(config, criterion.branch, maps)
         assignment = criterion.assign(predictions, targets, progress=0.0).assignment
         golden.exact(f"{prefix}.topk", criterion.matcher.topk)
-        golden.exact(f"{prefix}.assign_gt", matched_within_image(assignment, targets, predictions))
+        golden.exact(f"{prefix}.assign_gt", matched_in_image(assignment, targets, len(predictions.priors)))
         golden.close(f"{prefix}.target", dense_target(assignment, targets, predictions), atol=1e-5)
         terms = criterion(predictions, targets, progress=0.0)
         losses, total = reduce_losses(terms), 0

@@ -54,8 +54,10 @@ def nearest_priors(priors: Priors, targets: Targets, k: int, extents: Tensor | N
     key = (distance.view(torch.int32).to(torch.int64) << 32) | cell
     nearest = key.topk(k, largest=False).values  # [G, L, k]
 
-    prior = starts.view(-1, 1, 1) + (nearest & 0xFFFFFFFF).unsqueeze(-1) * priors.per_cell
-    prior = prior + torch.arange(priors.per_cell, device=device) if priors.per_cell > 1 else prior
+    prior = (nearest & 0xFFFFFFFF).unsqueeze(-1)
+    if priors.per_cell > 1:
+        prior = prior * priors.per_cell + torch.arange(priors.per_cell, device=device)
+    prior = starts.view(-1, 1, 1) + prior
     if extents is not None:
         prior = prior.masked_fill((nearest >> 32 == _INFINITE).unsqueeze(-1), -1)
     existing = [min(k, h * w) * priors.per_cell for h, w in priors.grid_sizes]
