@@ -26,6 +26,8 @@ LIMITS = {
     "poto_3dmf": (400, 3),
     "poto_3dmf_aux": (500, 4),
     "poto_argmax": (250, 2),
+    "tal_dual": (500, 3),
+    "tood": (500, 2),
 }
 
 

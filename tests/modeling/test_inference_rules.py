@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from la_det.modeling.candidate_rules import TopLocations, TopPairs
+from la_det.modeling.candidate_rules import LocationsFirst, TopLocations, TopPairs
 from la_det.modeling.inference import DenseInference
 from la_det.structures import AnchorGenerator, DensePredictions, LTRBCodec, PointGenerator
 
@@ -67,6 +67,17 @@ def test_pairs_of_the_best_locations_below_the_threshold_take_no_place_of_others
     rule = DenseInference(use_quality=True, max_detections=2, candidates=TopLocations(topk=2))
     found = rule(make_predictions(p, quality), SIZE)
     assert sorted(found.priors[found.valid].tolist()) == [0, 1]
+
+
+def test_all_pairs_of_the_locations_with_the_best_pair():
+    """Prior 3 has many good pairs, but priors 0 and 5 the best ones; the quality does not matter."""
+    p = torch.full((5, 2, 3), 0.06)
+    p[:, 1, 0], p[0, 0, 0], p[1, 1, 2] = 0.5, 0.9, 0.8
+    found = DenseInference(candidates=LocationsFirst(topk=2))(make_predictions(p, QUALITY), SIZE)
+    assert sorted(set(found.priors[found.valid].tolist())) == [0, 5]
+    assert int(found.valid.sum()) == 8, "4 pairs of a location on average"
+    every = DenseInference(candidates=LocationsFirst(topk=6))(make_predictions(p, QUALITY), SIZE)
+    assert int(every.valid.sum()) == 24
 
 
 def test_cap_counts_every_prior_of_a_cell():
