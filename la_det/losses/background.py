@@ -99,21 +99,15 @@ def _without(c: Tensor, mask: Tensor | None, levels: list[tuple[int, int]]) -> T
 class _Background(torch.autograd.Function):
     @staticmethod
     def forward(ctx, c, index, dropped, entries):
-        """The sum is one over all entries less one over those at `dropped`, which are few.
-
-        `entries(c, out)` returns the sum of b(sigma(c)), and writes db/dc to `out`.
-        """
-        grad, totals = torch.empty_like(c), []
+        """`entries(c, out)` returns the sum of b(sigma(c)), and writes db/dc to `out`, which may be `c` itself."""
+        # Without dropped entries there is nothing to change, and no copy of the logits is made.
+        logits = c if dropped is None else c.index_fill(0, dropped, -torch.inf)
+        grad, totals = torch.empty_like(c) if dropped is None else logits, []
         size = chunks.CPU_CHUNK if chunks.in_chunks(c.device) else max(len(c), 1)
-        for x, out in zip(c.split(size), grad.split(size), strict=True):
+        for x, out in zip(logits.split(size), grad.split(size), strict=True):
             totals.append(entries(x, out))
-        total = _sum(totals)
-        if dropped is not None:
-            x = c.index_select(0, dropped)
-            total = total - entries(x, torch.empty_like(x))
-            grad.index_fill_(0, dropped, 0)
         ctx.save_for_backward(grad, index)
-        return total, c.index_select(0, index)
+        return _sum(totals), c.index_select(0, index)
 
     @staticmethod
     def backward(ctx, grad_total, grad_values):
@@ -123,8 +117,9 @@ class _Background(torch.autograd.Function):
 
 def _cross_entropy(c: Tensor, out: Tensor) -> Tensor:
     """-ln(1 - p), whose gradient is p."""
+    total = F.softplus(c).sum()
     torch.sigmoid(c, out=out)
-    return F.softplus(c).sum()
+    return total
 
 
 def _focal(c: Tensor, out: Tensor) -> Tensor:
