@@ -17,9 +17,15 @@ from .date_f import model
 
 
 def predictor():
-    """The last layers of a branch: those of POTO."""
+    """The last layers of a branch: those of POTO, with boxes that begin 4 strides wide.
+
+    A location whose box has no area aligns with nothing, and so would never learn to have one.
+    """
     return L(Predictor)(
-        in_channels="${....backbone.out_channels}", num_classes="${....num_classes}", priors=L(PointGenerator)()
+        in_channels="${....backbone.out_channels}",
+        num_classes="${....num_classes}",
+        priors=L(PointGenerator)(),
+        box_bias=2.0,
     )
 
 

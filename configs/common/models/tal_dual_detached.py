@@ -20,6 +20,7 @@ def predictor(detached):
         in_channels="${....backbone.out_channels}",
         num_classes="${....num_classes}",
         priors=L(PointGenerator)(),
+        box_bias=2.0,
     )
 
 
