@@ -347,7 +347,11 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
     (f"{CRITERIA}/by_soft_targets.py", "tests/modeling/criteria/test_quality_focal.py"): [
         ("target is None", "target is not None"),
     ],
-    ("la_det/modeling/heads/task_aligned.py", "tests/modeling/heads/test_task_aligned.py", f"{GOLDEN} -k 'tood_head'"): [
+    (
+        "la_det/modeling/heads/task_aligned.py",
+        "tests/modeling/heads/test_task_aligned.py",
+        f"{GOLDEN} -k 'tood_head'",
+    ): [
         ("channels // 8, 1),", "channels // 4, 1),"),
         ("std=0.001", "std=0.01"),
         ("[x.mean((2, 3), keepdim=True)", "[x.detach().mean((2, 3), keepdim=True)"),

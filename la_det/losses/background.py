@@ -180,9 +180,7 @@ def _sigmoids(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.sigmoid(), x.neg_().sigmoid_()
 
 
-def _gated(
-    c: Tensor, gate: Tensor, gate_complement: Tensor, square_root: bool, out: Tensor
-) -> tuple[Tensor, Tensor]:
+def _gated(c: Tensor, gate: Tensor, gate_complement: Tensor, square_root: bool, out: Tensor) -> tuple[Tensor, Tensor]:
     """Sum of b, and u (with the square root u / 2); db/dc goes to `out`. The gate broadcasts against the logits."""
     class_p, class_complement = _sigmoids(c)
     p = class_p * gate

@@ -14,10 +14,10 @@ TARGET_EPS = 1e-9
 class TAL:
     """Each ground truth takes the `topk` locations inside it with the largest alignment t = p^alpha u^beta.
 
-    p is the probability of its class, and u the CIoU of the predicted box, at least 0. A location that several take goes
-    to the ground truth of largest u among all that contain it, of equal ones to the first: this can be one that did not
-    take it. So a ground truth may end with fewer locations than `topk`, or with more. The soft target of a positive is
-    its t, scaled so that the ground truth's largest one is its largest u.
+    p is the probability of its class, and u the CIoU of the predicted box, at least 0. A location that several take
+    goes to the ground truth of largest u among all that contain it, of equal ones to the first: this can be one that
+    did not take it. So a ground truth may end with fewer locations than `topk`, or with more. The soft target of a
+    positive is its t, scaled so that the ground truth's largest one is its largest u.
 
     Two branches with equal exponents and `topk` 10 and 1 are YOLOv10's consistent dual assignment.
 

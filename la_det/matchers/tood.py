@@ -25,10 +25,11 @@ NEAR = 1.5  # strides around the centre: locations that show how small an alignm
 class TOOD:
     """Positives of a ground truth are the `topk` locations of largest alignment, as far as they lie inside it.
 
-    The alignment t = p^alpha u^beta joins the probability of its class and the IoU u of the predicted box. All locations
-    of all levels compete, so that those outside take places away, and a ground truth can end with fewer positives than
-    `topk`, or with none. A location that is positive for several goes to the one of largest u, of equal ones to the
-    first. The soft target of a positive is its t, scaled so that the ground truth's largest one is its largest u.
+    The alignment t = p^alpha u^beta joins the probability of its class and the IoU u of the predicted box. All
+    locations of all levels compete, so that those outside take places away, and a ground truth can end with fewer
+    positives than `topk`, or with none. A location that is positive for several goes to the one of largest u, of equal
+    ones to the first. The soft target of a positive is its t, scaled so that the ground truth's largest one is its
+    largest u.
 
     Needs one prior per cell.
 

@@ -1,4 +1,4 @@
-"""Task-aligned assignment on dense [G, R] matrices, one image at a time, as the official codes do it: TOOD's and YOLO's.
+"""TOOD's and YOLO's task-aligned assignment on dense [G, R] matrices, one image at a time, as the official codes do it.
 
 `tood` and `tal` return the ground truth of each location [R], -1 for background, and its soft target [R], 0 there.
 """

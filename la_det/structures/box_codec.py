@@ -70,9 +70,7 @@ class DeltaCodec:
         clamp_both: dw and dh are clamped from below, too, as in MMDetection.
     """
 
-    def __init__(
-        self, *, weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0), clamp_both: bool = False
-    ):
+    def __init__(self, *, weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0), clamp_both: bool = False):
         self.weights = tuple(weights)
         self.lowest = -_MAX_LOG_SCALE if clamp_both else None
 

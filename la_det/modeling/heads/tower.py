@@ -16,8 +16,8 @@ class ConvTower(nn.Sequential):
         groups: of the normalisation.
         bias: whether the convolutions have one.
         last_dcn: makes the last convolution a modulated deformable one (DCNv2), with offsets that start so.
-        first_dcn: makes the first so many convolutions modulated deformable ones with 4 groups of offsets, which start at
-            0 (TOOD).
+        first_dcn: makes the first so many convolutions modulated deformable ones with 4 groups of offsets, which start
+            at 0 (TOOD).
     """
 
     def __init__(

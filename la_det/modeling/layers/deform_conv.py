@@ -20,8 +20,8 @@ OFFSET_INITS: dict[str, Callable[[Tensor], Tensor]] = {
 class ModulatedDeformConv2d(DeformConv2d):
     """3x3 convolution that samples its 9 taps at learnt offsets, each with a learnt weight in 0..1.
 
-    The channels of `offset` are the taps' offsets in cells, (dy, dx) tap by tap in one group of channels after the other,
-    and then logits of their weights in the same order: 18 and 9 with one group.
+    The channels of `offset` are the taps' offsets in cells, (dy, dx) tap by tap in one group of channels after the
+    other, and then logits of their weights in the same order: 18 and 9 with one group.
 
     Args:
         in_channels, out_channels, stride, groups, bias: of the convolution.

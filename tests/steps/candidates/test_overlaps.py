@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from la_det.references.scene import KINDS, make_targets, random_boxes
 from la_det.geometry import aligned_iou
+from la_det.references.scene import KINDS, make_targets, random_boxes
 from la_det.steps.candidates import overlapping_pairs, pairs_of_iou
 from la_det.structures import chunks
 
