@@ -38,9 +38,8 @@ def test_recipe(name):
     expected = {0: 0.001, 250: 0.5, 500: 1, steps[0] - 1: 1, steps[0]: 0.1, steps[1]: 0.01, max_iter - 1: 0.01}
     assert {i: rate(i / max_iter) for i in expected} == pytest.approx(expected, rel=2e-3)
     resize = config.dataloader.train.mapper.augmentations[0]
-    assert (resize.short_edge_length, resize.sample_style) == (
-        ([480, 800], "range") if "ms" in name else (800, "choice")
-    )
+    sides = ([480, 800], "range") if "ms" in name else (800, "choice")
+    assert (resize.short_edge_length, resize.sample_style) == sides
     assert resize.max_size == 1333
     assert config.dataloader.train.mapper.image_format == config.model.input_format == "RGB"
     assert config.dataloader.train.total_batch_size == 16 and config.dataloader.train.dataset.filter_empty
@@ -108,7 +107,6 @@ def test_losses_of_two_processes(tmp_path):
     for rank in range(2):
         golden = GoldenFile(DATA / f"tood_world_rank{rank}.npz")
         for phase, losses in zip(("atss", "tal"), torch.load(tmp_path / f"{rank}.pth"), strict=True):
-            expected = {
-                f"loss_{kind}": golden.number(f"{phase}.loss_{key}") for kind, key in (("cls", "cls"), ("bbox", "box"))
-            }
+            names = {"loss_cls": "loss_cls", "loss_bbox": "loss_box"}
+            expected = {ours: golden.number(f"{phase}.{theirs}") for ours, theirs in names.items()}
             assert losses == pytest.approx(expected, rel=1e-5)
