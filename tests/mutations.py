@@ -57,6 +57,7 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
     ],
     (
         f"{STEPS}/select/adaptive_threshold.py",
+        "tests/steps/select/test_adaptive_threshold.py",
         "tests/matchers/test_atss.py",
         f"{RULES} -k 'aux'",
         f"{GOLDEN} -k 'dynamic_atss'",
@@ -65,6 +66,8 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("ltrb.amin(-1) > margin", "ltrb.amin(-1) >= margin"),
         ("torch.std_mean(iou, -1)", "torch.std_mean(iou, -1, correction=0)"),
         ("return mean + std", "return mean"),
+        ("positive & exists)", "positive)"),
+        ("count - 1)", "count)"),
         ("priors.inset(targets.boxes).unsqueeze(1)", "targets.boxes.unsqueeze(1)"),
         ("among=positive", "among=None"),
         ("best_in_group(location, iou.flatten()", "best_in_group(location, -iou.flatten()"),
@@ -326,7 +329,6 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
     ],
     (f"{MATCHERS}/atss.py", TASK_ALIGNED, "tests/matchers/test_atss.py"): [
         ("dropped=beyond_extents(priors, extents)", "dropped=None"),
-        ("self.margin, exists)", "self.margin)"),
     ],
     (f"{STEPS}/score/alignment.py", TASK_ALIGNED): [
         ("p**alpha * u**beta", "p**beta * u**alpha"),
