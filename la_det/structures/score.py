@@ -13,7 +13,10 @@ class Score:
     """p = sigma(c), or p = sigma(c) sigma(f) with a per-prior gate f.
 
     Attributes:
-        gate: name of the gating map: "filter" (3DMF), "quality" (the implicit objectness of DW and o2f), or None.
+        gate: name of the map of f.
+            None: there is no gate.
+            "filter": 3DMF.
+            "quality": the implicit objectness of DW and o2f.
     """
 
     gate: str | None = None
