@@ -13,7 +13,7 @@ def grid_sizes(height: int, width: int, strides=(8, 16, 32, 64, 128)) -> list[tu
 
 
 def make_targets(boxes: list, classes: list | None = None, size: tuple[int, int] = (128, 160)) -> Targets:
-    """From a list of boxes, and of classes (0 by default), per image."""
+    """Targets from one list of boxes, and of classes (0 by default), per image."""
     instances = []
     for i, b in enumerate(boxes):
         b = torch.as_tensor(b, dtype=torch.float32).reshape(-1, 4)
@@ -43,7 +43,7 @@ def random_boxes(generator: torch.Generator, kinds: list[str], height: int, widt
 def random_predictions(
     generator: torch.Generator, targets: Targets, height: int, width: int, num_classes: int, priors=None
 ) -> DensePredictions:
-    """Distances of a random ground truth of the image, or noise, a part of them 0; logits between -6 and 6."""
+    """Boxes near a random ground truth of the image, or noise, with some distances 0; logits between -6 and 6."""
     priors = PointGenerator()(grid_sizes(height, width), torch.device("cpu")) if priors is None else priors
     sizes = priors.grid_sizes
     n, r = targets.num_images, len(priors)
