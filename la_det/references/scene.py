@@ -3,7 +3,7 @@
 import torch
 from detectron2.structures import Boxes, Instances
 
-from la_det.structures import DensePredictions, LTRBCodec, PointGenerator, Targets
+from la_det.structures import Assignment, DensePredictions, LTRBCodec, PointGenerator, Targets
 
 KINDS = ("object", "object", "tiny", "huge", "degenerate", "duplicate", "outside", "whole")
 
@@ -68,7 +68,7 @@ def random_predictions(
 
 
 def _to_levels(rows: torch.Tensor, sizes: list[tuple[int, int]]) -> list[torch.Tensor]:
-    """[N, R, C] to L maps [N, C, h, w]."""
+    """Turns rows [N, R, C] into L maps [N, C, h, w]."""
     levels = rows.transpose(1, 2).split([h * w for h, w in sizes], 2)
     return [x.unflatten(2, hw).contiguous() for x, hw in zip(levels, sizes, strict=True)]
 
@@ -78,10 +78,18 @@ def flat(predictions: DensePredictions, name: str) -> torch.Tensor:
     return torch.cat([x.flatten(2) for x in predictions.maps[name]], 2).transpose(1, 2)
 
 
-def matched_in_image(assignment, targets: Targets, num_priors: int) -> torch.Tensor:
-    """Index of the matched ground truth within its image, -1 for background: [N, R]."""
-    matched = torch.full((targets.num_images, num_priors), -1)
+def dense_matches(assignment: Assignment, num_images: int, num_priors: int) -> torch.Tensor:
+    """[N, R] index in the batch of the ground truth for which each prior is positive; -1 for background.
+
+    For schemes with at most one ground truth per prior.
+    """
+    dense = torch.full((num_images, num_priors), -1, device=assignment.pairs.gt.device)
+    dense[assignment.pairs.image, assignment.pairs.prior] = assignment.pairs.gt
+    return dense
+
+
+def matched_in_image(assignment: Assignment, targets: Targets, num_priors: int) -> torch.Tensor:
+    """[N, R] index in its image of the ground truth for which each prior is positive; -1 for background."""
+    dense = dense_matches(assignment, targets.num_images, num_priors)
     starts = torch.tensor([sum(targets.counts[:i]) for i in range(targets.num_images)])
-    pairs = assignment.pairs
-    matched[pairs.image, pairs.prior] = pairs.gt - starts[pairs.image]
-    return matched
+    return torch.where(dense < 0, -1, dense - starts.unsqueeze(-1))
