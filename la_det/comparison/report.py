@@ -29,7 +29,7 @@ trainings, as medians over interleaved rounds. "matching %" is the assignment's 
 memory beyond that of the model before the first step.
 """
 BASELINE_NOTE = """
-Detectron2's models have the same backbone, a head of the same size, and the same data without images that have no
+Detectron2's own models have the same backbone, a head of the same size, and the same data without images that have no
 objects: on such images, Detectron2's FCOS fails.
 """
 

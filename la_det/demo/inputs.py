@@ -35,7 +35,7 @@ class Frame:
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
-    """The files among `paths`, and the files in folders among `paths` and their subfolders, sorted, without hidden ones.
+    """The files among `paths` and, sorted, the files in its folders and their subfolders, without hidden files.
 
     Raises:
         UserError: a path does not exist, or there is no file.

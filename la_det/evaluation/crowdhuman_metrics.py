@@ -246,7 +246,7 @@ def _curve(flags: np.ndarray, overlaps: _Overlaps) -> tuple[np.ndarray, np.ndarr
 
 
 def _average_precision(recall: np.ndarray, precision: np.ndarray) -> float:
-    """Area of the trapezoids between the points; the area before the first point is left out, as in the official code."""
+    """Area of the trapezoids between the points. As officially, the area before the first point is left out."""
     if np.isnan(recall[-1]):
         return float("nan")
     return float(np.sum(np.diff(recall) * (precision[1:] + precision[:-1]) / 2))
