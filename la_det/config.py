@@ -161,7 +161,7 @@ def _find(path: str | Path, key: str, name: Any) -> Any:
             found = locate(name)
         except ImportError as error:
             raise UserError(f"{path}: {key or 'it'} names {name}, which is not there ({error})") from error
-        owner = getattr(found, "__self__", found)  # of a class method, the class
+        owner = getattr(found, "__self__", found)  # for a class method, the class
         module = getattr(owner, "__module__", None) or ""
         if callable(found) and _is_part_of(module, BUILDABLE):
             return found

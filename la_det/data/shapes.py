@@ -343,7 +343,7 @@ def _mapper(workers: int) -> Iterator:
     if workers == 1:
         yield map
     else:
-        with multiprocessing.Pool(workers) as pool:  # at its end, also by an interrupt, it ends its processes
+        with multiprocessing.Pool(workers) as pool:  # the `with` ends the processes, also at an interrupt
             yield partial(pool.imap, chunksize=16)
 
 
@@ -359,7 +359,7 @@ def _write_dataset(spec: ShapesSpec, folder: Path, workers: int) -> None:
     manifest = {
         "version": VERSION,
         "spec": asdict(spec),
-        "sha256": hashlib.sha256(listing.encode()).hexdigest(),  # of sha256sum's listing of all files, by path
+        "sha256": hashlib.sha256(listing.encode()).hexdigest(),  # hash of sha256sum's listing of all files, by path
         "drawn_with": {"numpy": np.__version__, "opencv": cv2.__version__},  # other releases may give other bytes
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")

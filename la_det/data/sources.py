@@ -40,7 +40,7 @@ FORMAT = "coco:IMAGES,JSON[,IMAGES,JSON...] | yolo:DATA.yaml | voc:DIR[,DIR...] 
 PATHS = {"coco": 2, "odgt": 2, "voc": 1, "yolo": 1, "registered": 1}  # number of paths of one data set
 OPTIONS = ("boxes", "class", "split", "tag")
 
-_called: WeakKeyDictionary[Callable, Records] = WeakKeyDictionary()  # by registered function
+_called: WeakKeyDictionary[Callable, Records] = WeakKeyDictionary()  # registered function -> its records
 
 
 @dataclass(frozen=True)

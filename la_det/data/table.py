@@ -142,7 +142,7 @@ class Records(Sequence[dict]):
         bad = np.flatnonzero((state != FINE) & ~self.crowd)
         if not len(bad):
             return
-        first = bad[np.argmin(self.rows[bad])]  # as the file has them
+        first = bad[np.argmin(self.rows[bad])]  # the first one in the file
         image = self.names[int(self.annotation_images()[first])]
         raise UserError(
             f"{self.source}: {self.place.format(self.places[first])} of image {image}: {REASONS[int(state[first])]}, "

@@ -324,7 +324,7 @@ class Trainer(TrainerBase):
         self._scalars = {str(k): (float(v), bool(hint)) for k, (v, hint) in state_dict.get("scalars", {}).items()}
         self._random_states = state_dict["random_states"]
         before = get_random_state()
-        self._restore_random_state()  # to see whether it can be done; it is done again when the training begins
+        self._restore_random_state()  # only to find errors early; the state is restored when the training begins
         set_random_state(before)
         self.iter = iteration
 

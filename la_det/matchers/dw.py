@@ -15,7 +15,7 @@ from la_det.structures import Assignment, DensePredictions, Negatives, Pairs, Pr
 
 BETA = 5.0  # localisation against classification
 MU, MU_SUM = 5.0, 3.0  # sharpness of the positive weight, and of the sum that normalises it
-SIGMA = 1.11  # of the centre prior, strides
+SIGMA = 1.11  # standard deviation of the centre prior, strides
 GIOU_EPS = 1e-6  # square pixels
 
 

@@ -13,11 +13,11 @@ from la_det.geometry import aligned_giou, image_scales, relative_cxcywh
 from la_det.steps.select import match_listed
 from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets
 
-ALPHA = 0.25  # of the focal cost; its gamma is 2
-EPS = 1e-12  # in the focal cost's logarithms
+ALPHA = 0.25  # weight of positives in the focal cost; gamma is 2
+EPS = 1e-12  # added in the focal cost's logarithms
 GIOU_EPS = 1e-6  # square pixels
 
-SIDE = 4  # of a block, cells
+SIDE = 4  # side of a block, cells
 FEW = 80  # cheapest locations of each ground truth that are looked for at first
 _CHUNK = 1 << 17  # pairs (block, ground truth) that are compared at a time
 

@@ -55,7 +55,7 @@ class O2F:
         order, rank = rank_in_group(pairs.gt, q, num_gts)
         few = torch.zeros_like(q, dtype=torch.bool).index_copy_(0, order, rank < self.topk)
         few &= q > 0  # a predicted box that misses the ground truth is no candidate
-        # If several ground truths choose one location, the one of largest quality keeps it; the others get no other.
+        # If several ground truths choose one location, the one of largest quality keeps it. Others get no substitute.
         few = best_per_prior(pairs, q, priors, targets.num_images, among=few)
         few = few.nonzero().squeeze(1)  # host synchronisation: the number of positives
         pairs, p, q = pairs[few], p[few], q[few]

@@ -114,7 +114,7 @@ class DenseInference:
         p, index = self.candidate_rule(p, sigmoids, self.score_threshold, self.max_detections)
         p = p.flatten(1).gather(1, index)
         rest = index.div(h * w, rounding_mode="floor")
-        cell = index - rest * (h * w)  # not %, whose exporter wants a number
+        cell = index - rest * (h * w)  # instead of %, for which the exporter needs a number
         of_cell = rest.div(k, rounding_mode="floor")
         prior = predictions.priors.level_starts[level] + cell * a + of_cell
         boxes = _channels(predictions.maps["boxes"][level], 4, of_cell, cell)

@@ -52,7 +52,7 @@ class Image:
         return self.priors.points, self.priors.strides
 
     def anchors(self) -> list[Tensor]:
-        """Float64 anchors of each level, as the reference of ATSS wants them."""
+        """Float64 anchors of each level, for the dense form of ATSS."""
         starts = self.priors.level_starts
         sizes = [end - start for start, end in zip(starts[:-1], starts[1:], strict=True)]
         return list(self.priors.boxes.double().split(sizes))

@@ -87,7 +87,7 @@ def only_first_best(value: Tensor) -> Tensor:
 
 
 def fcos(points, strides, levels, gts, radius=1.5, size_ranges=SIZE_RANGES) -> Tensor:
-    """FCOS: of the ground truths whose region and size range a location is in, the smallest."""
+    """FCOS: a location gets the smallest of the ground truths whose region and size range contain it."""
     eligible = omega(points, strides, gts, radius) & in_range(points, levels, gts, size_ranges)
     return largest_wins((-area(gts)[:, None]).masked_fill(~eligible, -torch.inf))
 

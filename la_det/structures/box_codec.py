@@ -10,7 +10,7 @@ from la_det.structures.no_wait import constant
 from la_det.structures.priors import Priors
 
 _OUTWARD = (-1.0, -1.0, 1.0, 1.0)  # direction of (left, top, right, bottom)
-_MAX_LOG_SCALE = math.log(1000 / 16)  # of decoded dw and dh: a box grows to at most 62.5 times its anchor
+_MAX_LOG_SCALE = math.log(1000 / 16)  # upper bound of decoded dw and dh: a box is at most 62.5 times its anchor
 
 
 class BoxCodec(Protocol):

@@ -7,5 +7,5 @@ CPU_CHUNK = 1 << 16
 
 
 def in_chunks(device: torch.device) -> bool:
-    """Whether to work on large tensors in parts: on a CPU yes; a GPU wants few large operations."""
+    """Whether to work on large tensors in parts. A CPU should. A GPU is faster with few large operations."""
     return device.type == "cpu"

@@ -94,7 +94,7 @@ def seeded_state_dict(manifest: dict[str, Any]) -> dict[str, Tensor]:
         elif shape or key.endswith("num_batches_tracked"):
             value = torch.from_numpy(_draw(key, shape))
         else:
-            value = torch.tensor(0.0)  # in `overrides`
+            value = torch.tensor(0.0)  # `overrides` has the value
         value = value * adjustments["weight_mul"].get(key, 1)
         value = value + adjustments["logit_bias"].get(key, 0) + adjustments["bias_add"].get(key, 0)
         if key in adjustments["overrides"]:

@@ -182,8 +182,8 @@ class Search:
         row_of, v = self.row_of, self.v
         order = _Order(self.num_columns)
         rows = []  # rows on the paths; a step is an index of this list
-        length: dict[int, float] = {}  # of the shortest path to each column that is seen, but not reached
-        step: dict[int, int] = {}  # of that path's last row
+        length: dict[int, float] = {}  # length of the shortest path to each column that is seen, but not reached
+        step: dict[int, int] = {}  # step of the last row of this path
         reached: dict[int, float] = {}  # columns whose shortest path is known, and its length
         to_missing, missing_step = math.inf, 0  # the same for any free column that is no candidate
         shortest, to_free = 0.0, math.inf  # a path that is longer than one to a free column does not matter
@@ -277,7 +277,7 @@ def _solve_listed(
     if num_rows == 0:
         return row, column
     columns, reduced = np.unique(column, return_inverse=True)
-    # A row without other candidates stays unmatched only if it must: `lowest` costs more than all else can gain.
+    # A row without other candidates stays unmatched only if it must: `lowest` costs more than all other rows can gain.
     finite = np.concatenate([value, rest[np.isfinite(rest)]])
     lowest = finite.min() - (num_rows + 1) * (np.ptp(finite) + 1)
     every_row = np.arange(num_rows)
