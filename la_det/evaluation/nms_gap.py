@@ -1,4 +1,4 @@
-"""What NMS is worth to a detector: its AP with and without NMS, and its duplicates, from one inference pass."""
+"""What NMS adds to a detector: its AP with and without NMS, and its duplicates, from one inference pass."""
 
 from __future__ import annotations
 

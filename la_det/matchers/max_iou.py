@@ -11,7 +11,7 @@ BACKGROUND, DROPPED = -1, -2
 
 
 class MaxIoU:
-    """An anchor is positive from one IoU on, background below another, and dropped between the two.
+    """An anchor whose largest IoU is at least `foreground` is positive, below `background` background, else dropped.
 
     An anchor that has some ground truth's largest IoU is positive, too, unless this IoU is 0.
 
