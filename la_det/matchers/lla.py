@@ -33,7 +33,7 @@ class LLA:
     Args:
         topk: K, the locations that a ground truth takes.
         reg_weight: lambda, weight of the box loss.
-        alpha: of the focal loss.
+        alpha: weight of positives in the focal loss.
     """
 
     def __init__(self, *, topk: int = 10, reg_weight: float = 1.5, alpha: float = 0.25):

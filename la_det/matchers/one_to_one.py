@@ -73,7 +73,7 @@ class ForegroundLoss:
     `box_weight` (1 - GIoU).
 
     Args:
-        alpha: of the focal loss.
+        alpha: weight of positives in the focal loss.
         box_weight: weight of the box loss.
         center_radius: half side of the candidate region in strides; 0 takes the whole box.
         drop_unmatched: what a ground truth without a free candidate gets.

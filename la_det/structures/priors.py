@@ -121,7 +121,7 @@ class PointGenerator:
     """One point per cell (FCOS, section 3.1).
 
     Args:
-        strides: of the levels, pixels.
+        strides: stride of each level, pixels.
         offset: position of the point inside its cell, in cells: 0.5 is the centre, 0 the top-left corner.
         box_offset: see `Priors`.
     """
@@ -171,10 +171,10 @@ class AnchorGenerator:
     """A = ratios x sizes anchors per cell, around the cell's point; the priors of a cell are ordered ratio by ratio.
 
     Args:
-        strides: of the levels, pixels.
+        strides: stride of each level, pixels.
         sizes: sides of the square anchors, in strides of their level (the square root of the area for other ratios).
         ratios: height / width.
-        offset, box_offset: of the points, see `PointGenerator`.
+        offset, box_offset: see `PointGenerator`.
     """
 
     def __init__(

@@ -81,8 +81,8 @@ class Criterion(nn.Module):
         """Loss terms before the reduction over processes.
 
         Args:
-            predictions: of this criterion's branch, float32.
-            targets: of the batch.
+            predictions: predictions of this criterion's branch, float32.
+            targets: the batch's ground truths.
             progress: share of the training that is done, 0..1.
         """
         decision = self.assign(predictions, targets, progress)

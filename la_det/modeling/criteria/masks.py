@@ -62,7 +62,7 @@ class SemanticLoss:
     """Focal loss (Lin et al., ICCV 2017) of the semantic branch, divided by this process's foreground cells.
 
     Attributes:
-        alpha, gamma: of the focal loss.
+        alpha, gamma: parameters of the focal loss.
         weight: factor of the loss.
     """
 

@@ -133,7 +133,7 @@ class Search:
         """
         Args:
             row, column, cost: [P] of the candidates, ordered by row, then column.
-            num_rows, num_columns: at most as many rows as columns.
+            num_rows, num_columns: numbers of rows and columns; at most as many rows as columns.
             missing: cost of every pair that is no candidate; an upper bound of the candidates' costs.
         """
         self.column, self.cost, self.num_columns, self.missing = column, cost, num_columns, missing
