@@ -15,7 +15,7 @@ from la_det.modeling.criteria.reduction import LossTerm
 class QualityFocalLoss:
     """|q - p|^2 BCE(p, q), where q is 0 for background (Li et al., NeurIPS 2020, eq. 6; beta = 2).
 
-    The q of a positive is the assignment's soft target. The factor |q - p|^2 is differentiated too.
+    A positive's q is its soft target in the assignment. The factor |q - p|^2 has a gradient, too.
 
     Attributes:
         weight: factor of the loss.
@@ -41,7 +41,7 @@ class QualityFocalLoss:
 class CrossEntropyLoss:
     """BCE(p, q), where q is 0 for background, divided by the sum of q, which counts as at least 1 (YOLOv8).
 
-    The q of a positive is the assignment's soft target.
+    A positive's q is its soft target in the assignment.
 
     Attributes:
         weight: factor of the loss.
@@ -60,7 +60,7 @@ class CrossEntropyLoss:
 class VarifocalLoss:
     """q BCE(p, q) for positives and alpha p^2 BCE(p, 0) for background (Zhang et al., CVPR 2021, eq. 2; gamma = 2).
 
-    Divided by the number of positives. Their q is the assignment's soft target.
+    The loss is divided by the number of positives. A positive's q is its soft target in the assignment.
 
     Attributes:
         alpha: weight of background entries.

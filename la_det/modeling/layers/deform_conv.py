@@ -24,11 +24,13 @@ class ModulatedDeformConv2d(DeformConv2d):
     other, and then logits of their weights in the same order: 18 and 9 with one group.
 
     Args:
-        in_channels, out_channels, stride, groups, bias: of the convolution.
-        offset_groups: into how many groups the input channels are divided, each with offsets and weights of its own.
-        norm: applied to its result.
-        offset_init: how the weight of the convolution that predicts offsets starts: "zeros" (the paper: no offset and
-            a weight of 0.5), "normal" (N(0, 0.01)) or "kaiming_uniform". Its bias starts at 0.
+        in_channels, out_channels, stride, groups, bias: parameters of the convolution.
+        offset_groups: number of groups of input channels, each with offsets and tap weights of its own.
+        norm: normalisation of the result.
+        offset_init: initial weights of the convolution that predicts offsets; its bias starts at 0.
+            "zeros": no offsets, and tap weights of 0.5, as in the paper.
+            "normal": N(0, 0.01).
+            "kaiming_uniform": Kaiming's uniform initialisation.
     """
 
     def __init__(
@@ -52,10 +54,10 @@ class ModulatedDeformConv2d(DeformConv2d):
         self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [N, in_channels, h, w] to [N, out_channels, ceil(h / stride), ceil(w / stride)]."""
+        """Turns [N, in_channels, h, w] into [N, out_channels, ceil(h / stride), ceil(w / stride)]."""
         channels = self.offset.out_channels
         offset, modulation = self.offset(x).float().split((channels * 2 // 3, channels // 3), dim=1)
-        # Under AMP too, positions need single precision, and torchvision's operator knows no bfloat16 on CPUs.
+        # Positions need single precision, also under AMP. On CPUs torchvision's operator has no bfloat16.
         with torch.autocast(x.device.type, enabled=False):
             bias = None if self.bias is None else self.bias.float()
             geometry = (self.stride, self.padding, self.dilation)

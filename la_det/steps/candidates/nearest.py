@@ -1,9 +1,9 @@
 """The nearest priors of each level, without an R x G tensor.
 
-The points of a level form a grid. Sort its columns by their distance from a ground truth's centre, and its rows
-likewise: the cell in the a-th column and the b-th row is no nearer than the (a + 1)(b + 1) - 1 cells of columns up to a
-and rows up to b. So only cells with (a + 1)(b + 1) <= k can be among the k nearest, 23 for k = 9, wherever the centre
-lies, and of the columns and rows only the nearest k, which are consecutive.
+The points of a level form a grid. Number its columns from 0 by their distance from a ground truth's centre, and its
+rows likewise. The cell in column a and row b is at least as far away as the (a + 1)(b + 1) - 1 other cells of columns
+0..a and rows 0..b. So only cells with (a + 1)(b + 1) <= k can be among the k nearest: 23 cells for k = 9, wherever the
+centre lies. They are in the k nearest columns and rows, which are consecutive.
 """
 
 import torch
@@ -25,8 +25,8 @@ def nearest_priors(priors: Priors, targets: Targets, k: int, extents: Tensor | N
         extents: [N, L, 2] columns and rows of each image and level that count; by default all.
 
     Returns:
-        [G, C] int64, level by level, nearest first, of equally near ones the first; C = A sum over levels min(k, h w).
-        -1 stands for what is missing where fewer cells count.
+        [G, C] int64, level by level, nearest first, ties in the order of the priors; C = A sum over levels min(k, h w).
+        -1 takes the place of missing priors where fewer cells count.
     """
     device = targets.boxes.device
     starts, columns_rows, strides = priors.grid_table

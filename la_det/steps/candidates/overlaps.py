@@ -8,22 +8,22 @@ from torch import Tensor
 
 from la_det.structures import Pairs, Targets, chunks
 
-# Boxes of neighbouring locations lie close together: first whole runs of locations are compared by their common
-# bounding box, which leaves few single boxes to compare.
+# Boxes of neighbouring locations lie close together. So runs of locations are compared first, by their common bounding
+# box, and only few single boxes remain to be compared.
 RUN = 16
 
 
 def overlapping_pairs(boxes: Tensor, targets: Targets, gts: slice) -> Pairs:
-    """All (location, ground truth) whose boxes share some area, or touch where one has none.
+    """All pairs (location, ground truth) whose boxes overlap. A box without area overlaps a box whose inside it meets.
 
     Args:
         boxes: [N, R, 4] XYXY, of every location of every image.
         targets: G ground truths.
-        gts: the range of ground truths to look at. Work and memory are O(R / 16) per ground truth and O(P), and
-            P <= R per ground truth.
+        gts: the range of ground truths to look at. Work and memory are O(R / 16) per ground truth plus O(P); a ground
+            truth has at most R pairs.
 
     Returns:
-        Pairs ordered by ground truth, then prior. A box of NaN overlaps everything, so that it does not hide.
+        Pairs ordered by ground truth, then prior. A NaN box overlaps every ground truth, so that it is noticed.
     """
     gt, prior = _listed(*_runs(_reach(boxes), _needed(targets.boxes[gts]), targets.image[gts]))
     gt = gt + gts.start
@@ -67,7 +67,7 @@ def _listed(gt: Tensor, run: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _reach(boxes: Tensor) -> Tensor:
-    """[N, 4, R] of boxes [N, R, 4]: those overlap a ground truth whose reach exceeds its `_needed` four times."""
+    """[N, 4, R] of boxes [N, R, 4]. A box overlaps a ground truth if each of its four exceeds the other's `_needed`."""
     return torch.cat([-boxes[..., :2], boxes[..., 2:]], -1).transpose(1, 2)
 
 
@@ -77,7 +77,7 @@ def _needed(gt_boxes: Tensor) -> Tensor:
 
 
 def _runs(reach: Tensor, needed: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Ground truth [H] and run [H] where runs can exceed what is needed, and which [H, RUN] members do, none beyond R.
+    """Ground truth [H] and run [H] where runs can exceed what is needed, and which members [H, RUN] do.
 
     Args:
         reach: [N, C, R], all of which have to exceed what is needed.
@@ -93,5 +93,5 @@ def _runs(reach: Tensor, needed: Tensor, image: Tensor) -> tuple[Tensor, Tensor,
 
 
 def _none(mask: Tensor) -> Tensor:
-    """[n, C, m] -> [n, m]; `Tensor.any` takes three times as long."""
+    """[n, m] whether none of the C in [n, C, m] is True; `Tensor.any` takes three times as long."""
     return ~reduce(torch.logical_or, mask.unbind(1))
