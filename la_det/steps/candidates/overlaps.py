@@ -1,7 +1,5 @@
 """Pairs of predicted boxes and ground truths that overlap."""
 
-from functools import reduce
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -85,13 +83,20 @@ def _runs(reach: Tensor, needed: Tensor, image: Tensor) -> tuple[Tensor, Tensor,
         image: [g].
     """
     reach = F.pad(reach, (0, -reach.shape[2] % RUN), value=-torch.inf).unflatten(2, (-1, RUN))  # [N, C, runs, RUN]
-    furthest = reach.amax(3).index_select(0, image)  # [g, C, runs]
-    gt, run = _none(furthest <= needed.unsqueeze(2)).nonzero().unbind(1)  # host synchronisation
-    num_runs = reach.shape[2]
-    members = reach.transpose(1, 2).flatten(0, 1).index_select(0, image[gt] * num_runs + run)
-    return gt, run, _none(members <= needed[gt].unsqueeze(2))
+    gt, run = _exceed(reach.amax(3), image, needed).nonzero().unbind(1)  # host synchronisation
+    members = reach.transpose(1, 2).flatten(0, 1)  # [N runs, C, RUN]
+    return gt, run, _exceed(members, image[gt] * reach.shape[2] + run, needed[gt])
 
 
-def _none(mask: Tensor) -> Tensor:
-    """[n, m] whether none of the C in [n, C, m] is True; `Tensor.any` takes three times as long."""
-    return ~reduce(torch.logical_or, mask.unbind(1))
+def _exceed(reach: Tensor, row: Tensor, needed: Tensor) -> Tensor:
+    """[n, m] whether all C values in rows of `reach` [r, C, m] exceed what is needed [n, C].
+
+    One value after the other: all together need C times the memory.
+
+    Args:
+        row: [n] int64, 0..r-1.
+    """
+    short = torch.zeros(len(row), reach.shape[2], dtype=torch.bool, device=reach.device)
+    for values, bound in zip(reach.unbind(1), needed.unsqueeze(2).unbind(1), strict=True):
+        short |= values.index_select(0, row) <= bound
+    return short.logical_not_()
