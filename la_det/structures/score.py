@@ -30,6 +30,12 @@ class Score:
         c = predictions.at("logits", image, prior, cls)
         return c, None if self.gate is None else predictions.at(self.gate, image, prior).squeeze(-1)
 
+    def of_classes(self, predictions: DensePredictions, level: int, image: Tensor, cls: Tensor) -> Tensor:
+        """Probabilities of class `cls` [U] of image `image` [U] at all priors of one level: [U, A, h, w]."""
+        logits = predictions.maps["logits"][level].unflatten(1, (predictions.priors.per_cell, -1))
+        p = logits[image, :, cls].sigmoid()
+        return p if self.gate is None else p * predictions.maps[self.gate][level][image].sigmoid()
+
     def dense(self, predictions: DensePredictions, level: int) -> Tensor:
         """Probabilities of all classes on one level: [N, A, K, h, w]."""
         logits = predictions.maps["logits"][level]
