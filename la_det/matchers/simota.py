@@ -29,10 +29,10 @@ class SimOTA:
     """Each ground truth takes the k locations that cost it least, its own ones before all others.
 
     Its own lie in a square around its centre. Locations that are nobody's own are background (but see `inside_box`).
-    The cost is the cross entropy over all classes of the square root of the score, plus `box_weight` times -ln IoU of
-    the predicted box. k is the sum of the `topk` largest predicted IoUs in the image, rounded down, at least 1. Of
-    several ground truths that take one location, it goes to the one of all in the image for which it costs least (ties:
-    the first); the others get no other. The predicted IoU is the soft target. Needs one prior per cell.
+    The cost is the cross entropy of the score over all classes, plus `box_weight` times -ln IoU of the predicted box. k
+    is the sum of the `topk` largest predicted IoUs in the image, rounded down, at least 1. Of several ground truths that
+    take one location, it goes to the one of all in the image for which it costs least (ties: the first); the others get
+    no other. The predicted IoU is the soft target. Needs one prior per cell.
 
     The defaults are the rule of YOLOX's releases, with which its weights were trained. Its main branch has
     `center_radius=1.5, inside_box=False, iou_eps=1e-8` since 2023.
@@ -104,7 +104,7 @@ class SimOTA:
         location = pairs.location(len(predictions.priors))
         gt_boxes = targets.boxes.index_select(0, pairs.gt)
         iou = aligned_iou(predictions.boxes_at(pairs.image, pairs.prior), gt_boxes, IOU_EPS)
-        q = score.at(predictions, pairs.image, pairs.prior, targets.classes.index_select(0, pairs.gt)).sqrt_()
+        q = score.at(predictions, pairs.image, pairs.prior, targets.classes.index_select(0, pairs.gt))
         base = background_cost(predictions, score).flatten().index_select(0, location)
         cost = base + torch.log1p(-q).clamp_(min=LOWEST_LOG) - q.log().clamp_(min=LOWEST_LOG)
         return cost.sub_((iou + self.iou_eps).log_(), alpha=self.box_weight), iou
@@ -131,5 +131,5 @@ class SimOTA:
 def background_cost(predictions: DensePredictions, score: Score) -> Tensor:
     """[N, R] cross entropy of each location with all classes as background."""
     levels = range(len(predictions.priors.grid_sizes))
-    q = (score.dense(predictions, level).sqrt_().squeeze(1) for level in levels)
+    q = (score.dense(predictions, level).squeeze(1) for level in levels)
     return -torch.cat([x.neg_().log1p_().clamp_(min=LOWEST_LOG).sum(1).flatten(1) for x in q], 1)
