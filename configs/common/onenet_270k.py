@@ -7,9 +7,7 @@ from .schedules import multistep
 from .train import train
 
 dataloader.train.dataset.filter_empty = False
-dataloader.train.mapper.update(
-    augmentations=detr_augmentations(range(640, 897, 32), max_size=1500), image_format="RGB"
-)
+dataloader.train.mapper.update(augmentations=detr_augmentations(range(640, 897, 32), max_size=1500), image_format="RGB")
 optimizer.update(lr=4e-5, weight_decay=1e-4)
 optimizer.params.weight_decay_norm = None
 warmup = dict(warmup_iter=1000, warmup_factor=0.01)

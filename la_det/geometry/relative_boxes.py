@@ -12,6 +12,6 @@ def image_scales(targets: Targets) -> Tensor:
 
 
 def relative_boxes(boxes: Tensor, scales: Tensor, corners: bool = False) -> Tensor:
-    """Boxes [..., 4] XYXY in units of `scales` [..., 4]: centre, width and height [..., 4], or the corners as they are."""
+    """Boxes [..., 4] XYXY in units of `scales` [..., 4]: [..., 4] centre, width and height, or the corners."""
     boxes = boxes / scales
     return boxes if corners else torch.cat([(boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]], -1)

@@ -21,8 +21,8 @@ from la_det.matchers.hungarian import Hungarian
 from la_det.matchers.lla import LLA
 from la_det.matchers.max_iou import MaxIoU
 from la_det.matchers.o2f import O2F
-from la_det.matchers.onenet import OneNet
 from la_det.matchers.one_to_one import ForegroundLoss, OneToOneAnchor, OneToOneCenter
+from la_det.matchers.onenet import OneNet
 from la_det.matchers.ota import OTA
 from la_det.matchers.poto import POTO
 from la_det.matchers.poto_aux import POTOAux

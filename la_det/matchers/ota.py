@@ -89,7 +89,8 @@ class OTA:
         column = (used.cumsum(0) - 1).index_select(0, pairs.location(len(priors)))
         entry = column * num_classes + targets.classes.index_select(0, pairs.gt)
         cost = (positive - negative).flatten().index_select(0, entry) + background.index_select(0, column)
-        cost = cost - self.reg_weight * iou.clamp(min=FLOAT32_EPS).log() + OUTSIDE * bare.index_select(0, pairs.gt)
+        cost = cost - self.reg_weight * iou.clamp(min=FLOAT32_EPS).log()
+        cost = cost.double() + OUTSIDE * bare.index_select(0, pairs.gt)  # single precision would round it to sixteenths
         rest = (len(priors) - k.new_zeros(num_images).index_add_(0, targets.image, k)).clamp(min=LEAST)
         free = len(priors) - count(image, num_images)
         return pairs, Transport(
@@ -108,4 +109,3 @@ class OTA:
         raw = predictions.at("boxes", pairs.image, pairs.prior)
         gt_boxes = targets.boxes.index_select(0, pairs.gt) - priors.points_twice.index_select(0, pairs.prior)
         return aligned_iou(predictions.codec.decode(raw, priors.at_origin(), pairs.prior), gt_boxes)
-

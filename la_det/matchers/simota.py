@@ -30,9 +30,9 @@ class SimOTA:
 
     Its own lie in a square around its centre. Locations that are nobody's own are background (but see `inside_box`).
     The cost is the cross entropy of the score over all classes, plus `box_weight` times -ln IoU of the predicted box. k
-    is the sum of the `topk` largest predicted IoUs in the image, rounded down, at least 1. Of several ground truths that
-    take one location, it goes to the one of all in the image for which it costs least (ties: the first); the others get
-    no other. The predicted IoU is the soft target. Needs one prior per cell.
+    is the sum of the `topk` largest predicted IoUs in the image, rounded down, at least 1. A location that several
+    ground truths take goes to the one of all in the image for which it costs least (ties: the first); the others get no
+    other. The predicted IoU is the soft target. Needs one prior per cell.
 
     The defaults are the rule of YOLOX's releases, with which its weights were trained. Its main branch has
     `center_radius=1.5, inside_box=False, iou_eps=1e-8` since 2023.
@@ -112,7 +112,7 @@ class SimOTA:
     def select(
         self, pairs: Pairs, cost: Tensor, own: Tensor, exists: Tensor, k: Tensor, priors: Priors, targets: Targets
     ) -> tuple[Tensor, Tensor]:
-        """The positives among the pairs that exist: [P] bool; and the ground truths that may prefer others: [G] bool."""
+        """The positives [P] bool among the pairs that exist, and the ground truths [G] bool that may prefer others."""
         num_gts, other = len(targets), (~own).long()
         order, rank = rank_in_group(2 * pairs.gt + other, (-cost).masked_fill(~exists, -torch.inf), 2 * num_gts)
         num_own = torch.zeros_like(targets.image).index_add_(0, pairs.gt, own.long())

@@ -62,9 +62,9 @@ class Assignment:
         target: [P] soft classification target of each positive, 1 where None.
         negatives: entries with another background weight.
         dropped: (image [D], prior [D]) of priors that take part in no loss.
-        classifies: [P] bool, for schemes whose ground truths may share a prior (OneNet's minimum rule): which pair of each
-            prior gives it its class. All where None. The focal loss reads it, and no other classification loss may be
-            used then; box losses and `num_positives` count every pair.
+        classifies: [P] bool, for schemes whose ground truths may share a prior (OneNet's minimum rule): which pair of
+            each prior gives it its class. All where None. The focal loss reads it, and no other classification loss may
+            be used then; box losses and `num_positives` count every pair.
         num_counted: how many dropped priors count as positives in the losses' normalisers nevertheless (LLA).
     """
 

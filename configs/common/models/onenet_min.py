@@ -1,4 +1,4 @@
-"""OneNet by the rule of its first release, on the FCOS head: each ground truth takes its cheapest location by itself."""
+"""OneNet by the rule of its first release, on FCOS's head: each ground truth takes its cheapest location."""
 
 from detectron2.config import LazyCall as L
 

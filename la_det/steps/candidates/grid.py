@@ -31,8 +31,8 @@ def inside_box(priors: Priors, targets: Targets, levels: Tensor | None = None) -
 def inside_any_box(priors: Priors, targets: Targets) -> Tensor:
     """Whether points lie strictly inside the box of some ground truth of their image: [N, R] bool.
 
-    The cells inside a box are a rectangle of each level. Differences at its four corners, summed along rows and columns,
-    fill it with ones, whatever its size.
+    The cells inside a box are a rectangle of each level. Differences at its four corners, summed along rows and
+    columns, fill it with ones, whatever its size.
     """
     if priors.per_cell != 1:
         raise ValueError("boxes cover points where there is one prior per cell")

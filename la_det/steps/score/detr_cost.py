@@ -94,6 +94,15 @@ class Costs:
         cls_cost = self.cls_cost[self.kind[gt], block]
         return _or_least(cls_cost + self.cost.l1_weight * l1 - self.cost.giou_weight * giou)
 
+    def dense(self) -> Tensor:
+        """K of all priors for all ground truths, [G, R]: to look at, not to match."""
+        gts = torch.arange(len(self.b_gt), device=self.prior.device).unsqueeze(1)
+        cost = self.at(gts, torch.arange(len(self.prior), device=gts.device)).flatten(1)
+        num_priors = int(self.prior.max()) + 1
+        return torch.empty_like(cost[:, :num_priors]).index_copy_(
+            1, self.prior.flatten()[:num_priors], cost[:, :num_priors]
+        )
+
     def bound(self, gts: Tensor) -> Tensor:
         """Lower bound of K in each block for ground truths `gts` [g]: [g, T].
 
@@ -152,7 +161,7 @@ def _kinds(targets: Targets, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _blockwise(priors: Priors) -> Tensor:
-    """The priors [R] in an order that keeps SIDE x SIDE cells of a level together, separately for each prior of a cell."""
+    """The priors [R] in an order that keeps SIDE x SIDE cells of a level together, per prior of a cell."""
     of_cell = torch.arange(len(priors), device=priors.points.device) % priors.per_cell
     column, row = (priors.points / priors.strides.unsqueeze(-1)).long().div(SIDE, rounding_mode="floor").unbind(-1)
     return ((priors.levels << 48) + (of_cell << 40) + (row << 20) + column).argsort(stable=True)

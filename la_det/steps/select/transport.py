@@ -10,8 +10,8 @@ from torch import Tensor
 class Transport:
     """An optimal transport problem on a sparse matrix, of a whole batch.
 
-    Each row supplies units, each column wants one. A column whose only entry is in a given row, as a location's with the
-    background, stays with that row whatever it costs: such columns are not listed but counted.
+    Each row supplies units, each column wants one. A column with a single entry, such as a location that only the
+    background has a say in, stays with that row whatever it costs: such columns are not listed but counted.
 
     Attributes:
         row, column, cost: [E] of each entry.
