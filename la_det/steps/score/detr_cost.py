@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from la_det.geometry import aligned_giou, image_scales, relative_boxes
-from la_det.structures import DensePredictions, Pairs, Priors, Score, Targets
+from la_det.structures import DensePredictions, Pairs, Priors, Score, Targets, chunks
 
 ALPHA = 0.25  # of the focal cost; its gamma is 2
 GIOU_EPS = 1e-6  # square pixels
 
 SIDE = 4  # of a block, cells
-_CHUNK = 1 << 17  # (block, ground truth) that are compared at a time
+# (block, ground truth) that are compared at a time: on a CPU what stays in its cache, on a GPU what fits its memory.
+_CPU_CHUNK, _GPU_CHUNK = 1 << 17, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,13 @@ class Costs:
         order = _blockwise(predictions.priors)
         number = len(order)
         self.prior = torch.cat([order, order[-1:].expand(-number % SIDE**2)]).view(-1, SIDE**2)
-        repeated = torch.arange(self.prior.numel(), device=order.device).view_as(self.prior) >= number
+        repeated = torch.arange(self.prior.numel(), device=order.device) >= number
+        self.surplus = torch.zeros_like(repeated, dtype=torch.float32).masked_fill_(repeated, torch.inf).view_as(self.prior)
 
         image, cls, self.kind = _kinds(targets, predictions.num_classes)
         levels = range(len(predictions.priors.grid_sizes))
         p = [score.of_classes(predictions, level, image, cls).permute(0, 2, 3, 1).flatten(1) for level in levels]
-        cls_cost = cost.of_class(torch.cat(p, 1))[:, self.prior]
-        self.cls_cost = cls_cost.masked_fill(repeated, torch.inf)  # [kinds, T, SIDE^2]
+        self.p = torch.cat(p, 1).index_select(1, self.prior.flatten()).unflatten(1, self.prior.shape)  # [U, T, SIDE^2]
         boxes = predictions.boxes()
         scales = image_scales(targets)
         self.boxes = boxes.permute(2, 0, 1)[..., self.prior]  # [4, N, T, SIDE^2]
@@ -74,8 +75,8 @@ class Costs:
         self.b = b.permute(2, 0, 1)[..., self.prior]
         self.b_gt = relative_boxes(targets.boxes, scales[targets.image], cost.corners)  # [G, 4]
 
-        # What bounds the costs in a block: [kinds, T], then [4, N, T] each, [2, N, T].
-        self.least_cls_cost = self.cls_cost.amin(-1)
+        # What bounds the costs in a block: [U, T], then [4, N, T] each, [2, N, T].
+        self.least_cls_cost = cost.of_class(self.p.amax(-1))  # it falls with the probability
         lowest, highest = self.b.amin(-1), self.b.amax(-1)
         self.middle, self.half_range = (highest + lowest) / 2, (highest - lowest) / 2
         self.hulls = torch.cat([self.boxes[:2].amin(-1), self.boxes[2:].amax(-1)])
@@ -91,8 +92,8 @@ class Costs:
         l1 = (self.b[:, image, block].movedim(0, -1) - self.b_gt[gt].unsqueeze(-2)).abs().sum(-1)
         boxes = self.boxes[:, image, block].movedim(0, -1)
         giou = aligned_giou(boxes, self.targets.boxes[gt].unsqueeze(-2), GIOU_EPS)
-        cls_cost = self.cls_cost[self.kind[gt], block]
-        return _or_least(cls_cost + self.cost.l1_weight * l1 - self.cost.giou_weight * giou)
+        cls_cost = self.cost.of_class(self.p[self.kind[gt], block])
+        return self.surplus[block] + _or_least(cls_cost + self.cost.l1_weight * l1 - self.cost.giou_weight * giou)
 
     def dense(self) -> Tensor:
         """K of all priors for all ground truths, [G, R]: to look at, not to match."""
@@ -128,7 +129,8 @@ class Costs:
         Returns:
             Pairs ordered by ground truth, their costs [P], and [g] a lower bound of the costs of all other priors.
         """
-        parts = [self._cheapest(chunk, number) for chunk in gts.split(max(_CHUNK // len(self.prior), 1))]
+        size = (_CPU_CHUNK if chunks.in_chunks(gts.device) else _GPU_CHUNK) // len(self.prior)
+        parts = [self._cheapest(chunk, number) for chunk in gts.split(max(size, 1))]
         gt, prior, cost, rest = (torch.cat(x) for x in zip(*parts, strict=True))
         return Pairs(self.targets.image[gt], prior, gt), cost, rest
 
