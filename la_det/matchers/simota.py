@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from la_det.geometry import aligned_iou
@@ -11,15 +12,14 @@ from la_det.steps.candidates import (
     center_windows,
     every_pair,
     everywhere,
+    in_any_box,
     in_center_region,
-    inside_any_box,
     overlapping_pairs,
 )
 from la_det.steps.select import best_per_prior, rank_in_group
 from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets, true_indices
 
-# Added to the cost of a location that is not the ground truth's own; all of its own cost less.
-NOT_OWN = 1e6
+NOT_OWN = 1e6  # added to the cost of a location that is not the ground truth's own: all of its own cost less
 LOWEST_LOG = -100.0  # in the class cost
 IOU_EPS = 1e-6  # square pixels
 
@@ -39,8 +39,7 @@ class SimOTA:
 
     Attributes:
         center_radius: half side of the square in strides.
-        inside_box: own locations also lie inside the ground truth; but all locations inside any square or ground truth
-            may be taken.
+        inside_box: own locations also lie inside the ground truth; all inside any square or ground truth may be taken.
         topk: IoUs that are summed.
         box_weight: weight of -ln IoU.
         iou_eps: added to the IoU in the logarithm.
@@ -57,13 +56,13 @@ class SimOTA:
         priors = predictions.priors
         window, own, valid = self.regions(priors, targets)
         near = overlapping_pairs(predictions.boxes(), targets, slice(0, len(targets)))  # host synchronisation, twice
+        is_valid = valid.flatten().index_select(0, near.location(len(priors)))
         # All pairs that can matter: the own ones, and those whose predicted box overlaps the ground truth.
         pairs, own = Pairs.cat([every_pair(window, targets), near]), own.flatten()
-        cost, iou = self.cost(predictions, targets, score, pairs)
-        is_valid = valid.flatten().index_select(0, near.location(len(priors)))
-        k = self.dynamic_k(iou[len(own) :].masked_fill(~is_valid, 0), near, len(targets))
         exists = torch.cat([own, is_valid & ~self.is_own(near, priors, targets)])
-        own = torch.cat([own, torch.zeros_like(is_valid)])
+        cost, iou = self.cost(predictions, targets, score, pairs)
+        k = self.dynamic_k(iou[len(own) :].masked_fill(~is_valid, 0), near, len(targets))
+        own = F.pad(own, (0, len(near)))
         best, doubtful = true_indices(*self.select(pairs, cost, own, exists, k, priors, targets))  # host sync.
         pairs, iou = pairs[best], iou[best]
         if len(doubtful):  # a predicted box without overlap may be among the cheapest: look at all of these images
@@ -84,7 +83,7 @@ class SimOTA:
         valid.view(-1).index_put_((location,), inside.flatten(), accumulate=True)
         if not self.inside_box:
             return square, inside, valid
-        return *center_windows(priors, targets, self.center_radius), valid | inside_any_box(priors, targets)
+        return *center_windows(priors, targets, self.center_radius), valid | in_any_box(priors, targets)
 
     def is_own(self, pairs: Pairs, priors: Priors, targets: Targets) -> Tensor:
         """[P] bool."""
@@ -97,35 +96,31 @@ class SimOTA:
         k = iou.new_zeros(num_gts).index_add_(0, pairs.gt.index_select(0, order), largest)
         return k.nan_to_num_(nan=self.topk).floor_().clamp_(min=1)
 
-    def cost(
-        self, predictions: DensePredictions, targets: Targets, score: Score, pairs: Pairs
-    ) -> tuple[Tensor, Tensor]:
+    def cost(self, predictions: DensePredictions, targets: Targets, score: Score, pairs: Pairs) -> tuple[Tensor, ...]:
         """Costs [P] of pairs, without what not being own adds, and IoUs [P] of the predicted boxes."""
-        location = pairs.location(len(predictions.priors))
-        gt_boxes = targets.boxes.index_select(0, pairs.gt)
-        iou = aligned_iou(predictions.boxes_at(pairs.image, pairs.prior), gt_boxes, IOU_EPS)
+        boxes, gt_boxes = predictions.boxes_at(pairs.image, pairs.prior), targets.boxes.index_select(0, pairs.gt)
+        iou = aligned_iou(boxes, gt_boxes, IOU_EPS)
         q = score.at(predictions, pairs.image, pairs.prior, targets.classes.index_select(0, pairs.gt))
-        base = background_cost(predictions, score).flatten().index_select(0, location)
-        cost = base + torch.log1p(-q).clamp_(min=LOWEST_LOG) - q.log().clamp_(min=LOWEST_LOG)
+        cost = torch.log1p(-q).clamp_(min=LOWEST_LOG) - q.log().clamp_(min=LOWEST_LOG)
+        cost += background_cost(predictions, score).flatten().index_select(0, pairs.location(len(predictions.priors)))
         return cost.sub_((iou + self.iou_eps).log_(), alpha=self.box_weight), iou
 
     def select(
         self, pairs: Pairs, cost: Tensor, own: Tensor, exists: Tensor, k: Tensor, priors: Priors, targets: Targets
     ) -> tuple[Tensor, Tensor]:
         """The positives [P] bool among the pairs that exist, and the ground truths [G] bool that may prefer others."""
-        num_gts, other = len(targets), (~own).long()
-        order, rank = rank_in_group(2 * pairs.gt + other, (-cost).masked_fill(~exists, -torch.inf), 2 * num_gts)
-        num_own = torch.zeros_like(targets.image).index_add_(0, pairs.gt, own.long())
-        rank = torch.empty_like(rank).index_copy_(0, order, rank) + other * num_own.index_select(0, pairs.gt)
-        taken = exists & (rank < k.index_select(0, pairs.gt))
-        location = pairs.location(len(priors))
+        gt, location, other = pairs.gt, pairs.location(len(priors)), (~own).long()
+        order, rank = rank_in_group(2 * gt + other, (-cost).masked_fill(~exists, -torch.inf), 2 * len(targets))
+        num_own = torch.zeros_like(targets.image).index_add_(0, gt, own.long())
+        rank = torch.empty_like(rank).index_copy_(0, order, rank) + other * num_own.index_select(0, gt)
+        taken = exists & (rank < k.index_select(0, gt))
         takers = location.new_zeros(targets.num_images * len(priors)).index_add_(0, location, taken.long())
         among = exists & (taken | (takers > 1).index_select(0, location))
-        value = -(cost.double() + NOT_OWN * other)  # single precision would make costs equal
+        value = -(cost.double() + NOT_OWN * other)  # in single precision costs would become equal
         best = best_per_prior(pairs, value.nan_to_num_(nan=torch.inf), priors, targets.num_images, among)
         # Without overlap a location costs at least this.
         surely = taken & (own | (cost < -self.box_weight * math.log(self.iou_eps)))
-        return best, torch.zeros_like(num_own).index_add_(0, pairs.gt, surely.long()) < k
+        return best, torch.zeros_like(num_own).index_add_(0, gt, surely.long()) < k
 
 
 def background_cost(predictions: DensePredictions, score: Score) -> Tensor:

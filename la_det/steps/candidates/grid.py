@@ -28,7 +28,7 @@ def inside_box(priors: Priors, targets: Targets, levels: Tensor | None = None) -
     return grid_cells(priors, targets, first, extent if levels is None else extent * levels.unsqueeze(-1))
 
 
-def inside_any_box(priors: Priors, targets: Targets) -> Tensor:
+def in_any_box(priors: Priors, targets: Targets) -> Tensor:
     """Whether points lie strictly inside the box of some ground truth of their image: [N, R] bool.
 
     The cells inside a box are a rectangle of each level. Differences at its four corners, summed along rows and

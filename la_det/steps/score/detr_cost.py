@@ -62,7 +62,9 @@ class Costs:
         number = len(order)
         self.prior = torch.cat([order, order[-1:].expand(-number % SIDE**2)]).view(-1, SIDE**2)
         repeated = torch.arange(self.prior.numel(), device=order.device) >= number
-        self.surplus = torch.zeros_like(repeated, dtype=torch.float32).masked_fill_(repeated, torch.inf).view_as(self.prior)
+        self.surplus = (
+            torch.zeros_like(repeated, dtype=torch.float32).masked_fill_(repeated, torch.inf).view_as(self.prior)
+        )
 
         image, cls, self.kind = _kinds(targets, predictions.num_classes)
         levels = range(len(predictions.priors.grid_sizes))
