@@ -20,8 +20,7 @@ from la_det.steps.select import best_per_prior, rank_in_group
 from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets, true_indices
 
 NOT_OWN = 1e6  # added to the cost of a location that is not the ground truth's own: all of its own cost less
-LOWEST_LOG = -100.0  # in the class cost
-IOU_EPS = 1e-6  # square pixels
+LOWEST_LOG, LEAST_UNION = -100.0, 1e-6  # in the class cost; in the IoU, square pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +98,7 @@ class SimOTA:
     def cost(self, predictions: DensePredictions, targets: Targets, score: Score, pairs: Pairs) -> tuple[Tensor, ...]:
         """Costs [P] of pairs, without what not being own adds, and IoUs [P] of the predicted boxes."""
         boxes, gt_boxes = predictions.boxes_at(pairs.image, pairs.prior), targets.boxes.index_select(0, pairs.gt)
-        iou = aligned_iou(boxes, gt_boxes, IOU_EPS)
+        iou = aligned_iou(boxes, gt_boxes, LEAST_UNION)
         q = score.at(predictions, pairs.image, pairs.prior, targets.classes.index_select(0, pairs.gt))
         cost = torch.log1p(-q).clamp_(min=LOWEST_LOG) - q.log().clamp_(min=LOWEST_LOG)
         cost += background_cost(predictions, score).flatten().index_select(0, pairs.location(len(predictions.priors)))
