@@ -14,4 +14,4 @@ warmup = dict(warmup_iter=1000, warmup_factor=0.01)
 lr_multiplier = multistep(270000, (210000, 250000), **warmup)
 train.max_iter = 270000
 train.clip_grad.max_norm = 1.0
-train.init_checkpoint = "torchvision://resnet50"
+train.init_checkpoint = "detectron2://ImageNetPretrained/torchvision/R-50.pkl"
