@@ -8,6 +8,7 @@ from torch import Tensor
 from la_det import model_zoo
 from la_det.modeling.criteria import Criterion, reduce_losses
 from la_det.modeling.inference import to_instances
+from la_det.references.scene import matched_in_image
 from la_det.steps.candidates import everywhere, ltrb_of_pairs
 from la_det.structures import DensePredictions, Pairs, Targets
 from la_det.testing.golden import GoldenFile, compare_detections, read_targets, terms_of_process
@@ -87,19 +88,17 @@ def check_ota(golden: GoldenFile) -> None:
     check_transport(golden, criterion, predictions.detach(), targets)
     num_priors = len(predictions.priors)
     pairs = decision.assignment.pairs
-    matched = decision.assignment.matched(targets.num_images, num_priors)
-    labels = torch.full_like(matched, predictions.num_classes)
+    labels = torch.full((targets.num_images, num_priors), predictions.num_classes)
     labels[pairs.image, pairs.prior] = decision.classes
-    iou, ltrb = torch.zeros(matched.shape), torch.zeros(*matched.shape, 4)
+    iou, ltrb = torch.zeros(labels.shape), torch.zeros(*labels.shape, 4)
     iou[pairs.image, pairs.prior] = criterion.matcher.iou(predictions.detach(), targets, pairs)
     ltrb[pairs.image, pairs.prior] = ltrb_of_pairs(pairs, predictions.priors, targets)
-    first = 0
-    for i, count in enumerate(targets.counts):
-        golden.exact(f"matched_{i}", torch.where(matched[i] >= 0, matched[i] - first, -1))
+    in_image = matched_in_image(decision.assignment, targets, num_priors)
+    for i in range(targets.num_images):
+        golden.exact(f"matched_{i}", in_image[i])
         golden.exact(f"label_{i}", labels[i])
         golden.close_to_max(f"iou_target_{i}", iou[i], 1e-4)
         golden.close_to_max(f"box_target_{i}", ltrb[i], 1e-4)
-        first += count
 
     golden.exact("num_pos", decision.assignment.num_positives)
     terms = terms_of_process(golden, criterion(predictions, targets, progress=0.0), ota_terms)
@@ -182,10 +181,8 @@ def check_simota(golden: GoldenFile, variant: str, name: str) -> None:
     decision = criterion.assign(predictions, targets, progress=0.0)
     check_simota_costs(golden, variant, criterion, predictions.detach(), targets)
     pairs, num_priors = decision.assignment.pairs, len(predictions.priors)
-    matched = decision.assignment.matched(targets.num_images, num_priors)
-    starts = torch.tensor(targets.counts).cumsum(0) - torch.tensor(targets.counts)
-    golden.exact(f"{variant}.matched", torch.where(matched >= 0, matched - starts.unsqueeze(1), -1))
-    iou = torch.zeros(matched.shape)
+    golden.exact(f"{variant}.matched", matched_in_image(decision.assignment, targets, num_priors))
+    iou = torch.zeros(targets.num_images, num_priors)
     iou[pairs.image, pairs.prior] = decision.assignment.target
     golden.close_to_max(f"{variant}.iou_target", iou, 1e-4)
     golden.exact(f"{variant}.num_pos", decision.assignment.num_positives)

@@ -13,6 +13,7 @@ from la_det.errors import UserError
 from la_det.matchers import O2F
 from la_det.modeling.criteria import reduce_losses
 from la_det.references import o2f as reference
+from la_det.references.scene import dense_matches
 from la_det.structures import DensePredictions
 from tests.matchers.gated_scenes import SCORE, make_predictions, make_targets, scenes
 
@@ -26,7 +27,7 @@ def make_criterion(**options):
 def dense(predictions, targets, assignment):
     """Matched ground truth over the batch, t and w, all [N, R]."""
     pairs = assignment.pairs
-    matched = assignment.matched(targets.num_images, len(predictions.priors))
+    matched = dense_matches(assignment, targets.num_images, len(predictions.priors))
     t, w = torch.zeros(matched.shape), torch.zeros(matched.shape)
     t[pairs.image, pairs.prior], w[pairs.image, pairs.prior] = assignment.target, assignment.weight
     return matched, t, w
