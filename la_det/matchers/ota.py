@@ -9,7 +9,7 @@ from la_det.geometry import FLOAT32_EPS, aligned_iou
 from la_det.losses.focal import focal_entries
 from la_det.steps.candidates import center_windows, every_pair, everywhere, ltrb_of_pairs
 from la_det.steps.select import Transport, best_in_group
-from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets, count, true_indices
+from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets, chunks, count, true_indices
 
 # Cost of a location that is no candidate. Only ground truths without any candidate meet it.
 OUTSIDE = 1e6
@@ -17,6 +17,7 @@ OUTSIDE = 1e6
 MARGIN = 0.01
 # A background that has to supply less than this (more labels than locations) supplies this.
 LEAST = 1e-8
+GPU_CHUNK = 1 << 22  # (location, class) at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,7 @@ class OTA:
 
         Its rows are the G ground truths and then the N backgrounds, its columns locations.
         """
-        priors, num_images, num_classes = predictions.priors, targets.num_images, predictions.num_classes
+        priors, num_images = predictions.priors, targets.num_images
         window, inside = center_windows(priors, targets, self.center_radius)
         pairs = every_pair(window, targets)
         inside = inside.flatten() & (ltrb_of_pairs(pairs, priors, targets).amin(1) > MARGIN)
@@ -82,13 +83,13 @@ class OTA:
             iou = self.iou(predictions, targets, pairs)
 
         image, prior = location.div(len(priors), rounding_mode="floor"), location % len(priors)
-        c = predictions.at("logits", image, prior)  # [columns, K]
-        f = None if score.gate is None else predictions.at(score.gate, image, prior)
-        positive, negative = focal_entries(score, c, f, self.alpha)
-        background = negative.sum(1)
+        background = self.background_cost(predictions, score, image, prior)
         column = (used.cumsum(0) - 1).index_select(0, pairs.location(len(priors)))
-        entry = column * num_classes + targets.classes.index_select(0, pairs.gt)
-        cost = (positive - negative).flatten().index_select(0, entry) + background.index_select(0, column)
+        classes = targets.classes.index_select(0, pairs.gt)
+        positive, negative = focal_entries(
+            score, *score.logits_at(predictions, pairs.image, pairs.prior, classes), self.alpha
+        )
+        cost = background.index_select(0, column) + (positive - negative)
         cost = cost - self.reg_weight * iou.clamp(min=FLOAT32_EPS).log()
         cost = cost.double() + OUTSIDE * bare.index_select(0, pairs.gt)  # single precision would round it to sixteenths
         rest = (len(priors) - k.new_zeros(num_images).index_add_(0, targets.image, k)).clamp(min=LEAST)
@@ -101,6 +102,16 @@ class OTA:
             free=torch.cat([torch.zeros_like(targets.image), free]),
             num_columns=len(location),
         )
+
+    def background_cost(self, predictions: DensePredictions, score: Score, image: Tensor, prior: Tensor) -> Tensor:
+        """[C] focal loss of locations with all classes as background."""
+        size = chunks.CPU_CHUNK if chunks.in_chunks(image.device) else GPU_CHUNK
+        parts = []
+        for part in zip(*(x.split(max(size // predictions.num_classes, 1)) for x in (image, prior)), strict=True):
+            c = predictions.at("logits", *part)  # [c, K]
+            f = None if score.gate is None else predictions.at(score.gate, *part)
+            parts.append(focal_entries(score, c, f, self.alpha)[1].sum(1))
+        return torch.cat(parts)
 
     @staticmethod
     def iou(predictions: DensePredictions, targets: Targets, pairs: Pairs) -> Tensor:

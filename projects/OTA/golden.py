@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from la_det import model_zoo
+from la_det.losses.cross_entropy import background_cross_entropy
 from la_det.modeling.criteria import Criterion, reduce_losses
 from la_det.modeling.inference import to_instances
 from la_det.references.scene import matched_in_image
@@ -211,7 +212,8 @@ def check_simota_costs(
     matcher, priors = criterion.matcher, predictions.priors
     _, _, valid = matcher.regions(priors, targets)
     pairs: Pairs = everywhere(torch.arange(len(targets)), targets, len(priors))
-    cost, iou = matcher.cost(predictions, targets, criterion.score, pairs)
+    base = background_cross_entropy(predictions, criterion.score)
+    cost, iou = matcher.cost(predictions, targets, criterion.score, base, pairs)
     is_valid = valid[pairs.image, pairs.prior]
     k = matcher.dynamic_k(iou.masked_fill(~is_valid, 0), pairs, len(targets))
     own = matcher.is_own(pairs, priors, targets).view(-1, len(priors))
