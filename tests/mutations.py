@@ -69,7 +69,7 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("best_in_group(location, iou.flatten()", "best_in_group(location, -iou.flatten()"),
         ("return iou.new_full(iou.shape[:-1], torch.nan)", "return iou.new_zeros(iou.shape[:-1])"),
     ],
-    (f"{STEPS}/score/quality.py", f"{RULES} -k 'poto or aux'"): [
+    (f"{STEPS}/score/matching_quality.py", f"{RULES} -k 'poto or aux'"): [
         ("p ** (1 - alpha) * iou**alpha", "p**alpha * iou ** (1 - alpha)"),
     ],
     (f"{MATCHERS}/dynamic_atss.py", "tests/matchers/test_atss.py", f"{GOLDEN} -k 'dynamic_atss and datss'"): [
@@ -364,6 +364,30 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("members <= needed[gt].unsqueeze(2)", "members < needed[gt].unsqueeze(2)"),
         ("gt + gts.start", "gt"),
         ("value=-torch.inf", "value=torch.inf"),
+    ],
+    ("la_det/losses/background.py", "tests/losses/test_background.py"): [
+        ("c.index_fill(0, dropped, -torch.inf)", "c.clone()"),
+        ("mul_(2).add_(p).mul_(p_squared)", "mul_(1).add_(p).mul_(p_squared)"),
+        (".neg_().maximum(c)", ".neg_()"),
+        ("gate_out *= gate_complement", "pass"),
+        ("u.mul_(gate_complement)", "pass"),
+        ("torch.mul(u, class_complement, out=out)", "out.copy_(u)"),
+        ("complement = class_p.mul_(gate_complement).add_(class_complement)", "complement = 1 - p"),
+        ("level.masked_fill_(masked, -torch.inf)", "pass"),
+        ("for x, i in ((c, index), (f, gate_index))]", "for x, i in ((c, index), (f, gate_index.flip(0)))]"),
+    ],
+    ("la_det/geometry/iou.py", "tests/geometry/test_iou.py"): [
+        ("return intersection / union.clamp_(min=eps)", "return intersection / (union + eps)"),
+        ("denominators.clamp(min=eps).reciprocal_()", "denominators.clamp(min=eps / 2).reciprocal_()"),
+        ("* inverse * (denominators >= eps)", "* inverse"),
+        ("flip(-1) * (raw[:3] >= 0) * of_areas", "flip(-1) * of_areas"),
+        ("flip(-1) * (raw[:3] >= 0) * of_areas", "flip(-1) * (raw[:3] > 0) * of_areas"),
+        ("(enclosing - union) / enclosing.clamp(min=eps)", "(enclosing - union) / (enclosing + 1)"),
+        (".add_(of_a, alpha=2)", ""),
+        ("offset.square().sum(-1) / 4", "offset.square().sum(-1) / 2"),
+        ("alpha = v / (v - iou + 1 + eps)", "alpha = v / (v - iou + 1.1)"),
+        ("4 / math.pi**2 * angle.square()", "2 / math.pi**2 * angle.square()"),
+        ("return area[1] + area[-1] - area[0]", "return area[1] + area[-1]"),
     ],
     (f"{CRITERIA}/reduction.py", "tests/modeling/criteria/test_reduction.py"): [
         ("        averaged /= comm.get_world_size()\n", ""),

@@ -186,7 +186,7 @@ def _all_qualities(predictions: DensePredictions, targets: Targets, criterion: C
     matcher = criterion.matcher
     omega = center_region(predictions.priors, targets, matcher.center_radius)
     dense = torch.full((len(predictions.priors), len(targets)), matcher.outside)
-    dense[omega.prior, omega.gt] = matcher.quality(predictions, targets, omega, criterion.score)
+    dense[omega.prior, omega.gt] = matcher.matching_quality(predictions, targets, omega, criterion.score)
     return dense
 
 
