@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from la_det.geometry import FLOAT32_EPS, aligned_iou
 from la_det.losses.focal import focal_entries
 from la_det.steps.candidates import center_windows, every_pair, everywhere, ltrb_of_pairs
 from la_det.steps.select import Transport, best_in_group
-from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets, chunks, count, true_indices
+from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets, count, true_indices
 
 # Cost of a location that is no candidate. Only ground truths without any candidate meet it.
 OUTSIDE = 1e6
@@ -17,7 +18,6 @@ OUTSIDE = 1e6
 MARGIN = 0.01
 # A background that has to supply less than this (more labels than locations) supplies this.
 LEAST = 1e-8
-GPU_CHUNK = 1 << 22  # (location, class) at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,8 @@ class OTA:
     def transport(self, predictions: DensePredictions, targets: Targets, score: Score) -> tuple[Pairs, Transport]:
         """The pairs that take part, ordered by ground truth, and the problem, whose first entries are theirs.
 
-        Its rows are the G ground truths and then the N backgrounds, its columns locations.
+        Its rows are the G ground truths and then the N backgrounds, its columns locations. Costs are what a location
+        costs more than as background: no plan depends on what all labels of a location cost more.
         """
         priors, num_images = predictions.priors, targets.num_images
         window, inside = center_windows(priors, targets, self.center_radius)
@@ -82,36 +83,25 @@ class OTA:
             pairs = pairs[pairs.gt.argsort(stable=True)]
             iou = self.iou(predictions, targets, pairs)
 
-        image, prior = location.div(len(priors), rounding_mode="floor"), location % len(priors)
-        background = self.background_cost(predictions, score, image, prior)
-        column = (used.cumsum(0) - 1).index_select(0, pairs.location(len(priors)))
         classes = targets.classes.index_select(0, pairs.gt)
         positive, negative = focal_entries(
             score, *score.logits_at(predictions, pairs.image, pairs.prior, classes), self.alpha
         )
-        cost = background.index_select(0, column) + (positive - negative)
-        cost = cost - self.reg_weight * iou.clamp(min=FLOAT32_EPS).log()
+        # As background a location costs the loss of all classes; as a positive, that of one class is exchanged.
+        cost = positive - negative - self.reg_weight * iou.clamp(min=FLOAT32_EPS).log()
         cost = cost.double() + OUTSIDE * bare.index_select(0, pairs.gt)  # single precision would round it to sixteenths
+        image = location.div(len(priors), rounding_mode="floor")
+        column = (used.cumsum(0) - 1).index_select(0, pairs.location(len(priors)))
         rest = (len(priors) - k.new_zeros(num_images).index_add_(0, targets.image, k)).clamp(min=LEAST)
         free = len(priors) - count(image, num_images)
         return pairs, Transport(
             row=torch.cat([pairs.gt, len(targets) + image]),
             column=torch.cat([column, torch.arange(len(location), device=column.device)]),
-            cost=torch.cat([cost, background]),
+            cost=F.pad(cost, (0, len(location))),
             supply=torch.cat([k, rest]),
             free=torch.cat([torch.zeros_like(targets.image), free]),
             num_columns=len(location),
         )
-
-    def background_cost(self, predictions: DensePredictions, score: Score, image: Tensor, prior: Tensor) -> Tensor:
-        """[C] focal loss of locations with all classes as background."""
-        size = chunks.CPU_CHUNK if chunks.in_chunks(image.device) else GPU_CHUNK
-        parts = []
-        for part in zip(*(x.split(max(size // predictions.num_classes, 1)) for x in (image, prior)), strict=True):
-            c = predictions.at("logits", *part)  # [c, K]
-            f = None if score.gate is None else predictions.at(score.gate, *part)
-            parts.append(focal_entries(score, c, f, self.alpha)[1].sum(1))
-        return torch.cat(parts)
 
     @staticmethod
     def iou(predictions: DensePredictions, targets: Targets, pairs: Pairs) -> Tensor:
