@@ -243,7 +243,7 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("free.index_add(0, row, plan)", "torch.zeros_like(free).index_add(0, row, plan)"),
         ("scale.masked_fill(free == 0, 0)", "torch.zeros_like(scale)"),
         ("(plan / largest.index_select(0, row))", "plan"),
-        ('scatter_reduce_(0, column, log, "amax")[column]', 'scatter_reduce_(0, column, 0 * log, "amax")[column]'),
+        ('scatter_reduce_(0, column, log, "amax")', 'scatter_reduce_(0, column, 0 * log, "amax")'),
         ('free.log().clamp_(max=0).scatter_reduce_(0, row, log, "amax")', "torch.zeros_like(free)"),
     ],
     (f"{MATCHERS}/simota.py", "tests/matchers/test_simota.py", f"{GOLDEN} -k 'simota'"): [
