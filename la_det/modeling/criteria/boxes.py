@@ -16,10 +16,15 @@ class GIoULoss:
 
     Attributes:
         weight: factor of the loss.
-        weighting: weight of each pair: 1, the centerness of its prior, or its soft target.
-        normaliser: the sum of the pairs' weights, or the number of positives.
+        weighting: weight of a pair.
+            "none": 1.
+            "centerness": the centerness of the prior.
+            "target": the soft target.
+        normaliser: what the sum is divided by.
+            "weights": the sum of the pairs' weights.
+            "positives": the number of positives.
         floor: lower bound of the normaliser.
-        eps: of the GIoU's denominators, square pixels.
+        eps: lower bound of the GIoU's denominators, square pixels.
     """
 
     weight: float = 1.0
@@ -46,8 +51,8 @@ class IoULoss:
 
     Attributes:
         weight: factor of the loss.
-        floor: lower bound of the normaliser, which is the sum of the weights.
-        eps: lower bound of the IoU, and of its union in square pixels.
+        floor: lower bound of the normaliser, the sum of the weights.
+        eps: lower bound of the IoU, and of the union in square pixels.
     """
 
     weight: float = 1.0
@@ -65,12 +70,12 @@ class IoULoss:
 class RelativeL1Loss:
     """L1 distance of (cx, cy, w, h) relative to the image's size before padding (Carion et al., ECCV 2020).
 
-    Divided by the number of positives, averaged over processes.
+    It is divided by the number of positives, averaged over processes.
 
     Attributes:
         weight: factor of the loss.
-        corners: compare (x1, y1, x2, y2) instead, as OneNet does.
-        floor: lower bound of the normaliser.
+        corners: compare (x1, y1, x2, y2) instead (OneNet).
+        floor: lower bound of the divisor. With 0 the divisor may lie below 1.
     """
 
     weight: float = 5.0

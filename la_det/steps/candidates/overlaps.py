@@ -6,24 +6,24 @@ from torch import Tensor
 
 from la_det.structures import Pairs, Targets
 
-# Boxes of neighbouring locations lie close together: first whole runs of locations are compared by their common
-# bounding box, which leaves few single boxes to compare.
+# Boxes of neighbouring locations lie close together. So runs of locations are compared first, by their common bounding
+# box, and only few single boxes remain to be compared.
 RUN = 16
 
 
 def overlapping_pairs(boxes: Tensor, targets: Targets, gts: slice) -> Pairs:
-    """All (location, ground truth) whose boxes share some area, or touch where one has none.
+    """All pairs (location, ground truth) whose boxes overlap. A box without area overlaps a box whose inside it meets.
 
     Args:
         boxes: [N, R, 4] XYXY, of every location of every image.
         targets: G ground truths.
-        gts: the range of ground truths to look at. Work and memory are O(R / 16) per ground truth and O(P), and
-            P <= R per ground truth.
+        gts: the range of ground truths to look at. Work and memory are O(R / 16) per ground truth plus O(P); a ground
+            truth has at most R pairs.
 
     Returns:
-        Pairs ordered by ground truth, then prior. A box of NaN overlaps everything, so that it does not hide.
+        Pairs ordered by ground truth, then prior. A NaN box overlaps every ground truth, so that it is noticed.
     """
-    # A box overlaps a ground truth if its (-x1, -y1, x2, y2) all exceed (-x2, -y2, x1, y1) of the other.
+    # A box overlaps a ground truth if each of its (-x1, -y1, x2, y2) exceeds the ground truth's (-x2, -y2, x1, y1).
     reach = torch.cat([-boxes[..., :2], boxes[..., 2:]], -1).transpose(1, 2)
     reach = F.pad(reach, (0, -reach.shape[2] % RUN), value=-torch.inf).unflatten(2, (-1, RUN))  # [N, 4, runs, RUN]
     needed, image = targets.boxes[gts], targets.image[gts]
@@ -40,5 +40,5 @@ def overlapping_pairs(boxes: Tensor, targets: Targets, gts: slice) -> Pairs:
 
 
 def _none_of_four(mask: Tensor) -> Tensor:
-    """[n, 4, m] -> [n, m]; `Tensor.any` takes three times as long."""
+    """[n, m] whether none of the four in [n, 4, m] is True; `Tensor.any` takes three times as long."""
     return ~(mask[:, 0] | mask[:, 1] | mask[:, 2] | mask[:, 3])
