@@ -12,12 +12,6 @@ VALUES = st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 1e-45, -1e-45, 3e38, -3e38,
 PAIRS = st.lists(st.tuples(st.integers(0, 4), VALUES), max_size=30)
 
 
-def test_of_two_zeros_none_is_larger():
-    index, _ = best_of_groups(torch.zeros(3, dtype=torch.int64), torch.tensor([-1.0, -0.0, 0.0]), torch.tensor([3]))
-    assert index.tolist() == [1, 2, 0]
-
-
-
 def ranked(pairs: list[tuple[int, float]], group: int) -> list[int]:
     """Indices of a group's pairs by descending value, ties by index."""
     return sorted((i for i, (g, _) in enumerate(pairs) if g == group), key=lambda i: (-pairs[i][1], i))
@@ -53,6 +47,11 @@ def test_best_in_group_among_some(pairs, data):
     best = best_in_group(group, value, 5, torch.tensor(among, dtype=torch.bool))
     alone = best_in_group(group[some], value[some], 5)
     assert best[some].tolist() == alone.tolist() and best.sum() == alone.sum()
+
+
+def test_of_two_zeros_none_is_larger():
+    index, _ = best_of_groups(torch.zeros(3, dtype=torch.int64), torch.tensor([-1.0, -0.0, 0.0]), torch.tensor([3]))
+    assert index.tolist() == [1, 2, 0]
 
 
 @pytest.mark.parametrize("nan", [float("nan"), -float("nan")])
