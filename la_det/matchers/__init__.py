@@ -2,18 +2,20 @@
 
 A matcher is called as `matcher(predictions, targets, *, score, progress)` and returns an `Assignment`:
 
-* `predictions`: detached `DensePredictions` of the branch, float32.
+* `predictions`: `DensePredictions` of the branch, float32, detached.
 * `targets`: `Targets` of the batch.
 * `score`: the criterion's `Score`; schemes of pure geometry do not look at it.
 * `progress`: share of the training that is done, 0..1; only schemes with a schedule look at it.
 
-Matchers run without gradient, for the whole batch at once, in three steps: candidates (which (prior, ground truth)
+Matchers run without gradient, but for those that say they are `differentiable` (AutoAssign), for the whole batch at
+once, in three steps: candidates (which (prior, ground truth)
 pairs can be positive at all), score (a number for each pair), select (pairs into positives and weights).
 """
 
 from typing import Protocol
 
 from la_det.matchers.atss import ATSS
+from la_det.matchers.autoassign import AutoAssign
 from la_det.matchers.dw import DW
 from la_det.matchers.dynamic_atss import DynamicATSS
 from la_det.matchers.fcos import FCOS
@@ -22,6 +24,7 @@ from la_det.matchers.lla import LLA
 from la_det.matchers.max_iou import MaxIoU
 from la_det.matchers.o2f import O2F
 from la_det.matchers.one_to_one import ForegroundLoss, OneToOneAnchor, OneToOneCenter
+from la_det.matchers.paa import PAA
 from la_det.matchers.poto import POTO
 from la_det.matchers.poto_aux import POTOAux
 from la_det.matchers.topk_iou import TopKIoU
@@ -29,6 +32,7 @@ from la_det.structures import Assignment, DensePredictions, Score, Targets
 
 __all__ = [
     "ATSS",
+    "AutoAssign",
     "DW",
     "DynamicATSS",
     "FCOS",
@@ -39,6 +43,7 @@ __all__ = [
     "O2F",
     "OneToOneAnchor",
     "OneToOneCenter",
+    "PAA",
     "POTO",
     "POTOAux",
     "TopKIoU",

@@ -66,6 +66,8 @@ class Assignment:
     dropped: tuple[Tensor, Tensor] | None = None
     num_counted: int = 0
 
+    per_pair = ("weight", "target")  # names of the fields of P rows
+
     @cached_property
     def num_positives(self) -> Tensor:
         """Scalar float32, the usual normaliser of losses."""
@@ -82,8 +84,7 @@ class Assignment:
         return replace(
             self,
             pairs=self.pairs[kept],
-            weight=None if self.weight is None else self.weight[kept],
-            target=None if self.target is None else self.target[kept],
+            **{name: x[kept] for name in self.per_pair if (x := getattr(self, name)) is not None},
             dropped=tuple(torch.cat(x) for x in zip(*before, (gone.image, gone.prior), strict=True)),
             num_counted=self.num_counted + len(gone) * counted,
         )

@@ -16,14 +16,15 @@ class GIoULoss:
 
     Attributes:
         weight: factor of the loss.
-        weighting: weight of each pair: 1, the centerness of its prior, or its soft target.
+        weighting: weight of each pair: 1, the centerness of its prior, its soft target, or the IoU of its predicted box
+            (without gradient).
         normaliser: the sum of the pairs' weights, or the number of positives.
         floor: lower bound of the normaliser.
         eps: of the GIoU's denominators, square pixels.
     """
 
     weight: float = 1.0
-    weighting: Literal["none", "centerness", "target"] = "none"
+    weighting: Literal["none", "centerness", "target", "iou"] = "none"
     normaliser: Literal["weights", "positives"] = "weights"
     floor: float = 1.0
     eps: float = FLOAT32_EPS
@@ -34,7 +35,7 @@ class GIoULoss:
         if self.weighting == "none":
             loss, weights = (1 - giou).sum(), assignment.num_positives
         else:
-            u = decision.centerness if self.weighting == "centerness" else assignment.target
+            u = assignment.target if self.weighting == "target" else getattr(decision, self.weighting)
             loss, weights = torch.dot(u, 1 - giou), u.sum()
         normaliser = weights if self.normaliser == "weights" else assignment.num_positives
         return LossTerm(loss, normaliser, weight=self.weight, floor=self.floor)
