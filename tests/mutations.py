@@ -108,7 +108,7 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
     ],
     (f"{CRITERIA}/dw.py", "tests/matchers/test_dw.py", f"{GOLDEN} -k 'dw'"): [
         ("lowered, entries), lowered.sum())", "lowered, entries), lowered.sum(), floor=0.0)"),
-        ("loss, _count(decision.targets), weight=self.weight)", "loss, _count(decision.targets))"),
+        ("loss, num_gts(decision.targets), weight=self.weight)", "loss, num_gts(decision.targets))"),
         ("weight=self.weight * BETA", "weight=self.weight"),
         ("float(len(targets))", "float(len(targets) + 1)"),
         ("lowered = 1 - n.weight", "lowered = n.weight"),

@@ -1,8 +1,11 @@
 """The straightforward form of every scheme, to measure ours beside: what the tests use as reference.
 
 Assignment by the dense versions in la_det/references, image by image; losses by fvcore's focal loss on one-hot
-targets over all locations and its GIoU loss at the positives (DW: the losses of its reference), with autograd.
+targets over all locations and its GIoU loss at the positives (DW, AutoAssign: the losses of their references), with
+autograd.
 """
+
+from importlib.util import find_spec
 
 import torch
 from fvcore.nn import giou_loss, sigmoid_focal_loss
@@ -11,7 +14,7 @@ from torch import Tensor
 from la_det import matchers
 from la_det.model_zoo.schemes import references
 from la_det.modeling.criteria import Criterion
-from la_det.references import dw
+from la_det.references import autoassign, dw
 from la_det.references.image import images
 from la_det.structures import DensePredictions, Targets
 
@@ -19,7 +22,9 @@ MAX_PAIR_LOGITS = 2e8  # what a dense rule may expand per image: beyond this the
 
 
 def fits(criterion: Criterion, predictions: DensePredictions, targets: Targets) -> bool:
-    """Whether the dense rule fits into the memory of an ordinary machine."""
+    """Whether the dense rule fits into the memory of an ordinary machine, and what it needs is installed."""
+    if isinstance(criterion.matcher, matchers.PAA) and find_spec("sklearn") is None:
+        return False
     pairs = len(predictions.priors) * max(targets.counts)
     return not isinstance(criterion.matcher, matchers.ForegroundLoss) or (
         pairs * predictions.num_classes <= MAX_PAIR_LOGITS
@@ -28,15 +33,19 @@ def fits(criterion: Criterion, predictions: DensePredictions, targets: Targets) 
 
 @torch.no_grad()
 def assign(criterion: Criterion, predictions: DensePredictions, targets: Targets) -> list:
-    """Per image what the dense rule gives: the ground truth of each prior [R], or DW's weights."""
+    """Per image what the dense rule gives: the ground truth of each prior [R], or the weights of DW or AutoAssign."""
     rule = references()[type(criterion.matcher)]
     return [rule(criterion.matcher, x) for x in images(criterion.score, predictions, targets)]
 
 
 def loss(criterion: Criterion, predictions: DensePredictions, targets: Targets) -> Tensor:
     """Scalar: classification and box loss on the dense assignment, averaged over the positives."""
-    decisions = assign(criterion, predictions, targets)
     total, count = torch.zeros(()), 0
+    if isinstance(criterion.matcher, matchers.AutoAssign):
+        for x in images(criterion.score, predictions, targets):
+            total = total + sum(autoassign.losses(x.p, *autoassign.rule(criterion.matcher, x)))
+        return total / max(len(targets), 1)
+    decisions = assign(criterion, predictions, targets)
     for x, decision in zip(images(criterion.score, predictions, targets), decisions, strict=True):
         if isinstance(criterion.matcher, matchers.DW):
             total = total + sum(dw.losses(x.logits, x.gates["quality"], x.boxes, x.gts, x.classes, *decision))

@@ -91,6 +91,12 @@ LLA = Repository(
     rules=(*CVPODS, (r"head\.ious_pred", BRANCH + "quality")),
 )
 LLA_BASELINES = replace(DEFCN, name=LLA.name, configs=("LLA/lla_fcos_*", "LLA/lla_atss_*"))
+AUTOASSIGN = Repository(
+    "Megvii-BaseDetection/AutoAssign",
+    configs=("AutoAssign/autoassign_r*",),
+    head="head.obj_score",
+    rules=(*CVPODS, (r"head\.obj_score", BRANCH + "quality"), (r"(mu|sigma)$", r"criteria.0.matcher.\1")),
+)
 
 # maskrcnn-benchmark
 ATSS = Repository(
@@ -123,6 +129,13 @@ ATSS = Repository(
     box_offset=1,
 )
 DYNAMIC_ATSS = replace(ATSS, name="ZTX-100/DLA-Combined-IoUs", configs=("DynamicATSS/*_coco",))
+PAA = replace(
+    ATSS,
+    name="kkhoot/PAA",
+    configs=("PAA/paa_[dr]*_coco",),
+    head="rpn.head.iou_pred",
+    rules=(*ATSS.rules, (r"rpn\.head\.iou_pred", BRANCH + "quality")),
+)
 
 # MMDetection
 MMDETECTION: tuple[Rule, ...] = (
@@ -157,6 +170,17 @@ MMDETECTION_ATSS = replace(
         (r"bbox_head\.atss_cls", BRANCH + "logits"),
         (r"bbox_head\.atss_reg", BRANCH + "boxes"),
         (r"bbox_head\.atss_centerness", BRANCH + "quality"),
+    ),
+)
+MMDETECTION_PAA = replace(MMDETECTION_ATSS, configs=("PAA/paa_mmdet_*",))
+MMDETECTION_AUTOASSIGN = replace(
+    MMDETECTION_FCOS,
+    configs=("AutoAssign/autoassign_mmdet_*",),
+    head="bbox_head.center_prior.",
+    rules=(
+        *MMDETECTION_FCOS.rules,
+        (r"bbox_head\.center_prior\.mean", "criteria.0.matcher.mu"),
+        (r"bbox_head\.center_prior\.sigma", "criteria.0.matcher.sigma"),
     ),
 )
 DATE = Repository(
@@ -209,7 +233,22 @@ O2F = Repository(
     constants=((r"bbox_head\.sizes_of_interest$", lambda match: [64, 128, 256, 512, 1024]),),
 )
 
-REPOSITORIES = (DEFCN, LLA, LLA_BASELINES, ATSS, DYNAMIC_ATSS, MMDETECTION_FCOS, MMDETECTION_ATSS, DATE, DW, O2F)
+REPOSITORIES = (
+    DEFCN,
+    LLA,
+    LLA_BASELINES,
+    AUTOASSIGN,
+    ATSS,
+    DYNAMIC_ATSS,
+    PAA,
+    MMDETECTION_FCOS,
+    MMDETECTION_ATSS,
+    MMDETECTION_PAA,
+    MMDETECTION_AUTOASSIGN,
+    DATE,
+    DW,
+    O2F,
+)
 
 
 def _square(center: float, half_side: float) -> list[list[float]]:

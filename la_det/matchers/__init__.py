@@ -7,9 +7,9 @@ A matcher is called as `matcher(predictions, targets, *, score, progress)` and r
 * `score`: the criterion's `Score`; schemes of pure geometry do not look at it.
 * `progress`: share of the training that is done, 0..1; only schemes with a schedule look at it.
 
-Matchers run without gradient, but for those that say they are `differentiable` (AutoAssign), for the whole batch at
-once, in three steps: candidates (which (prior, ground truth)
-pairs can be positive at all), score (a number for each pair), select (pairs into positives and weights).
+Matchers run for the whole batch at once, in three steps: candidates (which (prior, ground truth) pairs can be positive
+at all), score (a number for each pair), select (pairs into positives and weights). They run without gradient, except
+those that are trained themselves: they have the attribute `differentiable`, and get predictions that are not detached.
 """
 
 from typing import Protocol

@@ -35,19 +35,24 @@ class TopLocations:
 
     Args:
         topk: locations of each level.
+        by_quality: p quality ranks, otherwise p.
+        pairs: of each level at most; by default `topk`, or as many as detections are wanted: without NMS no others
+            can matter.
     """
 
-    def __init__(self, *, topk: int = 1000):
+    def __init__(self, *, topk: int = 1000, by_quality: bool = True, pairs: int | None = None):
         self.topk = topk
+        self.by_quality = by_quality
+        self.pairs = pairs
 
     def __call__(self, p: Tensor, quality: Tensor, threshold: float, max_detections: int):
-        largest = (p * quality).amax(2, keepdim=True)
+        value = p * quality if self.by_quality else p
+        largest = value.amax(2, keepdim=True)
         flat = largest.flatten(1)
         index = flat.topk(at_most(self.topk, flat.shape[1])).indices
         p = p * torch.zeros_like(largest, dtype=torch.bool).flatten(1).scatter_(1, index, 1).view_as(largest)
-        rank = torch.where(p > threshold, p * quality, -1).flatten(1)
-        # More pairs of one level than there are detections at last cannot matter.
-        return p, rank.topk(at_most(max(self.topk, max_detections), rank.shape[1])).indices
+        rank = torch.where(p > threshold, value, -1).flatten(1)
+        return p, rank.topk(at_most(self.pairs or max(self.topk, max_detections), rank.shape[1])).indices
 
 
 def at_most(limit: int, count: int | Tensor) -> int | Tensor:

@@ -1,7 +1,7 @@
 """From dense predictions to detections, with or without NMS."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from detectron2.modeling import detector_postprocess
@@ -48,7 +48,7 @@ class DenseInference:
     """The inference rule of FCOS-style detectors.
 
     Per level: the candidates, (location, class) pairs whose probability exceeds the threshold. Over all levels: NMS, or
-    none for one-to-one schemes, and the best `max_detections`.
+    none for one-to-one schemes, the best `max_detections`, and voting.
 
     Args:
         score: probability p that is ranked and thresholded.
@@ -59,6 +59,7 @@ class DenseInference:
         clip: clip boxes to the image before NMS.
         nms_threshold: IoU above which class-wise NMS removes a detection; None for no NMS.
         max_detections: per image.
+        voting: changes the boxes of the detections that NMS and the cut left, given the candidates: `ScoreVoting`.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class DenseInference:
         clip: bool = False,
         nms_threshold: float | None = None,
         max_detections: int = 100,
+        voting: Callable[[Candidates, Candidates], Candidates] | None = None,
     ):
         self.score = score or Score()
         self.use_quality = use_quality
@@ -81,6 +83,7 @@ class DenseInference:
         self.clip = clip
         self.nms_threshold = nms_threshold
         self.max_detections = max_detections
+        self.voting = voting
 
     @torch.no_grad()
     def __call__(self, predictions: DensePredictions, image_sizes: Tensor) -> Candidates:
@@ -121,14 +124,17 @@ class DenseInference:
         return p, prior, rest % k, boxes, quality
 
     def select(self, candidates: Candidates, nms_threshold: float | None) -> Candidates:
-        """Class-wise NMS, unless the threshold is None, and the best `max_detections`; valid entries come first."""
+        """Class-wise NMS and voting, unless the threshold is None, and the best `max_detections`.
+
+        Valid entries come first.
+        """
         valid = candidates.valid
         if nms_threshold is not None:
             valid = class_nms(candidates.boxes, candidates.scores, candidates.classes, valid, nms_threshold)
         ranked = candidates.scores.masked_fill(~valid, -torch.inf)
         index = ranked.topk(at_most(self.max_detections, ranked.shape[1])).indices
-        kept = candidates.take(index)
-        return Candidates(kept.boxes, kept.scores, kept.classes, kept.priors, valid.gather(1, index))
+        kept = replace(candidates.take(index), valid=valid.gather(1, index))
+        return kept if self.voting is None or nms_threshold is None else self.voting(kept, candidates)
 
 
 def _channels(level: Tensor, channels: int, of_cell: Tensor, cell: Tensor) -> Tensor:

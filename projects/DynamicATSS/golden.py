@@ -263,6 +263,7 @@ def rename(key: str) -> str:
         ("cls_logits", "predictors.main.logits"),
         ("bbox_pred", "predictors.main.boxes"),
         ("centerness", "predictors.main.quality"),
+        ("iou_pred", "predictors.main.quality"),
         (".conv.", "."),
     ):
         key = key.replace(theirs, ours)

@@ -6,6 +6,7 @@ The weights are not detached: the first and the last term train the centre prior
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from la_det.losses.background import background_loss
 from la_det.matchers.autoassign import EPS
@@ -17,9 +18,16 @@ from la_det.structures import count
 NOTHING_INSIDE = 100.0  # cost of a ground truth without a location, which nothing can change
 
 
+def bag_confidences(decision: Decision) -> Tensor:
+    """[G] weighted mean of the confidences of each ground truth's pairs; 0 where it contains no location."""
+    assignment = decision.assignment
+    confidences = assignment.weight * assignment.confidence
+    return confidences.new_zeros(len(decision.targets)).index_add(0, assignment.pairs.gt, confidences)
+
+
 @dataclass(frozen=True)
 class AutoAssignPositiveLoss:
-    """-ln of each ground truth's bag confidence, the weighted mean of its pairs' confidences; over their number.
+    """Sum of -ln B over the ground truths, B their bag confidence, divided by their number.
 
     Attributes:
         weight: factor of the loss.
@@ -28,12 +36,10 @@ class AutoAssignPositiveLoss:
     weight: float = 0.25
 
     def __call__(self, decision: Decision) -> LossTerm:
-        assignment, targets = decision.assignment, decision.targets
-        confidences = assignment.weight * assignment.confidence
-        bag = confidences.new_zeros(len(targets)).index_add(0, assignment.pairs.gt, confidences)
+        bag = bag_confidences(decision)
         empty = (bag == 0).float()
         loss = NOTHING_INSIDE * empty.sum() - (bag + empty).log().sum()
-        return LossTerm(loss, num_gts(targets), weight=self.weight)
+        return LossTerm(loss, num_gts(decision.targets), weight=self.weight)
 
 
 @dataclass(frozen=True)
