@@ -27,7 +27,7 @@ $(READY): constraints.txt setup.py tools/install_detectron2.py
 	touch $@
 
 demo: setup
-	$(VENV)/bin/python tools/train_net.py --config-file projects/POTO/configs/poto_r18_fpn_shapes_tiny.py \
+	$(VENV)/bin/python tools/train_net.py --config-file POTO/poto_r18_fpn_shapes_tiny \
 		--overwrite train.output_dir=output/demo
 
 test: setup

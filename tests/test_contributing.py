@@ -46,7 +46,7 @@ schemes:
   toy:
     title: Toy
     family: one-to-one
-    config: Toy/toy_r18_fpn_shapes_tiny
+    config: common/models/toy
     matcher: la_det.matchers.nearest_center.NearestCenter
     losses: [FocalLoss, GIoULoss]
     reference: la_det.references.nearest_center.rule
@@ -68,16 +68,14 @@ shapes:
 <!-- zoo: where -->
 <!-- end -->
 """,
-    "projects/Toy/configs/toy_r18_fpn_shapes_tiny.py": """
+    "configs/common/models/toy.py": """
 from detectron2.config import LazyCall as L
 
 from la_det.matchers.nearest_center import NearestCenter
 
-from ....configs.common.models.poto import model
-from ....configs.common.shapes_tiny import dataloader, lr_multiplier, optimizer, shrink, train
+from .poto import model
 
 model.criteria[0].matcher = L(NearestCenter)()
-shrink(model)
 """,
     "projects/Toy/golden.py": """
 def check(golden):

@@ -115,7 +115,7 @@ class TestConfigAndWeights:
         weights = weights_of(config, tmp_path / "weights.pth")
         LazyConfig.save(config, str(tmp_path / "config.yaml"))
         name = "POTO/poto_r18_fpn_shapes_tiny"
-        for given in (config, tmp_path / "config.yaml", name, model_zoo.get_config_file(name)):
+        for given in (config, tmp_path / "config.yaml", name):
             assert len(Predictor(given, weights)(IMAGES)) == 3
 
     def test_own_data_names_its_classes_in_the_annotation_file(self, tmp_path):

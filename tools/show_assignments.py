@@ -13,12 +13,12 @@ from la_det.errors import one_line_errors
 from la_det.visualization.show import main
 
 EXAMPLES = """
-examples, with CONFIG=projects/POTO/configs/poto_r18_fpn_shapes_tiny.py:
+examples, with CONFIG=POTO/poto_r18_fpn_shapes_tiny:
   one scheme:          %(prog)s --config-file $CONFIG --weights output/poto/model_final.pth
   over a run:          %(prog)s --config-file output/poto/config.yaml --weights output/poto
   two schemes:         %(prog)s --config-file $CONFIG --weights output/poto/model_final.pth \\
-                           --versus projects/ATSS/configs/atss_r18_fpn_shapes_tiny.py
-  o2f, early and late: %(prog)s --config-file projects/O2F/configs/o2f_r18_fpn_shapes_tiny.py \\
+                           --versus ATSS/atss_r18_fpn_shapes_tiny
+  o2f, early and late: %(prog)s --config-file O2F/o2f_r18_fpn_shapes_tiny \\
                            --weights output/o2f/model_final.pth --progress 0 1
   own data:            %(prog)s --config-file $CONFIG --weights FILE --dataset coco:images,train.json
 

@@ -135,7 +135,9 @@ def link(record: Record, readme: Path) -> str:
     project, _, config = record.name.partition("/")
     own = project == readme.parent.name
     target = f"configs/{config}.py" if own else f"../{project}/configs/{config}.py"
-    return f"[{config if own else record.name}]({target})" + (f", {record.note}" if record.note else "")
+    name = config if own else record.name
+    linked = f"[{name}]({target})" if (readme.parent / target).is_file() else name
+    return linked + (f", {record.note}" if record.note else "")
 
 
 def published_results(records: Iterable[Record]) -> str:

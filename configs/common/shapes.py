@@ -1,18 +1,12 @@
-"""The setting of the `*_r50_fpn_shapes` configs: ResNet-50 from random weights on 256-pixel Shapes with AMP, for a GPU.
-
-from ....configs.common.models.poto import model
-from ....configs.common.shapes import dataloader, from_scratch, lr_multiplier, optimizer, train
-
-from_scratch(model)
-"""
+"""The setting of the `*_r50_fpn_shapes` twins: ResNet-50 from random weights on 256-pixel Shapes, AMP, for a GPU."""
 
 from .data.shapes import shapes as dataloader
 from .models.backbone import resnet_fpn, torchvision_pixels
 from .shapes_tiny import lr_multiplier, optimizer, scale_sizes, train
 
 
-def from_scratch(model):
-    """Turns a COCO model config into its twin on Shapes: 10 classes, norms that random weights need, scaled sizes."""
+def make_twin(model):
+    """Turns a recipe's model config into its twin: 10 classes, norms that random weights need, scaled sizes."""
     model.update(num_classes=10, **torchvision_pixels)
     model.backbone = resnet_fpn(50, norm="BN", freeze_at=0)
     scale_sizes(model)

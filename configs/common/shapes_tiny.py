@@ -1,9 +1,11 @@
-"""The small setting of the `*_shapes_tiny` configs: minutes on two CPU cores, from random weights.
+"""The small setting of the `*_shapes_tiny` twins: minutes on two CPU cores, from random weights.
 
-from ....configs.common.models.poto import model
-from ....configs.common.shapes_tiny import dataloader, lr_multiplier, optimizer, shrink, train
+`la_det.model_zoo` makes the twins that have no file of their own; one that differs from its recipe is written so:
 
-shrink(model)
+from ....configs.common.models.o2f_condinst import model
+from ....configs.common.shapes_tiny import dataloader, lr_multiplier, make_twin, optimizer, train
+
+make_twin(model)
 """
 
 import detectron2.data.transforms as T
@@ -43,8 +45,8 @@ def half_resnet18(norm="BN"):
     )
 
 
-def shrink(model, num_classes=10):
-    """Turns a COCO model config into its small twin: a slim ResNet-18 and head, sizes times SIZE_FACTOR."""
+def make_twin(model, num_classes=10):
+    """Turns a recipe's model config into its small twin: a slim ResNet-18 and head, sizes times SIZE_FACTOR."""
     model.update(num_classes=num_classes, **torchvision_pixels)
     model.backbone = resnet_fpn(18, channels=64)
     model.backbone.bottom_up = half_resnet18()

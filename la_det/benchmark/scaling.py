@@ -10,6 +10,7 @@ import torch
 from tabulate import tabulate
 
 from la_det.benchmark.matching import SCHEMES, median_ms, scheme_case
+from la_det.benchmark.memory import keep_freed_memory
 from la_det.benchmark.scene import HEIGHT, WIDTH
 
 BY_GTS = ("poto", "o2f", "dw", "date_f_crowdhuman")
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Prints both tables; an exponent e says that the cost grew as the number of ground truths, or pixels, to the e."""
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     print(f"torch {torch.__version__}, {args.threads} threads, device {args.device}", file=sys.stderr)
     by_gts = [(scheme, [(g, (HEIGHT, WIDTH)) for g in args.gts], args.gts) for scheme in args.schemes or BY_GTS]
     pixels = [side * side for side in args.sizes]

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from detectron2.config import instantiate
 
-from la_det import model_zoo
 from la_det.benchmark.memory import peak_extra_mib
 from la_det.benchmark.train import detectron2_model, harmless_optimizer, step_times
 from la_det.build import build_model, device_of
@@ -124,7 +123,7 @@ def _child(scheme: str, data: str, overrides: list[str], steps: int) -> None:
 def measure(scheme: str, data: str, overrides: list[str], steps: int) -> CostRecord:
     """One round of a scheme or of a `BASELINES`, Detectron2's models on the backbone and data of our FCOS."""
     config = config_name("fcos" if scheme in BASELINES else scheme, data)
-    cfg = load_config(str(model_zoo.get_config_file(config)), overrides)
+    cfg = load_config(config, overrides)
     if scheme in BASELINES:
         cfg.model = detectron2_model(BASELINES[scheme], cfg.model)
         if "filter_empty" in cfg.dataloader.train.dataset:  # Detectron2's FCOS fails on an image without objects

@@ -117,8 +117,8 @@ def _markdown(header: list[str], lines: list[tuple[Row, list[Figure | None]]]) -
 def _link(row: Row) -> str:
     if not row.runs:
         return row.scheme
-    project, _, name = row.runs[0].config.partition("/")
-    return f"[{row.scheme}](../projects/{project}/configs/{name}.py)"
+    project = row.runs[0].config.partition("/")[0]
+    return f"[{row.scheme}](../projects/{project}/README.md)"
 
 
 def _text(column: str, figure: Figure | None) -> str:

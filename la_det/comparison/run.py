@@ -17,7 +17,6 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from la_det import model_zoo
 from la_det.build import device_of
 from la_det.comparison.results import (
     Run,
@@ -115,7 +114,7 @@ class Runner:
             sys.executable,
             str(self.train_net),
             "--config-file",
-            str(model_zoo.get_config_file(run.config)),
+            run.config,
             "--overwrite",
             f"train.max_iter={run.max_iter}",
             f"train.seed={run.seed}",

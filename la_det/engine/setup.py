@@ -23,6 +23,7 @@ from la_det.config import load_yaml_config
 from la_det.engine.checks import check_config
 from la_det.engine.own_dataset import use_own_dataset
 from la_det.errors import UserError
+from la_det.model_zoo.configs import name_of_file
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +41,8 @@ def load_config(config: str, overrides: Sequence[str] = ()) -> DictConfig:
         cfg = LazyConfig.load(config)
     elif os.path.isfile(config):
         raise UserError(f"{config}: a config is a .py or .yaml file")
-    elif config in model_zoo.list():
-        cfg = model_zoo.get_config(config)
+    elif (name := name_of_file(config)) in model_zoo.list():
+        cfg = model_zoo.get_config(name)
     else:
         raise UserError(f"{config or '--config-file'}: no such config file, and no name of la_det.model_zoo.list()")
     wanted = ("model", "train", "dataloader") if config.endswith((".yaml", ".yml")) else ("model", "train")

@@ -13,7 +13,7 @@ from la_det.steps.select import above_threshold, mean_plus_std, rank_in_group
 from la_det.structures import Assignment, DensePredictions, Score, Targets, constant
 
 # Ground truths are looked at in portions, so that even boxes which all overlap need no more memory than this.
-_MAX_PAIRS = 1 << 22
+_MAX_PAIRS = 3 << 20
 
 
 class POTOAux:

@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-import yaml
-
-from la_det.model_zoo.configs import get_config, project_folders
+from la_det.model_zoo.configs import get_config, project_tables
 
 # What a config is, as far as tables show it.
 ATTRIBUTES = frozenset(
@@ -81,7 +79,7 @@ def get_records() -> dict[str, Record]:
         ValueError: a `zoo.yaml` has a key that no record has; names file and config.
     """
     records = {}
-    for project, tables in _projects().items():
+    for project, tables in project_tables().items():
         for table in tables.values():
             for config, content in table["records"].items():
                 if "/" not in config:
@@ -98,13 +96,8 @@ def get_tables(project: str) -> dict[str, Table]:
             tuple(table["columns"]),
             tuple(records[config if "/" in config else f"{project}/{config}"] for config in table["records"]),
         )
-        for section, table in _projects()[project].items()
+        for section, table in project_tables()[project].items()
     }
-
-
-@cache
-def _projects() -> dict[str, dict]:
-    return {folder.name: yaml.safe_load((folder / "zoo.yaml").read_text()) for folder in project_folders()}
 
 
 def _record(name: str, content: Mapping) -> Record:

@@ -35,7 +35,7 @@ def test_tables(results):
     starts = ("| scheme", "| [fcos]", "| [poto]")
     header, fcos, poto = (cells(next(line for line in lines if line.startswith(start))) for start in starts)
     poto, fcos = dict(zip(header, poto, strict=True)), dict(zip(header, fcos, strict=True))
-    assert poto["scheme"] == "[poto](../projects/POTO/configs/poto_r18_fpn_shapes_tiny.py)"
+    assert poto["scheme"] == "[poto](../projects/POTO/README.md)"
     assert (poto["AP"], poto["AP at 1/3"], poto["AP without NMS"]) == ("31.0 ± 1.4", "11.0 ± 1.4", "20.0 ± 0.0")
     assert (poto["s/iter"], poto["matching %"], poto["peak MiB"], poto["M params"]) == ("0.125", "2.0", "100", "2.50")
     assert (fcos["AP"], fcos["AP at 2/3"], fcos["duplicates"], fcos["s/iter"]) == ("25.0", "20.0", "1.23", "")

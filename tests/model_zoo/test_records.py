@@ -1,7 +1,6 @@
 import dataclasses
 
 import pytest
-import yaml
 
 from la_det import model_zoo
 from la_det.engine.setup import load_config
@@ -68,12 +67,10 @@ def test_tables_show_every_figure(folder):
             assert (record.name, f"measured {metric}") in shown
 
 
-def test_misspelt_key_is_named(tmp_path, monkeypatch):
+def test_misspelt_key_is_named(monkeypatch):
     content = {"coco": {"columns": [], "records": {"a_r50_fpn_1x_coco": {"publisht": {"AP": 1.0}}}}}
-    (tmp_path / "zoo.yaml").write_text(yaml.safe_dump(content))
-    monkeypatch.setattr(records, "project_folders", lambda: (tmp_path,))
-    for cached in (records._projects, records.get_records):
-        monkeypatch.setattr(records, cached.__name__, cached.__wrapped__)
+    monkeypatch.setattr(records, "project_tables", lambda: {"A": content})
+    monkeypatch.setattr(records, "get_records", records.get_records.__wrapped__)
     with pytest.raises(ValueError, match="a_r50_fpn_1x_coco: zoo.yaml has a key that no record has .*publisht"):
         records.get_records()
 

@@ -180,7 +180,7 @@ def test_evaluation_takes_the_options_that_the_weights_need(tiny_coco, target, c
     torch.save({"model": official_state(MANIFESTS["atss_R_50_FPN_1x"])}, "in.pth")
     name = "ATSS/atss_r50_fpn_1x_coco"
     main(["in.pth", target, "--config", name])
-    argv = ["--config-file", str(model_zoo.get_config_file(name)), "--eval-only", "train.device=cpu"]
+    argv = ["--config-file", name, "--eval-only", "train.device=cpu"]
     argv += ["--dataset", f"coco:{tiny_coco}/images,val.json,{tiny_coco}/images,val.json"]
     argv += ["dataloader.test.num_workers=0", "dataloader.test.mapper.augmentations.0.short_edge_length=64"]
     launch(train_main, build_parser().parse_intermixed_args([*argv, f"train.init_checkpoint={target}"]))

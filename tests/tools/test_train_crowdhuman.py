@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from detectron2.data import DatasetCatalog
 
-from la_det import model_zoo
 from la_det.data.builtin import register_shapes
 from la_det.data.shapes import SHAPES
 from la_det.engine.launch import launch
@@ -36,7 +35,7 @@ def run(config: str, crowd: str, output: Path, *more: str) -> None:
         "train.max_iter=2",
         f"train.output_dir={output}",
     ]
-    config_file = str(model_zoo.get_config_file(config))
+    config_file = config
     launch(main, build_parser().parse_intermixed_args(["--config-file", config_file, *options, *more]))
 
 

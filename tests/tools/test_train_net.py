@@ -367,9 +367,9 @@ def test_several_test_sets_and_one_without_annotations(tiny_coco, tmp_path):
 def test_own_data_with_a_config_of_crowds(tiny_coco, tmp_path, capsys):
     """Its evaluator is CrowdHuman's; one's own data is COCO's."""
     dataset = f"coco:{tiny_coco}/images,{tiny_coco}/train.json"
-    config = ROOT / "projects/LLA/configs/lla_r18_fpn_shapes_crowd.py"
+    config = "LLA/lla_r18_fpn_shapes_crowd"
     options = ["train.max_iter=1", "train.device=cpu", f"train.output_dir={tmp_path}", "dataloader.test.num_workers=0"]
-    run_here(["--config-file", str(config), "--dataset", dataset, *options, "dataloader.train.num_workers=0"])
+    run_here(["--config-file", config, "--dataset", dataset, *options, "dataloader.train.num_workers=0"])
     assert "| bbox " in capsys.readouterr().out
 
 

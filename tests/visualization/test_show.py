@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from la_det import model_zoo
 from la_det.data.builtin import register_shapes
 from la_det.data.shapes import SHAPES
 from la_det.errors import UserError
@@ -27,9 +26,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def show(output: Path, names: str, config: str, *more: str) -> dict:
     """Runs the tool on a config of the zoo; the content of its page."""
-    config_file = str(model_zoo.get_config_file(config))
     options = ["--output", str(output), "--opts", f"dataloader.test.dataset.names={names}", "train.device=cpu"]
-    main(build_parser().parse_args(["--config-file", config_file, *options, *more]))
+    main(build_parser().parse_args(["--config-file", config, *options, *more]))
     return json.loads(re.search(r'id="data">(.*?)</script>', (output / "index.html").read_text(), re.DOTALL)[1])
 
 
@@ -38,7 +36,7 @@ def kinds(panel: dict) -> set[int]:
 
 
 def test_two_schemes_at_two_moments(root, tmp_path, browser):
-    versus = str(model_zoo.get_config_file("DATE/date_dw_r18_fpn_shapes_tiny"))
+    versus = "DATE/date_dw_r18_fpn_shapes_tiny"
     names = f"{TINY.name}_val"
     moments, images = ("--progress", "0", "1"), ("--images", "4", "1")
     content = show(tmp_path, names, "O2F/o2f_r18_fpn_shapes_tiny", "--versus", versus, *moments, *images)
@@ -62,7 +60,7 @@ def test_two_schemes_at_two_moments(root, tmp_path, browser):
 
 def test_ignored_ground_truths_keep_their_numbers(root, tmp_path):
     """One criterion does not see them, the other drops their locations."""
-    versus = str(model_zoo.get_config_file("LLA/lla_r18_fpn_shapes_crowd"))
+    versus = "LLA/lla_r18_fpn_shapes_crowd"
     names = f"{CROWD.name}_odgt_val"
     content = show(tmp_path, names, "POTO/poto_r18_fpn_shapes_crowd", "--versus", versus)
     ((poto, lla),) = content["rows"]
@@ -77,7 +75,7 @@ def test_ignored_ground_truths_keep_their_numbers(root, tmp_path):
 
 
 def test_scheme_names():
-    assert scheme_name(Path("projects/POTO/configs/poto_r18_fpn_shapes_tiny.py")) == "poto_r18_fpn_shapes_tiny"
+    assert scheme_name(Path("projects/POTO/configs/poto_r50_fpn_6x_ms_coco.py")) == "poto_r50_fpn_6x_ms_coco"
     assert scheme_name(Path("POTO/poto_r18_fpn_shapes_tiny")) == "poto_r18_fpn_shapes_tiny"
     assert scheme_name(Path("output/run_1/config.yaml")) == "run_1"
 

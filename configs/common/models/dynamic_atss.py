@@ -1,10 +1,12 @@
-"""What Dynamic ATSS changes in ATSS: the matcher, the losses, and that the quality branch predicts the box's IoU."""
+"""Dynamic ATSS changes in ATSS the matcher, the losses, and that the quality branch predicts the box's IoU."""
 
 from detectron2.config import LazyCall as L
 
 from la_det.config import named
 from la_det.matchers import DynamicATSS
 from la_det.modeling.criteria import Criterion, GIoULoss, QualityFocalLoss, SoftTargetLoss
+
+from .atss import model
 
 criteria = [
     L(Criterion)(
@@ -16,3 +18,4 @@ criteria = [
         ),
     )
 ]
+model.criteria = criteria

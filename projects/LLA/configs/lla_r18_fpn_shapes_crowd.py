@@ -1,5 +1,6 @@
-from ....configs.common.shapes_crowd import dataloader, lr_multiplier, optimizer, shrink, train
+from ....configs.common.shapes_crowd import dataloader, lr_multiplier, make_twin, optimizer, train
 from .lla_r50_fpn_30k_crowdhuman import model
 
-shrink(model, num_classes=1)
+make_twin(model)
+model.inference.max_detections = 300
 dataloader.train.mapper.ignored = "keep"

@@ -1,5 +1,5 @@
 from ....configs.common.models.o2f_condinst import model
-from ....configs.common.shapes_tiny import dataloader, lr_multiplier, optimizer, shrink, train
+from ....configs.common.shapes_tiny import dataloader, lr_multiplier, make_twin, optimizer, train
 
-shrink(model)
+make_twin(model)
 dataloader.train.mapper.update(use_instance_mask=True, instance_mask_format="bitmask")

@@ -1,4 +1,0 @@
-from ....configs.common.models.date_f import model
-from ....configs.common.shapes import dataloader, from_scratch, lr_multiplier, optimizer, train
-
-from_scratch(model)

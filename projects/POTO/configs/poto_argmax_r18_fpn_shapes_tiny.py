@@ -1,4 +1,0 @@
-from ....configs.common.shapes_tiny import dataloader, lr_multiplier, optimizer, shrink, train
-from .poto_argmax_r50_fpn_3x_ms_coco import model
-
-shrink(model)
