@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from la_det.geometry import aligned_giou
-from la_det.losses.focal import focal_entries
 from la_det.matchers.max_iou import MaxIoU
 from la_det.steps.select import rank_in_group
-from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets
+from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets, chunks
 
 # Of the fit, as scikit-learn's GaussianMixture has them.
 TOL = 1e-3  # change of the mean log likelihood below which a fit stops
@@ -55,16 +54,25 @@ class PAA:
 
     def scores(self, predictions: DensePredictions, targets: Targets, pairs: Pairs, score: Score) -> Tensor:
         """S [P] of the pairs: the focal loss over all classes with the ground truth's as target, plus 1 - GIoU."""
-        c = predictions.at("logits", pairs.image, pairs.prior)  # [P, K]
-        f = None if score.gate is None else predictions.at(score.gate, pairs.image, pairs.prior)
-        log_p, log_complement = score.log_probability(c, f), score.log_complement(c, f)
-        background = (self.alpha - 1) * ((2 * log_p).exp_() * log_complement).sum(1)
-        own = c.gather(1, targets.classes[pairs.gt].unsqueeze(1))
-        positive, negative = focal_entries(score, own, f, self.alpha)
-
-        inset = predictions.priors.inset
+        location = pairs.location(len(predictions.priors))
+        c = predictions.joined("logits").transpose(0, 1).flatten(1)  # [K, N R]
+        f = None if score.gate is None else predictions.joined(score.gate).view(1, -1)
+        own, inset = targets.classes.index_select(0, pairs.gt), predictions.priors.inset
+        size = chunks.CPU_CHUNK // len(c) if chunks.in_chunks(c.device) else len(own)
+        parts = zip(*(x.split(max(size, 1)) for x in (location, own)), strict=True)
+        focal = torch.cat([self.focal_loss(score, c, f, *part) for part in parts])
         boxes, gt_boxes = predictions.boxes_at(pairs.image, pairs.prior), targets.boxes.index_select(0, pairs.gt)
-        return background + (positive - negative).squeeze(1) + 1 - aligned_giou(inset(boxes), inset(gt_boxes))
+        return focal + 1 - aligned_giou(inset(boxes), inset(gt_boxes))
+
+    def focal_loss(self, score: Score, c: Tensor, f: Tensor | None, location: Tensor, own: Tensor) -> Tensor:
+        """[P] focal loss at some columns of the logits c [K, N R] and f [1, N R], with class `own` [P] as target."""
+        c, own = c.index_select(1, location), own.unsqueeze(0)  # [K, P] and [1, P]
+        f = None if f is None else f.index_select(1, location)
+        log_complement = score.log_complement(c, f)
+        background = (1 - log_complement.exp()).square_().mul_(log_complement)
+        background = background.sum(0) - background.gather(0, own)
+        positive = (2 * log_complement.gather(0, own)).exp_() * score.log_probability(c.gather(0, own), f)
+        return -torch.add((1 - self.alpha) * background, positive, alpha=self.alpha).squeeze(0)
 
 
 @dataclass(frozen=True)
@@ -117,54 +125,55 @@ def fit(candidates: Candidates) -> Mixture:
     From weights 1/2, the smallest and the largest score, and variances 1.
     """
     x, count = candidates.score, candidates.exist.sum(1, keepdim=True)
-    smallest, largest = x[:, :1], x.gather(1, (count - 1).clamp_(min=0))
-    mean = torch.stack([smallest, largest])  # [2, G, 1]
-    state = torch.stack([torch.full_like(mean, 0.5), mean, torch.full_like(mean, VARIANCE)])
-    parameters, iterations = state.clone(), count.new_zeros(len(x), 1)
+    mean = torch.stack([x[:, :1], x.gather(1, (count - 1).clamp_(min=0))])  # [2, G, 1]
+    state = torch.full_like(mean, 0.5), mean, torch.full_like(mean, VARIANCE)
+    parameters, iterations = x.new_empty(len(x), 3, 2), torch.zeros_like(count).squeeze(1)
 
     # Of the fits that go on: which ground truths' they are, and the mean log likelihood.
-    row, bound = torch.arange(len(x), device=x.device), torch.full_like(smallest, -torch.inf)
-    data = x, candidates.exist.double(), count.clamp(min=1)
+    row, bound = torch.arange(len(x), device=x.device), x.new_full((len(x), 1), -torch.inf)
+    exist = candidates.exist.double()
+    data = x, exist, exist / count.clamp(min=1)
     for _ in range(0, MAX_ITER, LOOK):
-        active, steps = torch.ones_like(bound, dtype=torch.bool), torch.zeros_like(data[2])
+        states, bounds = [], [bound]
         for _ in range(LOOK):
-            new_state, new_bound = em_step(*data, *state)
-            state = torch.where(active, new_state, state)
-            steps += active
-            active &= (new_bound - bound).abs() >= TOL  # NaN stops, too
-            bound = new_bound
-        parameters.index_copy_(2, row, state)
-        iterations.index_add_(0, row, steps)
-        going_on = active.squeeze(1).nonzero().squeeze(1)  # host synchronisation: one look at the stop
+            *state, bound = em_step(*data, *state)
+            states += state
+            bounds.append(bound)
+        # Each fit has the parameters of its first iteration that changes little, or of the last one. NaN stops, too.
+        goes_on = torch.cat(bounds, 1).diff().abs_() >= TOL  # [g, LOOK]
+        steps = goes_on.cumprod(1).sum(1)  # before the one that stops
+        last = steps.clamp(max=LOOK - 1)
+        states = torch.stack(states).view(LOOK, 3, 2, -1)
+        parameters.index_copy_(0, row, states[last, ..., torch.arange(len(row), device=x.device)])
+        iterations.index_add_(0, row, last + 1)
+        going_on = (steps == LOOK).nonzero().squeeze(1)  # host synchronisation: one look at the stop
         if not len(going_on):
             break
-        row, bound, state = row[going_on], bound[going_on], state.index_select(2, going_on)
+        row, bound, state = row[going_on], bound[going_on], [x[:, going_on] for x in state]
         data = tuple(x.index_select(0, going_on) for x in data)
-    return Mixture(parameters.squeeze(3), iterations.squeeze(1))
+    return Mixture(parameters.permute(1, 2, 0), iterations)
 
 
-def em_step(
-    x: Tensor, exist: Tensor, count: Tensor, weight: Tensor, mean: Tensor, variance: Tensor
-) -> tuple[Tensor, Tensor]:
+def em_step(x: Tensor, exist: Tensor, share: Tensor, weight: Tensor, mean: Tensor, variance: Tensor) -> list[Tensor]:
     """One iteration.
 
     Args:
         x: [G, n] scores.
         exist: [G, n] 1 where there is one, else 0.
-        count: [G, 1] number of them.
+        share: [G, n] the same, divided by their number.
         weight, mean, variance: [2, G, 1] each.
 
     Returns:
-        [3, 2, G, 1], the three after it; and [G, 1], the mean log likelihood of those before it.
+        The last three after it; and [G, 1], the mean log likelihood of those before it.
     """
     log_parts = log_densities(x, weight, mean, variance)
     log_density = torch.logaddexp(*log_parts)
-    bound = (log_density * exist).sum(1, keepdim=True) / count
-    share = (log_parts - log_density).exp_().mul_(exist)  # responsibility of each component for each score
-    size = share.sum(2, keepdim=True) + EPS
-    mean = (share * x).sum(2, keepdim=True) / size
-    variance = (x - mean).square_().mul_(share).sum(2, keepdim=True).div_(size).add_(REG_COVAR)
-    return torch.stack([size / size.sum(0), mean, variance]), bound
+    bound = (log_density * share).sum(1, keepdim=True)
+    responsibility = (log_parts - log_density).exp_().mul_(exist)
+    size = responsibility.sum(2, keepdim=True) + EPS
+    mean = (responsibility * x).sum(2, keepdim=True) / size
+    variance = (x - mean).square_().mul_(responsibility).sum(2, keepdim=True).div_(size).add_(REG_COVAR)
+    return [size / size.sum(0), mean, variance, bound]
 
 
 def log_densities(x: Tensor, weight: Tensor, mean: Tensor, variance: Tensor) -> Tensor:

@@ -36,8 +36,8 @@ def leaves_of(criterion, predictions) -> list[torch.Tensor]:
 def dense_weights(assignment, targets, predictions):
     """[R, G] w and g (over the batch) and [N, R, K] v."""
     pairs, n = assignment.pairs, assignment.negatives
-    w, g = torch.zeros(2, len(predictions.priors), len(targets))
-    w[pairs.prior, pairs.gt], g[pairs.prior, pairs.gt] = assignment.weight, assignment.closeness
+    w, g = (torch.zeros(len(predictions.priors), len(targets)) for _ in range(2))
+    w[pairs.prior, pairs.gt], g[pairs.prior, pairs.gt] = assignment.weight.detach(), assignment.closeness.detach()
     v = torch.ones(targets.num_images, len(predictions.priors), predictions.num_classes)
     assert len(torch.stack([n.image, n.prior, n.cls]).unique(dim=1).T) == len(n.weight), "an entry is listed twice"
     v[n.image, n.prior, n.cls] = n.weight

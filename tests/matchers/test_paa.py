@@ -93,9 +93,9 @@ def test_fits_are_those_of_scikit_learn(rows):
 
 def test_fits_do_not_depend_on_each_other():
     rng = np.random.default_rng(0)
-    rows = [rng.uniform(0, 3, n) for n in (0, 1, 2, 7, 45)]
+    rows = [rng.uniform(0, 3, n) for n in (0, 1, 2, *range(5, 46))]
     together = fit(table(rows))
-    assert together.iterations.max() > 10, "nothing is looked at twice"
+    assert together.iterations.max() > 10, "all stop before the first look"
     for i, row in enumerate(rows):
         alone = fit(table([row]))
         assert torch.equal(alone.iterations[0], together.iterations[i])

@@ -4,6 +4,7 @@ import pytest
 from detectron2.config import instantiate
 
 from la_det import model_zoo
+from la_det.modeling.backbone import LastLevelP6P7WithoutReLU
 from la_det.modeling.layers import ModulatedDeformConv2d
 
 # name: depth, iterations, drops
@@ -64,4 +65,4 @@ def test_mmdetections_recipe():
     assert {i: rate(i / 87960) for i in expected} == pytest.approx(expected)
     assert config.dataloader.train.mapper.image_format == config.model.input_format == "RGB"
     assert config.model.head.predictors.main.priors.offset == 0 and not config.model.head.cls_tower.bias
-    assert config.model.backbone.top_block._target_.endswith("LastLevelP6P7WithoutReLU")
+    assert config.model.backbone.top_block._target_ is LastLevelP6P7WithoutReLU
