@@ -69,7 +69,7 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("best_in_group(location, iou.flatten()", "best_in_group(location, -iou.flatten()"),
         ("return iou.new_full(iou.shape[:-1], torch.nan)", "return iou.new_zeros(iou.shape[:-1])"),
     ],
-    (f"{STEPS}/score/quality.py", f"{RULES} -k 'poto or aux'"): [
+    (f"{STEPS}/score/matching_quality.py", f"{RULES} -k 'poto or aux'"): [
         ("p ** (1 - alpha) * iou**alpha", "p**alpha * iou ** (1 - alpha)"),
     ],
     (f"{MATCHERS}/dynamic_atss.py", "tests/matchers/test_atss.py", f"{GOLDEN} -k 'dynamic_atss and datss'"): [

@@ -2,14 +2,14 @@
 
 from .data.shapes import shapes as dataloader
 from .models.backbone import resnet_fpn, torchvision_pixels
-from .shapes_tiny import lr_multiplier, optimizer, scale_sizes, train
+from .shapes_tiny import fit_to_shapes, lr_multiplier, optimizer, train
 
 
 def make_twin(model):
     """Turns a recipe's model config into its twin: 10 classes, norms that random weights need, scaled sizes."""
     model.update(num_classes=10, **torchvision_pixels)
     model.backbone = resnet_fpn(50, norm="BN", freeze_at=0)
-    scale_sizes(model)
+    fit_to_shapes(model)
 
 
 optimizer.lr = 1e-3

@@ -1,6 +1,6 @@
 """The small setting of the `*_shapes_crowd` twins: crowds of one class in the odgt form, evaluated as CrowdHuman is.
 
-The mapper drops ignored boxes, as that of configs/common/data/crowdhuman.py.
+The mapper removes ignored boxes, as that of configs/common/data/crowdhuman.py.
 """
 
 from detectron2.config import LazyCall as L

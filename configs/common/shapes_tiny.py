@@ -57,15 +57,19 @@ def make_twin(model, num_classes=10):
             continue
         if predictor.get("max_filtering") and predictor.max_filtering.groups:
             predictor.max_filtering.groups = 8
-    scale_sizes(model)
+    fit_to_shapes(model)
 
 
-def scale_sizes(model):
-    """Multiplies the sizes of anchors and ranges by SIZE_FACTOR, those that the config leaves at their defaults too."""
+def fit_to_shapes(model):
+    """Multiplies the sizes of anchors and ranges by SIZE_FACTOR, those that the config leaves at their defaults too.
+
+    Ignored boxes are background, since the mapper removes them.
+    """
     for name, predictor in model.head.predictors.items():
         if name != "_target_" and hasattr(priors := instantiate(predictor.priors), "sizes"):
             predictor.priors.sizes = [SIZE_FACTOR * size for size in priors.sizes]
     for criterion in model.criteria:
+        criterion.pop("ignored", None)
         if hasattr(matcher := instantiate(criterion.matcher), "size_ranges"):
             criterion.matcher.size_ranges = [
                 [SIZE_FACTOR * bound for bound in bounds] for bounds in matcher.size_ranges

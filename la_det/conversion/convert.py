@@ -110,7 +110,8 @@ def all_fits(path: str, state: Mapping[str, Tensor], config: str | None = None) 
     Raises:
         UserError: the config or the kind of checkpoint is not known.
     """
-    owners = {name: r for name in model_zoo.list() for r in REPOSITORIES if r.has(name)}
+    records = model_zoo.get_records()
+    owners = {name: r for name in model_zoo.list() for r in REPOSITORIES if r.published(records[name])}
     if config is None:
         names = [name for name, owner in owners.items() if any(key.startswith(owner.head) for key in state)]
         if not names:

@@ -15,6 +15,7 @@ from fnmatch import fnmatch
 from torch import Tensor
 
 from la_det.checkpoint.initial_weights import detectron2_name
+from la_det.model_zoo.records import Record
 
 Rule = tuple[str, "str | Callable[[re.Match], str]"]
 BRANCH = "head.predictors.main."
@@ -22,24 +23,24 @@ BRANCH = "head.predictors.main."
 
 @dataclass(frozen=True)
 class Repository:
-    """One repository's checkpoints.
+    """One repository's checkpoints, or one of its heads.
 
     Attributes:
         name: on GitHub.
-        configs: patterns of the configs' names in the zoo.
         head: what some keys of its head begin with, and if possible no other repository's.
         rules: (regular expression, replacement) from its keys to ours.
         constants: (regular expression, value of a match) of keys that hold what la_det computes itself.
         values: (end of our key, change of the value) where the same parameter is counted differently.
+        configs: pattern of the names of its configs, for a repository whose files have several heads.
         box_offset: 1 if its networks count boxes pixel-inclusively, see `Priors`.
     """
 
     name: str
-    configs: tuple[str, ...]
     head: str
     rules: tuple[Rule, ...]
     constants: tuple[tuple[str, Callable[[re.Match], object]], ...] = ()
     values: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = ()
+    configs: str = "*"
     box_offset: int = 0
 
     def rename(self, key: str) -> str:
@@ -48,9 +49,10 @@ class Repository:
             key = re.sub(f"^{pattern}", replacement, key)
         return key
 
-    def has(self, config: str) -> bool:
-        """Whether the config is of a model that the repository published."""
-        return any(fnmatch(config, pattern) for pattern in self.configs) and "_shapes" not in config
+    def published(self, record: Record) -> bool:
+        """Whether the weights of the record's config are the repository's."""
+        of_here = record.convertible and record.source == f"https://github.com/{self.name}"
+        return of_here and fnmatch(record.name, self.configs)
 
 
 def numbered(name: str, add: int) -> Callable[[re.Match], str]:
@@ -73,7 +75,6 @@ CVPODS: tuple[Rule, ...] = (
 )
 DEFCN = Repository(
     "Megvii-BaseDetection/DeFCN",
-    configs=("POTO/*", "FCOS/fcos_r*", "FCOS/fcos_wo_*", "ATSS/*_crowdhuman"),
     head="head.",
     rules=(
         *CVPODS,
@@ -86,14 +87,13 @@ DEFCN = Repository(
 )
 LLA = Repository(
     "Megvii-BaseDetection/LLA",
-    configs=("LLA/lla_r50_*",),
     head="head.",
     rules=(*CVPODS, (r"head\.ious_pred", BRANCH + "quality")),
+    configs="LLA/lla_r*",
 )
-LLA_BASELINES = replace(DEFCN, name=LLA.name, configs=("LLA/lla_fcos_*", "LLA/lla_atss_*"))
+LLA_BASELINES = replace(DEFCN, name=LLA.name, configs="LLA/lla_[!r]*")
 AUTOASSIGN = Repository(
     "Megvii-BaseDetection/AutoAssign",
-    configs=("AutoAssign/autoassign_r*",),
     head="head.obj_score",
     rules=(*CVPODS, (r"head\.obj_score", BRANCH + "quality"), (r"(mu|sigma)$", r"criteria.0.matcher.\1")),
 )
@@ -101,7 +101,6 @@ AUTOASSIGN = Repository(
 # maskrcnn-benchmark
 ATSS = Repository(
     "sfzhang15/ATSS",
-    configs=("ATSS/atss_[drx]*_coco",),
     head="rpn.head.",
     rules=(
         (r"backbone\.body\.(?:stem\.)?(.*)", lambda match: f"backbone.bottom_up.{detectron2_name(match[1])}"),
@@ -128,11 +127,10 @@ ATSS = Repository(
     values=((".running_var", lambda variance: variance - 1e-5),),
     box_offset=1,
 )
-DYNAMIC_ATSS = replace(ATSS, name="ZTX-100/DLA-Combined-IoUs", configs=("DynamicATSS/*_coco",))
+DYNAMIC_ATSS = replace(ATSS, name="ZTX-100/DLA-Combined-IoUs")
 PAA = replace(
     ATSS,
     name="kkhoot/PAA",
-    configs=("PAA/paa_[dr]*_coco",),
     head="rpn.head.iou_pred",
     rules=(*ATSS.rules, (r"rpn\.head\.iou_pred", BRANCH + "quality")),
 )
@@ -152,7 +150,6 @@ MMDETECTION: tuple[Rule, ...] = (
 # Files of early versions call the last layers of FCOS fcos_cls, fcos_reg and fcos_centerness.
 MMDETECTION_FCOS = Repository(
     "open-mmlab/mmdetection",
-    configs=("FCOS/fcos_mmdet_*",),
     head="bbox_head.",
     rules=(
         *MMDETECTION,
@@ -160,10 +157,10 @@ MMDETECTION_FCOS = Repository(
         (r"bbox_head\.(?:conv|fcos)_reg", BRANCH + "boxes"),
         (r"bbox_head\.(?:conv|fcos)_centerness", BRANCH + "quality"),
     ),
+    configs="FCOS/*",
 )
 MMDETECTION_ATSS = replace(
     MMDETECTION_FCOS,
-    configs=("ATSS/atss_mmdet_*",),
     head="bbox_head.atss_",
     rules=(
         *MMDETECTION,
@@ -171,11 +168,12 @@ MMDETECTION_ATSS = replace(
         (r"bbox_head\.atss_reg", BRANCH + "boxes"),
         (r"bbox_head\.atss_centerness", BRANCH + "quality"),
     ),
+    configs="ATSS/*",
 )
-MMDETECTION_PAA = replace(MMDETECTION_ATSS, configs=("PAA/paa_mmdet_*",))
+MMDETECTION_PAA = replace(MMDETECTION_ATSS, configs="PAA/*")
 MMDETECTION_AUTOASSIGN = replace(
     MMDETECTION_FCOS,
-    configs=("AutoAssign/autoassign_mmdet_*",),
+    configs="AutoAssign/*",
     head="bbox_head.center_prior.",
     rules=(
         *MMDETECTION_FCOS.rules,
@@ -185,7 +183,6 @@ MMDETECTION_AUTOASSIGN = replace(
 )
 DATE = Repository(
     "YiqunChen1999/date",
-    configs=("DATE/date_f_*", "DATE/date_r_*"),
     head="bbox_head.",
     rules=(
         *MMDETECTION,
@@ -199,7 +196,6 @@ DATE = Repository(
 )
 DW = Repository(
     "strongwolf/DW",
-    configs=("DW/*",),
     head="bbox_head.center_prior.",  # without it, the parameters can be those of MMDetection's FCOS
     rules=(
         *MMDETECTION,
@@ -215,7 +211,6 @@ DW = Repository(
 )
 O2F = Repository(
     "strongwolf/o2f",
-    configs=("O2F/o2f_r*", "O2F/o2f_condinst_*"),
     head="bbox_head.",
     rules=(
         *MMDETECTION,

@@ -24,24 +24,24 @@ class DatasetMapper(detectron2_data.DatasetMapper):
 
     And in training:
 
-    - `ignored="keep"`: they stay among the instances, marked in `instances.ignored` [G] bool, with the class of
-      their annotation (LLA and its baselines); `"drop"`: they are removed, as Detectron2 does, so that their region
-      is background (DeFCN, o2f, DATE).
+    - `ignored="mark"`: ignored boxes stay among the instances with the class of their annotation, marked in
+      `instances.ignored` [G] bool. `Criterion.ignored` says what becomes of them (LLA and its baselines).
+    - `ignored="remove"`: they are removed, as Detectron2 does. Their region is background (DeFCN, o2f, DATE).
     - An image without annotations becomes an example without instances that has the fields of all others.
 
     Boxes that are empty after augmentation and clipping are dropped, as in Detectron2.
     """
 
-    def __init__(self, is_train: bool, *, ignored: Literal["drop", "keep"] = "drop", **kwargs):
+    def __init__(self, is_train: bool, *, ignored: Literal["remove", "mark"] = "remove", **kwargs):
         """Takes Detectron2's arguments and `ignored`.
 
         Raises:
-            ValueError: `ignored` is neither "drop" nor "keep".
+            ValueError: `ignored` is neither "remove" nor "mark".
         """
         super().__init__(is_train, **kwargs)
-        if ignored not in ("drop", "keep"):
-            raise ValueError(f'ignored is {ignored!r}; it must be "drop" or "keep"')
-        self.keep_ignored = ignored == "keep"
+        if ignored not in ("remove", "mark"):
+            raise ValueError(f'ignored is {ignored!r}; it must be "remove" or "mark"')
+        self.mark_ignored = ignored == "mark"
 
     def __call__(self, dataset_dict: dict) -> dict:
         """The example of a dataset dict: `image` [C, H, W] uint8, and in training `instances`.
@@ -74,14 +74,14 @@ class DatasetMapper(detectron2_data.DatasetMapper):
         return example
 
     def _transform_annotations(self, dataset_dict: dict, transforms, image_shape: tuple[int, int]) -> None:
-        if self.keep_ignored:
+        if self.mark_ignored:
             for annotation in dataset_dict["annotations"]:
                 # Detectron2 drops iscrowd, and boxes without telling which: the mark travels as a negative class.
                 if annotation.pop("iscrowd", 0):
                     annotation["category_id"] = ~annotation["category_id"]
         super()._transform_annotations(dataset_dict, transforms, image_shape)
         instances = dataset_dict["instances"]
-        if self.keep_ignored:
+        if self.mark_ignored:
             instances.ignored = instances.gt_classes < 0
             instances.gt_classes = torch.where(instances.ignored, ~instances.gt_classes, instances.gt_classes)
         if self.use_instance_mask and not instances.has("gt_masks"):

@@ -75,6 +75,13 @@ def check_config(cfg: DictConfig, world_size: int) -> None:
             f"train.grad_accum_steps={steps} does not divide the {total // world_size} images of a process's batch "
             "(dataloader.train.total_batch_size over the number of processes)"
         )
+    for number, criterion in enumerate(cfg.model.get("criteria") or []):
+        wants_ignored = criterion.get("ignored", "background") != "background"
+        if wants_ignored and cfg.dataloader.train.mapper.get("ignored") != "mark":
+            raise UserError(
+                f"model.criteria.{number}.ignored={criterion.ignored}: it needs dataloader.train.mapper.ignored=mark, "
+                "without which no criterion sees ignored boxes"
+            )
     best = cfg.train.get("best")
     if best and best.patience and not best.metric:
         raise UserError("train.best.patience needs train.best.metric, such as bbox/AP")

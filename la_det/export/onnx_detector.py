@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from la_det.data.transforms import ResizeShortestEdge
 from la_det.errors import UserError
 from la_det.export.metadata import ExportMetadata
-from la_det.modeling.inference import Candidates, to_instances
-from la_det.modeling.mask_inference import paste_masks
+from la_det.modeling.images import normalised, outputs, padded_size
+from la_det.modeling.inference import Candidates
 from la_det.predictor import Predictor
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -70,31 +70,20 @@ class OnnxDetector(nn.Module):
 
     def _detect(self, inputs: list[dict]) -> list[dict]:
         sizes = [tuple(x["image"].shape[-2:]) for x in inputs]
-        output_sizes = [(x.get("height", h), x.get("width", w)) for x, (h, w) in zip(inputs, sizes, strict=True)]
         images = self.preprocess([x["image"] for x in inputs])
-        outputs = self.run(images, sizes)
-        detections, masks = self.detections(outputs, len(inputs))
-        instances = to_instances(detections, sizes, output_sizes, masks)
-        if masks is not None:
-            for found, size in zip(instances, sizes, strict=True):
-                paste_masks(found, size, images.shape[-1] // masks.shape[-1])
-        return [{"instances": x} for x in instances]
+        detections, masks = self.detections(self.run(images, sizes), len(inputs))
+        return outputs(inputs, sizes, detections, masks, images.shape[-1])
 
     def preprocess(self, images: list[Tensor]) -> Tensor:
         """Normalised and padded to the graph's batch and image size: [N, C, H, W] float32."""
         mean, std = (torch.tensor(x).view(-1, 1, 1) for x in (self.details.pixel_mean, self.details.pixel_std))
-        height, width = self.image_size or self._padded([x.shape[-2:] for x in images])
-        batch = torch.zeros(self.batch_size or len(images), len(mean), height, width)
-        for row, image in zip(batch, images, strict=False):
-            h, w = image.shape[-2:]
+        sizes = [image.shape[-2:] for image in images]
+        height, width = self.image_size or padded_size(sizes, self.details.size_divisibility)
+        for h, w in sizes:
             if h > height or w > width:
                 raise UserError(f"an image of {h} x {w} pixels is too large for this file's {height} x {width}")
-            row[:, :h, :w] = (image.float() - mean) / std
-        return batch
-
-    def _padded(self, sizes: list[tuple[int, int]]) -> tuple[int, int]:
-        step = self.details.size_divisibility
-        return tuple(-(-max(side) // step) * step for side in zip(*sizes, strict=True))
+        fill = [mean.new_empty(len(mean), 0, 0)] * ((self.batch_size or len(images)) - len(images))
+        return normalised([*images, *fill], (height, width), mean, std)
 
     def run(self, images: Tensor, sizes: list[tuple[int, int]]) -> dict[str, np.ndarray]:
         """The graph's outputs by name; images that fill the batch up have the size of the input."""
@@ -103,9 +92,9 @@ class OnnxDetector(nn.Module):
         names = [x.name for x in self.session.get_outputs()]
         return dict(zip(names, self.session.run(names, {name: feeds[name] for name in self.input_names}), strict=True))
 
-    def detections(self, outputs: dict[str, np.ndarray], count: int) -> tuple[Candidates, Tensor | None]:
+    def detections(self, arrays: dict[str, np.ndarray], count: int) -> tuple[Candidates, Tensor | None]:
         """The first `count` images' detections, and their masks."""
-        tensors = {name: torch.from_numpy(x)[:count] for name, x in outputs.items()}
+        tensors = {name: torch.from_numpy(x)[:count] for name, x in arrays.items()}
         valid = torch.arange(tensors["scores"].shape[1]) < tensors.pop("counts").unsqueeze(-1)
         masks = tensors.pop("masks", None)
         return Candidates(**tensors, valid=valid), masks

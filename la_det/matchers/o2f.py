@@ -6,7 +6,7 @@ from torch import Tensor
 from la_det.errors import UserError
 from la_det.geometry import aligned_iou
 from la_det.steps.candidates import center_region
-from la_det.steps.score import quality
+from la_det.steps.score import matching_quality
 from la_det.steps.select import best_in_group, best_per_prior, rank_in_group
 from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets
 
@@ -50,7 +50,7 @@ class O2F:
     @torch.no_grad()
     def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
         priors, num_gts = predictions.priors, len(targets)
-        pairs, p, q = self.quality(predictions, targets, score)
+        pairs, p, q = self.matching_quality(predictions, targets, score)
         q = q.nan_to_num(nan=torch.inf)  # NaN wins, so that a diverged prediction shows in the losses
         order, rank = rank_in_group(pairs.gt, q, num_gts)
         few = torch.zeros_like(q, dtype=torch.bool).index_copy_(0, order, rank < self.topk)
@@ -66,7 +66,9 @@ class O2F:
         weight = torch.full_like(p, self.soft_weight).masked_fill_(certain, 1)
         return Assignment(pairs, weight=weight, target=target.masked_fill_(certain, 1))
 
-    def quality(self, predictions: DensePredictions, targets: Targets, score: Score) -> tuple[Pairs, Tensor, Tensor]:
+    def matching_quality(
+        self, predictions: DensePredictions, targets: Targets, score: Score
+    ) -> tuple[Pairs, Tensor, Tensor]:
         """The pairs of the candidate regions with p and q = p^(1 - alpha) IoU^alpha, both [P].
 
         Raises:
@@ -84,7 +86,7 @@ class O2F:
         # Single-precision functions may differ in the last bit between elements that fill a vector register and the
         # rest. Rounded from double precision, ground truths with equal boxes and classes have equal qualities.
         p = score.log_probability(c.double(), None if f is None else f.double()).exp()
-        return pairs, p.float(), quality(p, iou.double(), self.alpha).float()
+        return pairs, p.float(), matching_quality(p, iou.double(), self.alpha).float()
 
     def largest_soft_target(self, progress: float) -> float:
         """T of the epoch e = floor(progress E), which is constant inside an epoch."""

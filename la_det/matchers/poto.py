@@ -5,7 +5,7 @@ from torch import Tensor
 
 from la_det.geometry import aligned_iou
 from la_det.steps.candidates import center_windows, every_pair, inside_box
-from la_det.steps.score import quality
+from la_det.steps.score import matching_quality
 from la_det.steps.select import best_of_each, match
 from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets
 
@@ -42,17 +42,17 @@ class POTO:
     @torch.no_grad()
     def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
         omega, inside = self.region(predictions.priors, targets)
-        q = self.quality(predictions, targets, omega, score)
+        q = self.matching_quality(predictions, targets, omega, score)
         if not self.hungarian:
             return Assignment(best_of_each(omega, q, predictions.priors, targets, among=inside))
         options = {"missing": self.outside, "drop_missing": self.drop_unmatched, "among": inside}
         return Assignment(match(omega, q, targets, len(predictions.priors), **options))
 
-    def quality(self, predictions: DensePredictions, targets: Targets, pairs: Pairs, score: Score) -> Tensor:
+    def matching_quality(self, predictions: DensePredictions, targets: Targets, pairs: Pairs, score: Score) -> Tensor:
         """q of each pair [P] (eq. 5)."""
         p = score.at(predictions, pairs.image, pairs.prior, targets.classes.index_select(0, pairs.gt))
         boxes = predictions.boxes_at(pairs.image, pairs.prior)
-        return quality(p, aligned_iou(boxes, targets.boxes.index_select(0, pairs.gt)), self.alpha)
+        return matching_quality(p, aligned_iou(boxes, targets.boxes.index_select(0, pairs.gt)), self.alpha)
 
     def region(self, priors: Priors, targets: Targets) -> tuple[Pairs, Tensor | None]:
         """The pairs of Omega and others [P], and which are of Omega [P] bool; None if all are."""

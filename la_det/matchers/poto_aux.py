@@ -8,7 +8,7 @@ from torch import Tensor
 
 from la_det.geometry import aligned_iou
 from la_det.steps.candidates import overlapping_pairs
-from la_det.steps.score import quality
+from la_det.steps.score import matching_quality
 from la_det.steps.select import above_threshold, mean_plus_std, rank_in_group
 from la_det.structures import Assignment, DensePredictions, Score, Targets, constant
 
@@ -56,7 +56,7 @@ class POTOAux:
             targets.boxes.index_select(0, pairs.gt),
         )
         p = score.at(predictions, pairs.image, pairs.prior, targets.classes.index_select(0, pairs.gt))
-        q = quality(p, iou, self.alpha)
+        q = matching_quality(p, iou, self.alpha)
         # All q that are not listed are 0. The first locations of a level stand for them: if any q is larger, so is the
         # threshold.
         counts = [min(self.topk, h * w) for h, w in priors.grid_sizes]

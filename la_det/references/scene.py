@@ -3,7 +3,7 @@
 import torch
 from detectron2.structures import Boxes, Instances
 
-from la_det.structures import DensePredictions, LTRBCodec, PointGenerator, Targets
+from la_det.structures import Assignment, DensePredictions, LTRBCodec, PointGenerator, Targets
 
 KINDS = ("object", "object", "tiny", "huge", "degenerate", "duplicate", "outside", "whole")
 
@@ -78,10 +78,18 @@ def flat(predictions: DensePredictions, name: str) -> torch.Tensor:
     return torch.cat([x.flatten(2) for x in predictions.maps[name]], 2).transpose(1, 2)
 
 
-def matched_in_image(assignment, targets: Targets, num_priors: int) -> torch.Tensor:
-    """Index of the matched ground truth within its image, -1 for background: [N, R]."""
-    matched = torch.full((targets.num_images, num_priors), -1)
+def dense_matches(assignment: Assignment, num_images: int, num_priors: int) -> torch.Tensor:
+    """Each prior's positive, as an index into the batch's ground truths, -1 for background: [N, R].
+
+    For schemes with at most one positive ground truth per prior.
+    """
+    dense = torch.full((num_images, num_priors), -1, device=assignment.pairs.gt.device)
+    dense[assignment.pairs.image, assignment.pairs.prior] = assignment.pairs.gt
+    return dense
+
+
+def matched_in_image(assignment: Assignment, targets: Targets, num_priors: int) -> torch.Tensor:
+    """Each prior's positive, as an index into its image's ground truths, -1 for background: [N, R]."""
+    dense = dense_matches(assignment, targets.num_images, num_priors)
     starts = torch.tensor([sum(targets.counts[:i]) for i in range(targets.num_images)])
-    pairs = assignment.pairs
-    matched[pairs.image, pairs.prior] = pairs.gt - starts[pairs.image]
-    return matched
+    return torch.where(dense < 0, -1, dense - starts.unsqueeze(-1))

@@ -88,12 +88,3 @@ class Assignment:
             dropped=tuple(torch.cat(x) for x in zip(*before, (gone.image, gone.prior), strict=True)),
             num_counted=self.num_counted + len(gone) * counted,
         )
-
-    def matched(self, num_images: int, num_priors: int) -> Tensor:
-        """Index into the batch's ground truths of each prior's positive, -1 elsewhere: [N, R].
-
-        For schemes with at most one positive ground truth per prior.
-        """
-        dense = torch.full((num_images, num_priors), -1, dtype=torch.int64, device=self.pairs.gt.device)
-        dense[self.pairs.image, self.pairs.prior] = self.pairs.gt
-        return dense

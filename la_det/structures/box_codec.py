@@ -10,6 +10,7 @@ from la_det.structures.no_wait import constant
 from la_det.structures.priors import Priors
 
 _OUTWARD = (-1.0, -1.0, 1.0, 1.0)  # direction of (left, top, right, bottom)
+_MAX_LOG_SCALE = math.log(1000 / 16)  # of decoded dw and dh: a box grows to at most 62.5 times its anchor
 
 
 class BoxCodec(Protocol):
@@ -56,23 +57,16 @@ class DeltaCodec:
 
     Args:
         weights: factors of (dx, dy, dw, dh).
-        max_log_scale: upper clamp of dw and dh when decoding; the default lets a box grow to 62.5 times its anchor.
     """
 
-    def __init__(
-        self,
-        *,
-        weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
-        max_log_scale: float = math.log(1000 / 16),
-    ):
+    def __init__(self, *, weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)):
         self.weights = tuple(weights)
-        self.max_log_scale = max_log_scale
 
     def decode(self, raw: Tensor, priors: Priors, prior: Tensor | None) -> Tensor:
         centers, sizes = _at(_anchors(priors), prior).split(2, -1)
         shifts, scales = (raw / constant(self.weights, raw.device, raw.dtype)).split(2, -1)
         new_centers = torch.addcmul(centers, shifts, sizes)
-        new_sizes = scales.clamp(max=self.max_log_scale).exp() * sizes
+        new_sizes = scales.clamp(max=_MAX_LOG_SCALE).exp() * sizes
         return torch.cat([new_centers.sub(new_sizes, alpha=0.5), new_centers.add(new_sizes, alpha=0.5)], -1)
 
     def encode(self, boxes: Tensor, priors: Priors, prior: Tensor | None) -> Tensor:

@@ -87,7 +87,7 @@ class Scheme:
         self.name, self.config = name, config
         mapper = copy.deepcopy(config.dataloader.train.mapper)
         mapper.augmentations = augmentations
-        mapper.ignored = "keep"  # criteria that do not want them leave them out themselves
+        mapper.ignored = "mark"  # criteria that do not want them leave them out themselves
         self.mapper = instantiate(mapper)
 
     def picture(self, record: dict, class_names: Sequence[str]) -> Picture:

@@ -13,6 +13,7 @@ from la_det.matchers.hungarian import Hungarian
 from la_det.modeling.criteria import Criterion, LossTerm, reduce_losses
 from la_det.modeling.inference import to_instances
 from la_det.modeling.layers import filtered_logits
+from la_det.references.scene import dense_matches
 from la_det.steps.candidates import center_region
 from la_det.structures import Assignment, DensePredictions, Targets
 from la_det.testing.golden import GoldenFile, average_normalisers, compare_detections, read_targets
@@ -174,7 +175,7 @@ def check_assignment(golden: GoldenFile, predictions: DensePredictions, targets:
 
 def _matched_within_image(assignment: Assignment, targets: Targets, num_priors: int) -> Tensor:
     """Index of the matched ground truth within its image, -1 for background, -2 for dropped: [N, R]."""
-    matched = assignment.matched(targets.num_images, num_priors)
+    matched = dense_matches(assignment, targets.num_images, num_priors)
     counts = torch.tensor(targets.counts)
     matched = torch.where(matched >= 0, matched - (counts.cumsum(0) - counts).unsqueeze(-1), -1)
     if assignment.dropped is not None:
@@ -197,7 +198,7 @@ def _all_qualities(predictions: DensePredictions, targets: Targets, criterion: C
     matcher = criterion.matcher
     omega = center_region(predictions.priors, targets, matcher.center_radius)
     dense = torch.full((len(predictions.priors), len(targets)), matcher.outside)
-    dense[omega.prior, omega.gt] = matcher.quality(predictions, targets, omega, criterion.score)
+    dense[omega.prior, omega.gt] = matcher.matching_quality(predictions, targets, omega, criterion.score)
     return dense
 
 

@@ -11,6 +11,7 @@ from la_det import model_zoo
 from la_det.geometry import aligned_giou, aligned_iou, centerness
 from la_det.matchers import FCOS, MaxIoU, TopKIoU
 from la_det.modeling.criteria import Criterion, LossTerm, VarifocalLoss, reduce_losses
+from la_det.references.scene import dense_matches
 from la_det.structures import Assignment, DensePredictions, LTRBCodec, Targets
 from la_det.testing.golden import GoldenFile, average_normalisers, compare_detections
 
@@ -163,7 +164,7 @@ def check_loss_values(golden: GoldenFile, prefix: str, terms: dict[str, LossTerm
 
 def assigned_within_image(assignment: Assignment, targets: Targets, predictions: DensePredictions) -> Tensor:
     """[N, R] index of the matched ground truth in the file's list of its image; -1 background, -2 in no loss."""
-    matched = assignment.matched(targets.num_images, len(predictions.priors))
+    matched = dense_matches(assignment, targets.num_images, len(predictions.priors))
     # The matcher saw the list without the ignored ones.
     original = torch.cat([targets.objects, torch.tensor([-1])])
     counts = torch.tensor(targets.counts)

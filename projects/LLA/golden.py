@@ -10,6 +10,7 @@ from la_det import model_zoo
 from la_det.geometry import centerness, ltrb_distances
 from la_det.matchers import LLA
 from la_det.modeling.criteria import Criterion, reduce_losses
+from la_det.references.scene import dense_matches
 from la_det.structures import Assignment, DensePredictions, Pairs, Targets
 from la_det.testing.golden import GoldenFile, compare_detections
 
@@ -106,7 +107,7 @@ def check_assignment(
     """Ground truth and label of every location, and the numbers of positives."""
     num_priors = len(predictions.priors)
     everything = criterion.matcher(predictions.detach(), targets, score=criterion.score, progress=0.0)
-    matched = everything.matched(targets.num_images, num_priors)
+    matched = dense_matches(everything, targets.num_images, num_priors)
     labels = torch.full_like(matched, predictions.num_classes)
     labels[assignment.pairs.image, assignment.pairs.prior] = targets.classes[assignment.pairs.gt]
     if assignment.dropped is not None:

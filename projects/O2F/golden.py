@@ -14,6 +14,7 @@ from la_det.modeling.heads.dynamic_mask_head import mask_head_input, mask_logits
 from la_det.modeling.inference import Candidates
 from la_det.modeling.layers.aligned_bilinear import aligned_bilinear
 from la_det.modeling.mask_inference import paste_masks
+from la_det.references.scene import dense_matches
 from la_det.structures import Assignment, DensePredictions, PointGenerator, Targets
 from la_det.testing.golden import GoldenFile, compare_detections
 from la_det.testing.golden_crowdhuman import check_o2f as check_crowdhuman_metric
@@ -110,7 +111,7 @@ def check_losses(golden: GoldenFile) -> None:
 def check_candidates(golden: GoldenFile, predictions: DensePredictions, targets: Targets, criterion) -> None:
     """Candidate regions and qualities, and the centroids of masks."""
     matcher, num_priors = criterion.matcher, len(predictions.priors)
-    pairs, _, q = matcher.quality(predictions.detach(), targets, criterion.score)
+    pairs, _, q = matcher.matching_quality(predictions.detach(), targets, criterion.score)
     inside, quality = torch.zeros(num_priors, len(targets)), torch.zeros(num_priors, len(targets))
     inside[pairs.prior, pairs.gt] = 1
     quality[pairs.prior, pairs.gt] = q
@@ -130,7 +131,7 @@ def check_assignment(
 ) -> None:
     """The certain and soft locations with weights and targets, made dense for the comparison."""
     priors, pairs = predictions.priors, assignment.pairs
-    matched = assignment.matched(targets.num_images, len(priors))
+    matched = dense_matches(assignment, targets.num_images, len(priors))
     counts = torch.tensor(targets.counts)
     first = (counts.cumsum(0) - counts).unsqueeze(-1)
     golden.exact("matched_gt", torch.where(matched >= 0, matched - first, -1))

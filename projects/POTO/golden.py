@@ -10,6 +10,7 @@ from la_det.geometry import centerness
 from la_det.modeling.criteria import reduce_losses
 from la_det.modeling.heads import Predictor
 from la_det.modeling.inference import to_instances
+from la_det.references.scene import dense_matches
 from la_det.structures import AnchorGenerator, DensePredictions, Targets
 from la_det.testing.golden import GoldenFile, compare_detections, read_targets
 
@@ -125,7 +126,7 @@ def check_centerness(golden: GoldenFile, predictions: DensePredictions, targets:
 
 def _matched_within_image(assignment, targets: Targets, predictions: DensePredictions) -> Tensor:
     """Index of the matched ground truth within its image, -1 for background: [N, R]."""
-    matched = assignment.matched(targets.num_images, len(predictions.priors))
+    matched = dense_matches(assignment, targets.num_images, len(predictions.priors))
     counts = torch.tensor(targets.counts)
     first = (counts.cumsum(0) - counts).unsqueeze(-1)
     return torch.where(matched >= 0, matched - first, -1)

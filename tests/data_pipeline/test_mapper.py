@@ -33,7 +33,7 @@ def mapper(**kwargs: object) -> DatasetMapper:
 
 
 def test_keep_marks_ignored_boxes_and_transforms_them(record: dict) -> None:
-    instances = mapper(ignored="keep")(record)["instances"]
+    instances = mapper(ignored="mark")(record)["instances"]
     assert instances.gt_boxes.tensor.tolist() == [[80, 20, 100, 60], [0, 40, 20, 80]]
     assert instances.gt_classes.tolist() == [2, 2]
     assert instances.ignored.tolist() == [False, True]
@@ -50,10 +50,10 @@ def test_drop_is_detectron2s(record: dict) -> None:
 def test_box_that_is_not_a_number_is_dropped(record: dict) -> None:
     record["annotations"][0]["bbox"] = [10, float("nan"), 10, 20]
     assert len(mapper()(record)["instances"]) == 0
-    assert mapper(ignored="keep")(record)["instances"].ignored.tolist() == [True]
+    assert mapper(ignored="mark")(record)["instances"].ignored.tolist() == [True]
 
 
-@pytest.mark.parametrize("ignored", ["drop", "keep"])
+@pytest.mark.parametrize("ignored", ["remove", "mark"])
 @pytest.mark.parametrize("annotations", [None, []])
 def test_image_without_annotations(record: dict, annotations: list | None, ignored: str) -> None:
     del record["annotations"]
@@ -62,7 +62,7 @@ def test_image_without_annotations(record: dict, annotations: list | None, ignor
     instances = mapper(ignored=ignored, use_instance_mask=True, instance_mask_format="bitmask")(record)["instances"]
     assert instances.gt_boxes.tensor.shape == (0, 4) and instances.gt_classes.dtype == torch.int64
     assert instances.gt_masks.tensor.shape == (0, 80, 120)
-    if ignored == "keep":
+    if ignored == "mark":
         assert instances.ignored.shape == (0,) and instances.ignored.dtype == torch.bool
     assert len(mapper(use_instance_mask=True)(record)["instances"].gt_masks) == 0
 
@@ -75,7 +75,7 @@ def test_masks_of_kept_boxes(record: dict) -> None:
     del record["annotations"][2:]
     for annotation in record["annotations"]:
         annotation["segmentation"] = coco_mask.encode(np.asfortranarray(mask))
-    masks = mapper(ignored="keep", use_instance_mask=True, instance_mask_format="bitmask")(record)["instances"].gt_masks
+    masks = mapper(ignored="mark", use_instance_mask=True, instance_mask_format="bitmask")(record)["instances"].gt_masks
     assert masks.tensor.shape == (2, 80, 120)
     assert masks.tensor[1].nonzero().min(dim=0)[0].tolist() == [40, 0]
 

@@ -67,3 +67,12 @@ def test_patience_needs_a_metric(config):
     changed.train.best.patience = 3
     with pytest.raises(UserError, match="train.best.patience needs train.best.metric"):
         check_config(changed, 1)
+
+
+def test_ignored_boxes_that_the_mapper_removes(config):
+    changed = copy.deepcopy(config)
+    changed.model.criteria[0].ignored = "counted"
+    with pytest.raises(UserError, match="criteria.0.ignored=counted: it needs dataloader.train.mapper.ignored=mark"):
+        check_config(changed, 1)
+    changed.dataloader.train.mapper.ignored = "mark"
+    check_config(changed, 1)

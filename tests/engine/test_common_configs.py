@@ -89,9 +89,9 @@ def test_a_model_node_is_built_alone():
 
 
 def test_default_sizes_are_scaled_on_shapes():
-    scale_sizes = load("shapes_tiny.py", "scale_sizes")
+    fit_to_shapes = load("shapes_tiny.py", "fit_to_shapes")
     model = model_zoo.get_config("common/models/fcos").model
     expected = model_zoo.get_config("FCOS/fcos_r18_fpn_shapes_tiny").model.criteria[0].matcher.size_ranges
     model.criteria[0].matcher = L(FCOS)()
-    scale_sizes(model)
+    fit_to_shapes(model)
     assert model.criteria[0].matcher.size_ranges == expected

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from la_det.matchers import ATSS, FCOS, DynamicATSS, TopKIoU
 from la_det.references import atss as reference
-from la_det.references.scene import make_targets
+from la_det.references.scene import dense_matches, make_targets
 from la_det.structures import AnchorGenerator, DeltaCodec, DensePredictions, Score
 from tests.matchers.anchor_scenes import STRIDES, Scene, make_scene, scenes
 
@@ -26,7 +26,7 @@ def compare(scene: Scene, dynamic: bool, size: float) -> int:
     offset = priors.box_offset
     levels = reference.anchors(priors.grid_sizes, STRIDES, offset, size)
     assignment = scene.assign(DynamicATSS() if dynamic else ATSS())
-    actual = scene.within_image(assignment.matched(scene.targets.num_images, len(priors)))
+    actual = scene.within_image(dense_matches(assignment, scene.targets.num_images, len(priors)))
     quality, count = torch.zeros(actual.shape), 0
     if dynamic:
         quality[assignment.pairs.image, assignment.pairs.prior] = assignment.target
@@ -136,7 +136,7 @@ def test_topk_is_the_dense_version(data, generator):
     priors = scene.predictions.priors
     levels = reference.anchors(priors.grid_sizes, STRIDES, priors.box_offset, generator[1])
     assignment = scene.assign(TopKIoU())
-    actual = scene.within_image(assignment.matched(scene.targets.num_images, len(priors)))
+    actual = scene.within_image(dense_matches(assignment, scene.targets.num_images, len(priors)))
     for i, matched in enumerate(actual):
         gts = in_the_codes_coordinates(scene.boxes(i), priors.box_offset)
         if len(gts):

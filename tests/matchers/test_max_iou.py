@@ -11,7 +11,7 @@ from torchvision.ops import box_iou
 from la_det.matchers import MaxIoU
 from la_det.matchers.max_iou import grid_extents
 from la_det.references import atss as reference
-from la_det.references.scene import make_targets
+from la_det.references.scene import dense_matches, make_targets
 from la_det.steps.candidates import overlapping_anchors
 from la_det.structures import AnchorGenerator, DeltaCodec, DensePredictions, Score
 from tests.matchers.anchor_scenes import make_scene, scenes
@@ -24,7 +24,7 @@ GENERATORS = {"one": ONE, "nine": NINE}
 
 def dense(assignment, scene) -> torch.Tensor:
     """[N, R] ground truth within the image, -1 background, -2 dropped."""
-    matched = scene.within_image(assignment.matched(scene.targets.num_images, len(scene.predictions.priors)))
+    matched = scene.within_image(dense_matches(assignment, scene.targets.num_images, len(scene.predictions.priors)))
     matched[assignment.dropped] = -2
     return matched
 

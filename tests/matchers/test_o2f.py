@@ -13,6 +13,7 @@ from la_det.errors import UserError
 from la_det.matchers import O2F
 from la_det.modeling.criteria import reduce_losses
 from la_det.references import o2f as reference
+from la_det.references.scene import dense_matches
 from la_det.structures import DensePredictions
 from tests.matchers.gated_scenes import SCORE, make_predictions, make_targets, scenes
 
@@ -26,7 +27,7 @@ def make_criterion(**options):
 def dense(predictions, targets, assignment):
     """Matched ground truth over the batch, t and w, all [N, R]."""
     pairs = assignment.pairs
-    matched = assignment.matched(targets.num_images, len(predictions.priors))
+    matched = dense_matches(assignment, targets.num_images, len(predictions.priors))
     t, w = torch.zeros(matched.shape), torch.zeros(matched.shape)
     t[pairs.image, pairs.prior], w[pairs.image, pairs.prior] = assignment.target, assignment.weight
     return matched, t, w
@@ -110,11 +111,11 @@ def test_regions_surround_mask_centroids():
     size = (64, 128)
     targets = make_targets([[[0.0, 0.0, 128.0, 64.0]]], [[0]], size, [mask_of((96, 16, 128, 48), size).unsqueeze(0)])
     predictions = make_predictions(1, size, targets, torch.Generator().manual_seed(0)).detach()
-    pairs, _, _ = O2F(mask_centers=True).quality(predictions, targets, SCORE)
+    pairs, _, _ = O2F(mask_centers=True).matching_quality(predictions, targets, SCORE)
     points = predictions.priors.points[pairs.prior[predictions.priors.levels[pairs.prior] == 0]]
     # The centroid of pixel indices is (111.5, 31.5); 1.5 strides are 12 pixels.
     assert points.unique(dim=0).tolist() == [[x, y] for x in (100.0, 108.0, 116.0) for y in (20.0, 28.0, 36.0)]
-    around_box, _, _ = O2F().quality(predictions, targets, SCORE)
+    around_box, _, _ = O2F().matching_quality(predictions, targets, SCORE)
     assert predictions.priors.points[around_box.prior][:, 0].min() < 96
 
 

@@ -1,5 +1,6 @@
 import torch
 
+from la_det.references.scene import dense_matches
 from la_det.structures import Assignment, Pairs
 
 PAIRS = Pairs(image=torch.tensor([0, 0, 1]), prior=torch.tensor([4, 2, 4]), gt=torch.tensor([0, 1, 2]))
@@ -17,7 +18,7 @@ def test_pairs_at_an_index_or_mask():
 
 
 def test_matched():
-    matched = Assignment(PAIRS).matched(num_images=3, num_priors=5)
+    matched = dense_matches(Assignment(PAIRS), num_images=3, num_priors=5)
     assert matched.tolist() == [[-1, -1, 1, -1, 0], [-1, -1, -1, -1, 2], [-1] * 5]
 
 

@@ -1,4 +1,4 @@
-"""CrowdHuman: short side 800, long side at most 1400, flips; the mapper drops ignored boxes."""
+"""CrowdHuman: short side 800, long side at most 1400, flips; the mapper removes ignored boxes."""
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from la_det.modeling.criteria import Criterion, Decision, loss_terms, reduce_losses
 from la_det.modeling.heads import DenseHead
-from la_det.modeling.inference import Candidates, DenseInference, to_instances
-from la_det.modeling.mask_inference import MaskInference, paste_masks
+from la_det.modeling.images import normalised, outputs, padded_size
+from la_det.modeling.inference import Candidates, DenseInference
+from la_det.modeling.mask_inference import MaskInference
 from la_det.structures import DensePredictions, Targets, move, on_device
 
 
@@ -80,15 +81,7 @@ class AssignmentDetector(nn.Module):
             targets = Targets.from_instances([x["instances"] for x in batched_inputs], self.device)
             return self.losses(self.predict(images.tensor), targets)
         detections, masks = self.detect(images.tensor, on_device(images.image_sizes, self.device))
-        output_sizes = [
-            (x.get("height", size[0]), x.get("width", size[1]))
-            for x, size in zip(batched_inputs, images.image_sizes, strict=True)
-        ]
-        instances = to_instances(detections, images.image_sizes, output_sizes, masks)
-        if masks is not None:
-            for found, size in zip(instances, images.image_sizes, strict=True):
-                paste_masks(found, size, images.tensor.shape[-1] // masks.shape[-1])
-        return [{"instances": i} for i in instances]
+        return outputs(batched_inputs, images.image_sizes, detections, masks, images.tensor.shape[-1])
 
     def detect(self, images: Tensor, image_sizes: Tensor) -> tuple[Candidates, Tensor | None]:
         """The inference from tensors to tensors, which is also what is exported.
@@ -133,13 +126,9 @@ class AssignmentDetector(nn.Module):
     def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
         """Normalises and pads the images."""
         images = [move(x["image"], self.device) for x in batched_inputs]
-        sizes, divisor = [tuple(image.shape[-2:]) for image in images], max(self.backbone.size_divisibility, 1)
-        height, width = (-(-max(side) // divisor) * divisor for side in zip(*sizes, strict=True))
-        # What is the mean becomes 0 in the padding.
-        batch = self.pixel_mean.expand(len(images), -1, height, width).clone()
-        for slot, image, (h, w) in zip(batch, images, sizes, strict=True):
-            slot[:, :h, :w].copy_(image)
-        return ImageList(batch.sub_(self.pixel_mean).div_(self.pixel_std), sizes)
+        sizes = [tuple(image.shape[-2:]) for image in images]
+        size = padded_size(sizes, max(self.backbone.size_divisibility, 1))
+        return ImageList(normalised(images, size, self.pixel_mean, self.pixel_std), sizes)
 
     def predict(self, images: Tensor, branches: Collection[str] | None = None) -> dict[str, DensePredictions]:
         """Predictions of each branch for normalised, padded images [N, C, H, W]."""

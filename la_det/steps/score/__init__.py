@@ -1,5 +1,5 @@
 """A number for each pair."""
 
-from la_det.steps.score.quality import quality
+from la_det.steps.score.matching_quality import matching_quality
 
-__all__ = ["quality"]
+__all__ = ["matching_quality"]

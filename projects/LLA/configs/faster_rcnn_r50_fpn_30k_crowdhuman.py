@@ -16,6 +16,6 @@ model.proposal_generator.anchor_generator.aspect_ratios = [1.0, 2.0, 3.0]
 model.roi_heads.update(num_classes=1, positive_fraction=0.5)
 model.roi_heads.box_predictor.update(test_topk_per_image=300, smooth_l1_beta=1.0)
 
-dataloader.train.mapper.ignored = "drop"
+dataloader.train.mapper.ignored = "remove"
 optimizer.lr = 0.02
 lr_multiplier = multistep(28125, (18750, 24375))

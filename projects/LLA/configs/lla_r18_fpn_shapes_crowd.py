@@ -2,5 +2,6 @@ from ....configs.common.shapes_crowd import dataloader, lr_multiplier, make_twin
 from .lla_r50_fpn_30k_crowdhuman import model
 
 make_twin(model)
+model.criteria[0].ignored = "counted"
 model.inference.max_detections = 300
-dataloader.train.mapper.ignored = "keep"
+dataloader.train.mapper.ignored = "mark"

@@ -1,0 +1,52 @@
+"""Both ends of a detector, whoever runs the network between: images to a batch, and detections to instances."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from la_det.modeling.inference import Candidates, to_instances
+from la_det.modeling.mask_inference import paste_masks
+
+
+def padded_size(sizes: Sequence[tuple[int, int]], divisor: int) -> tuple[int, int]:
+    """The least (height, width) that holds all `sizes` and that `divisor` divides."""
+    height, width = (-(-max(side) // divisor) * divisor for side in zip(*sizes, strict=True))
+    return height, width
+
+
+def normalised(images: Sequence[Tensor], size: tuple[int, int], mean: Tensor, std: Tensor) -> Tensor:
+    """The images [C, h, w], less the mean and divided by the standard deviation, padded with zeros: [N, C, H, W].
+
+    Args:
+        images: on the device of `mean`.
+        size: (H, W), at least that of every image.
+        mean, std: [C, 1, 1].
+    """
+    batch = mean.expand(len(images), -1, *size).clone()  # the mean becomes 0
+    for slot, image in zip(batch, images, strict=True):
+        slot[:, : image.shape[1], : image.shape[2]].copy_(image)
+    return batch.sub_(mean).div_(std)
+
+
+def outputs(
+    batched_inputs: list[dict],
+    image_sizes: Sequence[tuple[int, int]],
+    detections: Candidates,
+    masks: Tensor | None,
+    padded_width: int,
+) -> list[dict]:
+    """`[{"instances": Instances}]` in the pixels of the wanted outputs.
+
+    Args:
+        batched_inputs: N dicts, optionally with "height" and "width" of the wanted output.
+        image_sizes: (height, width) of the images that the network saw.
+        detections: of the N images.
+        masks: mask probabilities [N, D, h, w] of the padded images.
+        padded_width: of the batch.
+    """
+    wanted = [(x.get("height", h), x.get("width", w)) for x, (h, w) in zip(batched_inputs, image_sizes, strict=True)]
+    instances = to_instances(detections, image_sizes, wanted, masks)
+    if masks is not None:
+        for found, size in zip(instances, image_sizes, strict=True):
+            paste_masks(found, size, padded_width // masks.shape[-1])
+    return [{"instances": x} for x in instances]
