@@ -6,6 +6,7 @@ import torch
 
 from la_det.geometry import aligned_iou
 from la_det.modeling.inference import Candidates
+from la_det.structures.no_wait import recording
 
 
 class ScoreVoting:
@@ -24,6 +25,9 @@ class ScoreVoting:
 
     def __call__(self, detections: Candidates, candidates: Candidates) -> Candidates:
         """The detections of each image with other boxes; the candidates are those before NMS."""
+        if not recording():  # where a graph is recorded, sizes must not depend on values
+            most = int(candidates.counts.max()) if len(candidates.valid) else 0  # host synchronisation
+            candidates = candidates.take(candidates.valid.byte().argsort(1, descending=True)[:, :most])
         iou = aligned_iou(detections.boxes.unsqueeze(2), candidates.boxes.unsqueeze(1))  # [N, D, S]
         votes = (detections.classes.unsqueeze(2) == candidates.classes.unsqueeze(1)) & candidates.valid.unsqueeze(1)
         votes = votes & (iou > self.min_iou)
