@@ -50,8 +50,8 @@ class TopLocations:
 class LocationsFirst:
     """All pairs of the `topk` locations whose largest p is best, of each level at most `pairs` (TOOD).
 
-    The last bound changes nothing as long as NMS leaves as many of these pairs as there are detections at last, and none
-    that votes on their boxes is left out.
+    The last bound changes nothing as long as NMS leaves as many of these pairs as there are detections at last, and
+    none is left out that votes on their boxes.
 
     Args:
         topk: locations of each level.

@@ -1,4 +1,4 @@
-"""PAA on dense [R, G] matrices, ground truth by ground truth, with scikit-learn's mixtures, as the official code does it."""
+"""PAA on dense [R, G] matrices, object by object, with scikit-learn's mixtures, as the official code does it."""
 
 import warnings
 

@@ -23,6 +23,8 @@ SCHEMES = [
     "DW/dw_r18_fpn_shapes_tiny",
     "ATSS/atss_r18_fpn_shapes_tiny",
     "LLA/lla_r18_fpn_shapes_crowd",
+    "PAA/paa_r18_fpn_shapes_tiny",
+    "AutoAssign/autoassign_r18_fpn_shapes_tiny",
 ]
 BATCHES = (1, 1, 1, 1, 1, 1, 2, 3, 4, 5)  # 20 images
 BOX_ERROR, SCORE_ERROR = 1e-2, 1e-4

@@ -88,7 +88,8 @@ def test_the_prior_is_learnt_and_saved_with_the_criterion():
     for name, term in terms.items():
         trains = name != "loss_neg"
         assert term.numerator.requires_grad
-        grads = torch.autograd.grad(term.numerator, leaves_of(criterion, predictions)[-2:], retain_graph=True, allow_unused=not trains)
+        prior = leaves_of(criterion, predictions)[-2:]
+        grads = torch.autograd.grad(term.numerator, prior, retain_graph=True, allow_unused=not trains)
         assert all((grad is not None and bool(grad[1].any())) == trains for grad in grads), name
         assert all(grad is None or not grad[[0, 2]].any() for grad in grads), "of other classes"
 

@@ -62,7 +62,7 @@ def test_candidates_that_hardly_overlap_do_not_count(iou, counts):
     candidates = Candidates(boxes, torch.ones(1, 2), zeros, zeros, torch.ones(1, 2, dtype=torch.bool))
     first = candidates.take(zeros[:, :1])
     voted = ScoreVoting(sigma=100.0)(first, candidates)
-    assert bool((voted.boxes[0, 0, 2] < 99)) == counts
+    assert bool(voted.boxes[0, 0, 2] < 99) == counts
 
 
 def test_a_box_without_area_stays():

@@ -1,4 +1,4 @@
-"""MMDetection's AutoAssign: other pixel means; candidates are chosen by the class alone, and boxes clipped before NMS."""
+"""MMDetection's AutoAssign: other pixel means, candidates by the class alone, boxes clipped before NMS."""
 
 from detectron2.config import LazyCall as L
 
