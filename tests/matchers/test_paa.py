@@ -11,6 +11,7 @@ from torchvision.ops import box_iou
 from la_det.matchers import PAA
 from la_det.matchers.paa import Candidates, Mixture, fit, up_to_peak
 from la_det.references import atss, paa
+from la_det.references.scene import matched_in_image
 from la_det.structures import AnchorGenerator, Assignment, Score
 from tests.matchers.anchor_scenes import Scene, make_scene, scenes
 
@@ -19,7 +20,7 @@ ANCHORS = AnchorGenerator(sizes=(8.0,))
 
 def matched(scene: Scene, assignment: Assignment) -> torch.Tensor:
     """[N, R] ground truth within the image, -1 for background."""
-    return scene.within_image(assignment.matched(scene.targets.num_images, len(scene.predictions.priors)))
+    return matched_in_image(assignment, scene.targets, len(scene.predictions.priors))
 
 
 @settings(max_examples=40, deadline=None)
