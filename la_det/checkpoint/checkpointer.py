@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
@@ -23,6 +24,8 @@ from la_det.checkpoint.safe_pickle import (
     unpickling,
 )
 from la_det.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 class Checkpointer(DetectionCheckpointer):
@@ -71,41 +74,9 @@ class Checkpointer(DetectionCheckpointer):
             with replacing(path.with_name("last_checkpoint")) as file:
                 file.write(path.name.encode())
 
-    def newest_intact(self) -> str:
-        """The checkpoint marked as last or, if that is damaged, the newest one that is not; "" if there is none.
-
-        Raises:
-            UserError: there are checkpoints, but all are damaged.
-        """
-        marked = self._marked()
-        others = sorted(Path(self.save_dir).glob("model_[0-9]*.pth"), reverse=True)
-        problem = ""
-        for path in dict.fromkeys([*marked, *others]):
-            try:
-                outline(str(path), verify=True)
-            except (UserError, OSError) as error:
-                problem = problem or (str(error) if isinstance(error, UserError) else f"{path}: {error.strerror}")
-            else:
-                if problem:
-                    self.logger.warning("%s; going on from the newest intact checkpoint, %s", problem, path)
-                elif not marked:
-                    self.logger.warning("%s: nothing says which checkpoint is the last; taking %s", self.save_dir, path)
-                return str(path)
-        if problem:
-            raise UserError(f"{problem}; there is no intact checkpoint beside it; start the run again with --overwrite")
-        return ""
-
-    def _marked(self) -> list[Path]:
-        """The file that is marked as the last one, in a list that is empty where none is."""
-        try:
-            name = Path(self.save_dir, "last_checkpoint").read_text(encoding="utf-8").strip()
-        except (OSError, ValueError):
-            return []
-        return [Path(self.save_dir, name)] if name and Path(name).name == name else []
-
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """Go on from the newest intact checkpoint if `resume` and there is one; else load the weights at `path`."""
-        last = self.newest_intact() if resume else ""
+        last = newest_intact(self.save_dir) if resume else ""
         return self.resume(last) if last else self.load(path, checkpointables=[])
 
     def resume(self, path: str) -> dict[str, Any]:
@@ -190,6 +161,42 @@ class Checkpointer(DetectionCheckpointer):
                 raise UserError(
                     f"{self._path}: {key} is of {found} instead of {wanted}; give a checkpoint of the model"
                 )
+
+
+def newest_intact(folder: str) -> str:
+    """The checkpoint in the folder that is marked as the last one.
+
+    If that one is damaged, the newest one that is not. If the folder holds no checkpoint, "".
+
+    Raises:
+        UserError: there are checkpoints, but all are damaged.
+    """
+    marked = _marked(folder)
+    others = sorted(Path(folder).glob("model_[0-9]*.pth"), reverse=True)
+    problem = ""
+    for path in dict.fromkeys([*marked, *others]):
+        try:
+            outline(str(path), verify=True)
+        except (UserError, OSError) as error:
+            problem = problem or (str(error) if isinstance(error, UserError) else f"{path}: {error.strerror}")
+        else:
+            if problem:
+                logger.warning("%s; going on from the newest intact checkpoint, %s", problem, path)
+            elif not marked:
+                logger.warning("%s: nothing says which checkpoint is the last; taking %s", folder, path)
+            return str(path)
+    if problem:
+        raise UserError(f"{problem}; there is no intact checkpoint beside it; start the run again with --overwrite")
+    return ""
+
+
+def _marked(folder: str) -> list[Path]:
+    """The file that is marked as the last one, in a list that is empty where none is."""
+    try:
+        name = Path(folder, "last_checkpoint").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return []
+    return [Path(folder, name)] if name and Path(name).name == name else []
 
 
 def _detectron_format(data: Any) -> Any:

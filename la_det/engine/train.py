@@ -24,9 +24,10 @@ from tabulate import tabulate
 from torch import nn
 from torch.utils.data import DataLoader
 
-from la_det.build import build_model
-from la_det.checkpoint import Checkpointer
+from la_det.build import build_model, load_model
+from la_det.checkpoint import Checkpointer, newest_intact
 from la_det.checkpoint.checkpointer import replacing
+from la_det.checkpoint.safe_pickle import DAMAGES
 from la_det.config import class_node, read_saved_config
 from la_det.data.records import check_num_classes
 from la_det.data.sources import labels_of
@@ -151,7 +152,7 @@ class _Run:
     def _load(self, resume: bool) -> int:
         """Read the run's checkpoint or the initial weights; return the iteration to begin with."""
         cfg = self.cfg
-        last = _same_everywhere(self.checkpointer.newest_intact()) if resume else ""
+        last = _same_everywhere(newest_intact(cfg.train.output_dir)) if resume else ""
         if not last:
             if resume:
                 logger.warning(
@@ -214,18 +215,24 @@ def evaluate_checkpoint(cfg: DictConfig, last: bool = False, log: RunLog | None 
 
     Config, log, `results.json` and `predictions.json` go to `evaluation/<name of the checkpoint>` in the output folder.
     """
-    model = build_model(cfg).eval()
-    ema = build_ema(cfg, model)
-    checkpointer = build_checkpointer(cfg, model, ema, strict=True)
-    path = _same_everywhere(checkpointer.newest_intact()) if last else cfg.train.init_checkpoint
+    path = _same_everywhere(newest_intact(cfg.train.output_dir)) if last else cfg.train.init_checkpoint
     if not path:
         raise UserError(
             "--eval-only: give train.init_checkpoint=FILE, or --resume for the output folder's last checkpoint"
         )
-    checkpointer.load(path)
+    model, others = load_model(cfg, path)
     check_classes(cfg, path)
-    if ema is not None and ema.n_averaged == 0:
-        raise UserError(f"{path}: it holds no EMA weights; evaluate it with train.ema.enabled=False")
+    ema = build_ema(cfg, model)
+    if ema is not None:
+        if "ema" not in others:
+            raise UserError(f"{path}: it holds no EMA weights; evaluate it with train.ema.enabled=False")
+        try:
+            ema.load_state_dict(others["ema"])
+        except DAMAGES as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"{path}: its EMA weights are not of this model ({reason}); evaluate it with train.ema.enabled=False"
+            ) from error
     folder = Path(cfg.train.output_dir, "evaluation", Path(path).stem)
     folder.mkdir(parents=True, exist_ok=True)
     if log is not None:
@@ -306,15 +313,11 @@ def build_ema(cfg: DictConfig, model: nn.Module) -> EMA | None:
     return EMA(model, cfg.train.ema.decay)
 
 
-def build_checkpointer(
-    cfg: DictConfig, model: nn.Module, ema: EMA | None, strict: bool = False, **checkpointables: object
-) -> Checkpointer:
+def build_checkpointer(cfg: DictConfig, model: nn.Module, ema: EMA | None, **checkpointables: object) -> Checkpointer:
     """Checkpointer of the output folder for the model, its EMA if there is one, and `checkpointables`."""
     if ema is not None:
         checkpointables["ema"] = ema
-    return Checkpointer(
-        model, cfg.train.output_dir, allow_pickle=cfg.train.allow_pickle, strict=strict, **checkpointables
-    )
+    return Checkpointer(model, cfg.train.output_dir, allow_pickle=cfg.train.allow_pickle, **checkpointables)
 
 
 def _diagnostics(cfg: DictConfig, model: nn.Module, loader: DataLoader) -> AssignmentDiagnostics | None:

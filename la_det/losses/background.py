@@ -89,21 +89,15 @@ def _without(c: Tensor, mask: Tensor | None, levels: list[tuple[int, int]]) -> T
 class _Background(torch.autograd.Function):
     @staticmethod
     def forward(ctx, c, index, dropped):
-        """b(sigma(c)), whose gradient is db/dc = p^2 (2 (1 - p) (-ln(1 - p)) + p).
-
-        The sum is one over all entries less one over those at `dropped`, which are few.
-        """
-        grad, totals = torch.empty_like(c), []
+        """b(sigma(c)), whose gradient is db/dc = p^2 (2 (1 - p) (-ln(1 - p)) + p)."""
+        # Without dropped entries there is nothing to change, and no copy of the logits is made.
+        logits = c if dropped is None else c.index_fill(0, dropped, -torch.inf)
+        grad, totals = torch.empty_like(c) if dropped is None else logits, []
         size = chunks.CPU_CHUNK if chunks.in_chunks(c.device) else max(len(c), 1)
-        for x, out in zip(c.split(size), grad.split(size), strict=True):
+        for x, out in zip(logits.split(size), grad.split(size), strict=True):
             totals.append(_plain(x, out))
-        total = _sum(totals)
-        if dropped is not None:
-            x = c.index_select(0, dropped)
-            total = total - _plain(x, torch.empty_like(x))
-            grad.index_fill_(0, dropped, 0)
         ctx.save_for_backward(grad, index)
-        return total, c.index_select(0, index)
+        return _sum(totals), c.index_select(0, index)
 
     @staticmethod
     def backward(ctx, grad_total, grad_values):
@@ -112,7 +106,7 @@ class _Background(torch.autograd.Function):
 
 
 def _plain(c: Tensor, out: Tensor) -> Tensor:
-    """Sum of b; db/dc goes to `out`."""
+    """Sum of b; db/dc goes to `out`, which may be `c` itself."""
     p, complement = c.sigmoid(), c.neg().sigmoid_()  # 1 - p without cancellation
     # -ln(1 - p); beyond the smallest 1 - p in single precision it equals the logit.
     cost = complement.clamp(min=_SMALLEST).log_().neg_().maximum(c)

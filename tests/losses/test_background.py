@@ -213,3 +213,24 @@ def test_focal_loss(gate, extreme):
         names = ["logits", "filter"] if gate else ["logits"]
         grads = torch.autograd.grad(term.numerator, [x for name in names for x in predictions.maps[name]])
         assert all(g.isfinite().all() for g in grads)
+
+
+@pytest.mark.parametrize("gate", [None, "filter"])
+@pytest.mark.parametrize("per_cell", [1, 3])
+def test_dropped_priors_have_no_part(gate, per_cell):
+    """Neither in the sum nor in the gradients, whatever their logits; one that is dropped twice, neither."""
+    predictions = make_predictions(per_cell=per_cell)
+    image, prior, _ = entries(9, per_cell)
+    image[1], prior[1] = image[0], prior[0]
+    total, c, _ = background_loss(predictions, Score(gate), *entries(0), (image, prior))
+    maps = exact_maps(predictions)
+    kept = torch.ones(2, len(predictions.priors), dtype=torch.bool)
+    kept[image, prior] = False
+    sizes = [per_cell * h * w for h, w in GRID_SIZES]
+    exact = 0
+    for level, mask in enumerate(kept.split(sizes, 1)):
+        part = {name: [x[level].unflatten(1, (per_cell, -1)).permute(0, 3, 4, 1, 2)] for name, x in maps.items()}
+        part = {name: [x[0].flatten(1, 3)[mask]] for name, x in part.items()}
+        exact = exact + exact_background(part, gate)
+    torch.testing.assert_close(total.double(), exact, rtol=1e-6, atol=0)
+    compare_gradients(total, predictions, exact, maps, ["logits", "filter"] if gate else ["logits"])
