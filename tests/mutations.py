@@ -292,6 +292,22 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("of_image.sum(), num_images", "of_image.sum(), 2 * num_images"),
         ("num_gts(decision.targets), weight", "num_gts(decision.targets), scope='local', weight"),
     ],
+    (f"{CRITERIA}/decision.py", f"{GOLDEN} -k 'paa'"): [
+        ("aligned_iou(self.boxes.detach(),", "aligned_iou(self.boxes,"),
+    ],
+    ("configs/common/models/paa.py", f"{GOLDEN} -k 'paa'", "tests/projects/test_paa.py"): [
+        ("weight=1.3", "weight=2.0"),
+        ('weighting="iou"', 'weighting="none"'),
+        ("floor=0.0", "floor=1.0"),
+        ("weight=0.5", "weight=1.0"),
+    ],
+    ("configs/common/models/autoassign.py", f"{GOLDEN} -k 'autoassign'", "tests/projects/test_autoassign.py"): [
+        ("priors.offset = 0.0", "priors.offset = 0.5"),
+        ("prior_prob=0.02", "prior_prob=0.01"),
+        ("box_bias=4.0", "box_bias=0.0"),
+        ("L(TopPairs)()", "L(TopPairs)(cap=False)"),
+        ('model.inference = L(DenseInference)(score=L(Score)(gate="quality"),', "model.inference = L(DenseInference)("),
+    ],
     ("la_det/modeling/score_voting.py", "tests/modeling/test_score_voting.py", f"{GOLDEN} -k 'paa'"): [
         ("sigma: float = 0.025", "sigma: float = 0.05"),
         ("min_iou: float = 0.01", "min_iou: float = 0.0"),
@@ -325,6 +341,8 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("members <= needed[gt].unsqueeze(2)", "members < needed[gt].unsqueeze(2)"),
         ("gt + gts.start", "gt"),
         ("value=-torch.inf", "value=torch.inf"),
+        ('iou.flatten(), "amax")', 'iou.flatten(), "sum")'),
+        ("+ runs % num_runs", "+ 0 * runs"),
     ],
     ("la_det/losses/background.py", "tests/losses/test_background.py"): [
         ("c.index_fill(0, dropped, -torch.inf)", "c.clone()"),
