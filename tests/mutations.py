@@ -385,7 +385,7 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("h * w * a if self.cap", "h * w if self.cap"),
         ("max(self.topk, max_detections)", "self.topk"),
         ("torch.where(p > threshold, p * quality, -1).flatten", "(p * quality).flatten"),
-        ("amax(2, keepdim=True)", "mean(2, keepdim=True)"),
+        ("(p * quality).amax(2, keepdim=True)", "(p * quality).mean(2, keepdim=True)"),
     ],
     (
         "la_det/modeling/inference.py",
