@@ -153,6 +153,20 @@ def test_an_image_without_ground_truths_counts_in_the_mean_of_the_centre_loss():
     torch.testing.assert_close(losses[0], 2 * losses[1])
 
 
+def test_normalisers_of_the_losses():
+    """The sum of the prior counts as 1 at least, and the centre loss is this process's own."""
+    criterion, targets = make_criterion(), make_targets([[[2.0, 2.0, 6.0, 6.0]]], [[0]], SIZE)
+    predictions = make_predictions(1, SIZE, targets, torch.Generator().manual_seed(0))
+    terms = criterion(predictions, targets, progress=0.0)
+    assert 0 < terms["loss_neg"].normaliser < 1
+    torch.testing.assert_close(reduce_losses(terms)["loss_neg"], 0.75 * terms["loss_neg"].numerator)
+    assert {name: term.scope for name, term in terms.items()} == {
+        "loss_pos": "world",
+        "loss_neg": "world",
+        "loss_center": "local",
+    }
+
+
 def test_a_vanished_deviation_gives_no_nan():
     criterion, targets = make_criterion(), make_targets([[[0.0, 0.0, 64.0, 64.0]]], [[0]], SIZE)
     predictions = make_predictions(1, SIZE, targets, torch.Generator().manual_seed(0))
