@@ -26,7 +26,7 @@ SIZE_FACTOR = 0.25
 
 
 def half_resnet18(norm="BN"):
-    """ResNet-18 with half the channels: a quarter of the work, so four times the epochs in the same minutes."""
+    """ResNet-18 with half the channels, a quarter of the work: four times as many epochs in the same time."""
     return L(ResNet)(
         stem=L(BasicStem)(in_channels=3, out_channels=32, norm=norm),
         stages=[
@@ -61,7 +61,7 @@ def make_twin(model, num_classes=10):
 
 
 def fit_to_shapes(model):
-    """Multiplies the sizes of anchors and ranges by SIZE_FACTOR, those that the config leaves at their defaults too.
+    """Multiplies the sizes of anchors and size ranges by SIZE_FACTOR, also those that the config leaves at defaults.
 
     Ignored boxes are background, since the mapper removes them.
     """
@@ -76,7 +76,7 @@ def fit_to_shapes(model):
             ]
 
 
-# Shapes lie in any rotation, so mirroring them either way gives images of the same kind.
+# Shapes lie in any rotation, so horizontal and vertical flips give images of the same kind.
 dataloader.train.mapper.augmentations = [
     L(T.RandomFlip)(horizontal=True, vertical=False),
     L(T.RandomFlip)(horizontal=False, vertical=True),

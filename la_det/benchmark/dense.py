@@ -1,8 +1,8 @@
-"""The straightforward form of every scheme, to measure ours beside: what the tests use as reference.
+"""The dense form of every scheme, which the benchmark compares with: the reference of the tests.
 
-Assignment by the dense versions in la_det/references, image by image; losses by fvcore's focal loss on one-hot
-targets over all locations and its GIoU loss at the positives (DW, AutoAssign: the losses of their references), with
-autograd.
+Assignment is done by the dense rules in la_det/references, image by image. Losses are fvcore's focal loss on one-hot
+targets over all locations and fvcore's GIoU loss at the positives (for DW and AutoAssign the losses of their
+references), with autograd.
 """
 
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ from la_det.references import autoassign, dw
 from la_det.references.image import images
 from la_det.structures import DensePredictions, Targets
 
-MAX_PAIR_LOGITS = 2e8  # what a dense rule may expand per image: beyond this the foreground loss needs over 10 GB
+MAX_PAIR_LOGITS = 2e8  # upper bound of the logits expanded per image; beyond it, the foreground loss needs over 10 GB
 
 
 def fits(criterion: Criterion, predictions: DensePredictions, targets: Targets) -> bool:
@@ -33,13 +33,13 @@ def fits(criterion: Criterion, predictions: DensePredictions, targets: Targets) 
 
 @torch.no_grad()
 def assign(criterion: Criterion, predictions: DensePredictions, targets: Targets) -> list:
-    """Per image what the dense rule gives: the ground truth of each prior [R], or the weights of DW or AutoAssign."""
+    """The result of the dense rule for each image: the ground truth of each prior [R]; weights for DW and AutoAssign."""
     rule = references()[type(criterion.matcher)]
     return [rule(criterion.matcher, x) for x in images(criterion.score, predictions, targets)]
 
 
 def loss(criterion: Criterion, predictions: DensePredictions, targets: Targets) -> Tensor:
-    """Scalar: classification and box loss on the dense assignment, averaged over the positives."""
+    """Classification and box loss on the dense assignment, averaged over the positives: a scalar."""
     total, count = torch.zeros(()), 0
     if isinstance(criterion.matcher, matchers.AutoAssign):
         for x in images(criterion.score, predictions, targets):

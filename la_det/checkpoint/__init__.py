@@ -1,4 +1,4 @@
-"""Checkpoints: safe to read, atomically written; initial weights from several sources."""
+"""Checkpoints that are safe to read and atomically written, and initial weights from several sources."""
 
 from la_det.checkpoint.checkpointer import Checkpointer, newest_intact
 

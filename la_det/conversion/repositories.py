@@ -1,7 +1,7 @@
-"""The published checkpoints of the official repositories: what their parameters are called here.
+"""Names of the parameters in published checkpoints of the official repositories, and their names here.
 
-A repository's names are those of the framework it was written in (backbone, pyramid, towers) and of its own head. Rules
-are applied to a key one after the other, each at its beginning. `head.scales[2]` is element 2 of the vector
+A repository has its framework's names for backbone, pyramid and towers, and its own names for its head. Rules are
+applied to a key one after the other, each at the key's beginning. `head.scales[2]` is element 2 of the vector
 `head.scales`.
 """
 
@@ -23,14 +23,14 @@ BRANCH = "head.predictors.main."
 
 @dataclass(frozen=True)
 class Repository:
-    """One repository's checkpoints, or one of its heads.
+    """The checkpoints of a repository, or those of one of its heads.
 
     Attributes:
-        name: on GitHub.
-        head: what some keys of its head begin with, and if possible no other repository's.
+        name: name of the repository on GitHub.
+        head: prefix of some keys of its head; if possible, no other repository has this prefix.
         rules: (regular expression, replacement) from its keys to ours.
-        constants: (regular expression, value of a match) of keys that hold what la_det computes itself.
-        values: (end of our key, change of the value) where the same parameter is counted differently.
+        constants: (regular expression, value of a match) for keys of constants that la_det computes.
+        values: (end of our key, change of the value) for parameters that are stored in another form.
         configs: pattern of the names of its configs, for a repository whose files have several heads.
         box_offset: 1 if its networks count boxes pixel-inclusively, see `Priors`.
     """
@@ -44,7 +44,7 @@ class Repository:
     box_offset: int = 0
 
     def rename(self, key: str) -> str:
-        """Our name of a parameter; a name that no rule knows stays."""
+        """Our name of a parameter. A name to which no rule applies stays."""
         for pattern, replacement in self.rules:
             key = re.sub(f"^{pattern}", replacement, key)
         return key
@@ -56,12 +56,12 @@ class Repository:
 
 
 def numbered(name: str, add: int) -> Callable[[re.Match], str]:
-    """Replacement of layers that are counted from another number: `name` and the match's number + `add`."""
+    """Replacement for layers that are counted from another number: `name` and the match's number + `add`."""
     return lambda match: f"{name}{int(match[1]) + add}"
 
 
 def tower(name: str) -> Callable[[re.Match], str]:
-    """Replacement of MMDetection's `<block>.conv` and `<block>.gn`, or 0 and 1; here a block's ReLU is counted, too."""
+    """Replacement for MMDetection's `<block>.conv` and `<block>.gn`, or 0 and 1. Here a block has three layers."""
     return lambda match: f"{name}.{3 * int(match[1]) + (match[2] in ('gn', '1'))}"
 
 
@@ -82,7 +82,7 @@ DEFCN = Repository(
         (r"head\.max3d", BRANCH + "max_filtering"),
         (r"head\.filter", BRANCH + "filter"),
     ),
-    # The square anchors of the Anchor variant, of 4 strides, around the location.
+    # The square anchors of 4 strides around the location, of the Anchor variant.
     constants=((r"anchor_generator\.cell_anchors\.(\d)$", lambda match: _square(0, 2 * 8 * 2 ** int(match[1]))),),
 )
 LLA = Repository(

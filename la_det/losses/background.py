@@ -5,8 +5,8 @@ Every scheme here has a loss of the form
     sum over all (prior, class) of b(p)  +  sum over few (prior, class) of a correction,
 
 where b(p) = p^2 (-ln(1 - p)) is the focal loss (gamma = 2, without its alpha) of a background entry. So no target
-tensor is needed: `background_loss` sums b over all entries with an analytic gradient and, in the same function, hands
-out the logits of the few entries, through which autograd differentiates the corrections.
+tensor is needed: `background_loss` sums b over all entries with an analytic gradient. It also returns the logits of the
+few entries, so that autograd can differentiate the corrections.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from torch import Tensor
 from la_det.structures import DensePredictions, Score, chunks
 
 _SMALLEST = torch.finfo(torch.float32).tiny
-# With a gate, 1 - p = sigma(-c) + sigma(c) sigma(-f) and must not underflow.
+# Upper bound of logits with a gate: 1 - p = sigma(-c) + sigma(c) sigma(-f) must not underflow.
 _LARGEST_LOGIT = 60.0
 
 
@@ -32,14 +32,14 @@ def background_loss(
     """Sum of b(p) = -p^2 ln(1 - p) over all images, priors and classes, and the logits at P chosen entries.
 
     Args:
-        predictions: with maps "logits" and, where the score has one, its gate.
+        predictions: with the map "logits" and the map of the score's gate, if it has one.
         score: p = sigma(c) or p = sigma(c) sigma(f).
         image, prior, cls: int64 [P], the chosen entries.
-        dropped: (image [D], prior [D]) that the sum leaves out (`Assignment.dropped`).
+        dropped: (image [D], prior [D]) of the priors that the sum leaves out (`Assignment.dropped`).
 
     Returns:
-        The sum (a scalar), c [P], and f [P] (None without a gate); all differentiable. With a gate logits count as at
-        most 60, in the sum and in c and f.
+        The sum (a scalar), c [P], and f [P] (None without a gate); all differentiable. With a gate, logits are clamped
+        to at most 60, in the sum and in c and f.
     """
     rows = predictions.num_images * predictions.priors.per_cell
     levels = [(rows, h * w) for h, w in predictions.priors.grid_sizes]
@@ -71,13 +71,13 @@ def _split(flat: Tensor, levels: list[tuple[int, int]]) -> Iterator[Tensor]:
 
 
 def _rows(levels: list[tuple[int, int]], *maps: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Of every level, image and prior of a cell, the part [channels, h w] of each flat map."""
+    """For every level, image and prior of a cell: the part [channels, h w] of each flat map."""
     for level in zip(*(_split(x, levels) for x in maps), strict=True):
         yield from zip(*level, strict=True)
 
 
 def _without(c: Tensor, mask: Tensor | None, levels: list[tuple[int, int]]) -> Tensor:
-    """Logits of minus infinity at masked priors: b and its gradients are 0 there."""
+    """The logits, with minus infinity at masked priors: b and its gradients are 0 there."""
     if mask is None:
         return c
     c = c.clone()
@@ -89,8 +89,8 @@ def _without(c: Tensor, mask: Tensor | None, levels: list[tuple[int, int]]) -> T
 class _Background(torch.autograd.Function):
     @staticmethod
     def forward(ctx, c, index, dropped):
-        """b(sigma(c)), whose gradient is db/dc = p^2 (2 (1 - p) (-ln(1 - p)) + p)."""
-        # Without dropped entries there is nothing to change, and no copy of the logits is made.
+        """Sum of b(sigma(c)), with the gradient db/dc = p^2 (2 (1 - p) (-ln(1 - p)) + p)."""
+        # The logits are copied only if entries are dropped.
         logits = c if dropped is None else c.index_fill(0, dropped, -torch.inf)
         grad, totals = torch.empty_like(c) if dropped is None else logits, []
         size = chunks.CPU_CHUNK if chunks.in_chunks(c.device) else max(len(c), 1)
@@ -106,7 +106,7 @@ class _Background(torch.autograd.Function):
 
 
 def _plain(c: Tensor, out: Tensor) -> Tensor:
-    """Sum of b; db/dc goes to `out`, which may be `c` itself."""
+    """Sum of b(sigma(c)); db/dc is written to `out`, which may be `c` itself."""
     p, complement = c.sigmoid(), c.neg().sigmoid_()  # 1 - p without cancellation
     # -ln(1 - p); beyond the smallest 1 - p in single precision it equals the logit.
     cost = complement.clamp(min=_SMALLEST).log_().neg_().maximum(c)
@@ -118,12 +118,12 @@ def _plain(c: Tensor, out: Tensor) -> Tensor:
 class _GatedBackground(torch.autograd.Function):
     @staticmethod
     def forward(ctx, c, f, index, gate_index, mask, levels):
-        """b(sigma(c) sigma(f)) and its gradients.
+        """Sum of b(sigma(c) sigma(f)) and its gradients.
 
         With u = dp db/dp = p (2 p (-ln(1 - p)) + p^2 / (1 - p)): db/dc = u sigma(-c) and db/df = u sigma(-f), summed
         over the classes.
         """
-        # As in the sum, so that a correction takes away just what the sum holds.
+        # Clamped as in the sum, so that a correction removes exactly what the sum contains.
         values = [x.index_select(0, i).clamp_(max=_LARGEST_LOGIT) for x, i in ((c, index), (f, gate_index))]
         c = _without(c, mask, levels)
         grad, gate_grad, totals = torch.empty_like(c), torch.empty_like(f), []
@@ -163,7 +163,7 @@ def _sigmoids(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _gated(c: Tensor, gate: Tensor, gate_complement: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of b, and u; db/dc goes to `out`. The gate broadcasts against the logits."""
+    """Sum of b, and u; db/dc is written to `out`. The gate broadcasts against the logits."""
     class_p, class_complement = _sigmoids(c)
     p = class_p * gate
     # 1 - sigma(c) sigma(f) = sigma(-c) + sigma(c) sigma(-f): no cancellation near p = 1.

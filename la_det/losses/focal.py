@@ -7,7 +7,7 @@ from la_det.structures import Score
 
 
 def focal_entries(score: Score, c: Tensor, f: Tensor | None, alpha: float) -> tuple[Tensor, Tensor]:
-    """Loss of entries as positives and as background, in a form that is stable for all logits.
+    """Focal loss of entries, once as positives and once as background, in a form that is stable for all logits.
 
     Args:
         score: p = sigma(c) or p = sigma(c) sigma(f).

@@ -4,8 +4,8 @@ A matcher is called as `matcher(predictions, targets, *, score, progress)` and r
 
 * `predictions`: `DensePredictions` of the branch, float32, detached.
 * `targets`: `Targets` of the batch.
-* `score`: the criterion's `Score`; schemes of pure geometry do not look at it.
-* `progress`: share of the training that is done, 0..1; only schemes with a schedule look at it.
+* `score`: the criterion's `Score`; purely geometric schemes do not use it.
+* `progress`: share of the training that is done, 0..1; only schemes with a schedule use it.
 
 Matchers run for the whole batch at once, in three steps: candidates (which (prior, ground truth) pairs can be positive
 at all), score (a number for each pair), select (pairs into positives and weights). They run without gradient, except
@@ -52,7 +52,7 @@ __all__ = [
 
 
 class Matcher(Protocol):
-    """See the module's docstring."""
+    """The call of every matcher: see the module's docstring."""
 
     def __call__(
         self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float

@@ -9,12 +9,12 @@ from la_det.structures import Assignment, DensePredictions, Score, Targets
 
 
 class ATSS:
-    """Positives are the anchors near a ground truth whose IoU is at least the mean plus the deviation of all near ones.
+    """Positives are a ground truth's candidates whose IoU is at least the mean plus the standard deviation of all.
 
     Args:
-        topk: k, the cells of each level whose centres are nearest to the ground truth's centre and whose anchors are
-            its candidates.
-        margin: distance by which an anchor's centre must lie inside the ground truth, exclusive, pixels.
+        topk: k. The candidates are the anchors of the k cells of each level whose centres are nearest to the ground
+            truth's centre.
+        margin: the centre of a positive lies more than this many pixels inside each side of the ground truth.
     """
 
     def __init__(self, *, topk: int = 9, margin: float = 0.01):

@@ -1,9 +1,9 @@
 """DETR's bipartite matching (ECCV 2020, section 3.1) on dense predictions, as DATE's CrowdHuman recipes use it.
 
-Every location is a candidate of every ground truth, wherever it is. But an optimum needs only a few: blocks of
-neighbouring locations are compared with a ground truth by a lower bound of their costs, and only those that can hold
-one of its cheapest locations are looked into. Whether these are enough shows in the matching (`match_listed`); a ground
-truth for which they are not gets more.
+Every location is a candidate of every ground truth, wherever it is. But an optimum needs only a ground truth's cheapest
+locations. Neighbouring locations form blocks, which have a lower bound of their costs. Only blocks that can hold a
+cheapest location are looked into. The matching shows whether a ground truth needs more locations (`match_listed`); then
+it gets more.
 """
 
 import torch
@@ -13,17 +13,17 @@ from la_det.geometry import aligned_giou, image_scales, relative_cxcywh
 from la_det.steps.select import match_listed
 from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets
 
-ALPHA = 0.25  # of the focal cost; its gamma is 2
-EPS = 1e-12  # in the focal cost's logarithms
+ALPHA = 0.25  # weight of positives in the focal cost; gamma is 2
+EPS = 1e-12  # added in the focal cost's logarithms
 GIOU_EPS = 1e-6  # square pixels
 
-SIDE = 4  # of a block, cells
+SIDE = 4  # side of a block, cells
 FEW = 80  # cheapest locations of each ground truth that are looked for at first
-_CHUNK = 1 << 17  # (block, ground truth) that are compared at a time
+_CHUNK = 1 << 17  # pairs (block, ground truth) that are compared at a time
 
 
 class Hungarian:
-    """Each ground truth gets one location, so that the sum of their costs is least:
+    """Each ground truth gets one location. The sum of their costs K is least:
 
         K = class_weight (focal cost) + l1_weight |b - b_gt|_1 - giou_weight GIoU(B, B_gt),
 
@@ -64,7 +64,7 @@ class Hungarian:
 class Costs:
     """Costs K of R locations, in T blocks of SIDE x SIDE neighbours, for G ground truths; computed where asked for.
 
-    `prior` [T, SIDE^2] has the locations of each block; the last one repeats at the end.
+    `prior` [T, SIDE^2] has the locations of each block; repetitions of the last location fill the last block.
     """
 
     def __init__(
@@ -101,9 +101,9 @@ class Costs:
         self.areas = torch.stack([areas.amin(-1), areas.amax(-1)])
 
     def at(self, gt: Tensor, block: Tensor) -> Tensor:
-        """K of all locations of blocks [...] for ground truths [...]: [..., SIDE^2]; infinite for the repeated one.
+        """K of all locations of blocks [...] for ground truths [...]: [..., SIDE^2]; infinite for a repetition.
 
-        Minus infinity where it is not a number, which matching reports.
+        NaN becomes minus infinity, which the matching reports as an error.
         """
         image = self.targets.image[gt]
         l1 = (self.b[:, image, block].movedim(0, -1) - self.b_gt[gt].unsqueeze(-2)).abs().sum(-1)
@@ -115,8 +115,8 @@ class Costs:
     def bound(self, gts: Tensor) -> Tensor:
         """Lower bound of K in each block for ground truths `gts` [g]: [g, T].
 
-        No part of K is less than with the least class cost and the nearest of each coordinate in the block; the
-        intersection is at most that with the hull of all boxes, the union at least the larger box.
+        The class cost is at least the block's least, and the distance of a coordinate at least that to the nearest one
+        in the block. The intersection is at most that with the hull of the boxes, the union at least the larger box.
         """
         image = self.targets.image[gts]
         b_gt = self.b_gt[gts].T.unsqueeze(-1)  # [4, g, 1]
@@ -143,7 +143,7 @@ class Costs:
 
     def _cheapest(self, gts: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         bound = self.bound(gts)
-        # The costs in the most promising blocks limit those of the cheapest locations, and so the blocks to look into.
+        # The costs in the most promising blocks are an upper bound of the cheapest costs: it selects the blocks.
         num_blocks = min(max(24, number // 3), len(self.prior))
         promising = bound.topk(num_blocks, largest=False).indices
         cost = self.at(gts.unsqueeze(1), promising).flatten(1)
@@ -156,7 +156,7 @@ class Costs:
 
 
 def focal_cost(p: Tensor) -> Tensor:
-    """The focal loss of probabilities as positives minus that as negatives."""
+    """Focal loss of probabilities as positives, minus their focal loss as negatives."""
     positive = -ALPHA * (1 - p).square() * (p + EPS).log()
     negative = -(1 - ALPHA) * p.square() * (1 - p + EPS).log()
     return positive - negative

@@ -11,19 +11,20 @@ BACKGROUND, DROPPED = -1, -2
 
 
 class MaxIoU:
-    """Positive from one IoU on, background below another, dropped between; and each ground truth's best anchors.
+    """An anchor whose largest IoU is at least `foreground` is positive, below `background` background, else dropped.
 
-    A ground truth that meets no anchor gets none.
+    An anchor that has some ground truth's largest IoU is positive, too, unless this IoU is 0.
 
     Args:
         foreground: smallest IoU of a positive.
-        background: largest IoU, exclusive, of an anchor that is background.
-        reassign_best: every anchor that has some ground truth's largest IoU, however small, goes to that ground truth
-            (the last of several). Otherwise it goes to the ground truth that it overlaps most itself.
-        margin: a positive whose centre does not lie inside its ground truth, more than so many pixels from every side,
-            is dropped; None demands nothing.
-        pad_to: anchors take part whose cell begins inside the image after padding its own size to a multiple of this;
-            the others are dropped. None takes all.
+        background: anchors whose largest IoU is below this one are background.
+        reassign_best: where an anchor goes that has some ground truth's largest IoU.
+            True: to this ground truth, the last one of several.
+            False: to the ground truth that the anchor overlaps most.
+        margin: the centre of a positive lies more than this many pixels inside each side of its ground truth; other
+            positives are dropped. None: the centre may lie anywhere.
+        pad_to: an image is padded to a multiple of this; anchors whose cell begins outside of it are dropped. None: no
+            anchor is dropped for its place.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class MaxIoU:
         pairs = overlapping_anchors(priors, targets, self._lowest_iou(priors, targets, extents), extents)
         iou = aligned_iou(priors.boxes.index_select(0, pairs.prior), targets.boxes.index_select(0, pairs.gt))
 
-        # Of each (image, prior), [N R]: the largest IoU, and the first ground truth that has it, at least with an IoU.
+        # For each (image, prior) [N R]: the largest IoU, and the first ground truth that has it; G without any overlap.
         flat, num_locations = pairs.location(len(priors)), targets.num_images * len(priors)
         own_iou = iou.new_zeros(num_locations).scatter_reduce_(0, flat, iou, "amax")
         first = pairs.gt.masked_fill(iou < own_iou[flat], len(targets))
@@ -67,7 +68,7 @@ class MaxIoU:
         return self._assignment(matched, priors, targets)
 
     def _lowest_iou(self, priors: Priors, targets: Targets, extents: Tensor) -> Tensor:
-        """[G] IoU up to which pairs can matter: that of background, or of the best anchor if all are below."""
+        """[G] IoU from which on pairs can matter: `background`, or a smaller one if no near anchor reaches it."""
         near = _near(priors, targets)
         iou = aligned_iou(priors.boxes[near], targets.boxes.unsqueeze(1))
         if self.pad_to is not None:
@@ -105,7 +106,7 @@ def _image_and_prior(location: Tensor, priors: Priors) -> tuple[Tensor, Tensor]:
 
 
 def grid_extents(priors: Priors, targets: Targets, pad_to: int | None) -> Tensor:
-    """[N, L, 2] columns and rows whose cells begin inside the image padded to a multiple of `pad_to`; None for all."""
+    """[N, L, 2] number of columns and rows whose cells begin in the image, padded to a multiple of `pad_to`."""
     extents = torch.tensor(priors.grid_sizes).flip(-1).expand(targets.num_images, -1, -1)
     if pad_to is not None:
         sizes = torch.tensor(targets.image_sizes).view(-1, 1, 2).flip(-1)

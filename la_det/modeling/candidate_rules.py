@@ -1,9 +1,9 @@
 """Which (location, class) pairs of a level become candidate detections: the first step of inference.
 
 A rule is called as `rule(p, quality, threshold, max_detections)`, for one level. It gets the probabilities p
-[N, A, K, h, w], the sigmoids of the quality map [N, A, 1, h, w] (None without one), the threshold of p, and the number
-of detections that are wanted at last. It returns p, with 0 for pairs that it rules out, and indices [N, k] into p's
-flattened A K h w. Sizes may be symbols, where a graph is recorded.
+[N, A, K, h, w], the sigmoids of the quality map [N, A, 1, h, w] (None without a quality map), the threshold of p, and
+the final number of detections. It returns p, with 0 for pairs that it rules out, and indices [N, k] into p's flattened
+A K h w. While a graph is recorded, sizes may be symbols.
 """
 
 import torch
@@ -11,12 +11,12 @@ from torch import Tensor
 
 
 class TopPairs:
-    """The `topk` best pairs.
+    """The `topk` best (location, class) pairs of each level.
 
     Args:
-        topk: pairs of each level.
-        cap: never more pairs than the level has locations, as in DeFCN.
-        by_quality: the pairs above the threshold are ranked by p quality instead of p.
+        topk: number of pairs of a level.
+        cap: take at most as many pairs as the level has locations, as in DeFCN.
+        by_quality: rank the pairs above the threshold by p quality instead of p.
     """
 
     def __init__(self, *, topk: int = 1000, cap: bool = True, by_quality: bool = False):
@@ -31,10 +31,10 @@ class TopPairs:
 
 
 class TopLocations:
-    """All pairs of the `topk` locations whose largest p quality is best (CondInst).
+    """All (location, class) pairs of each level's `topk` locations of largest p quality over the classes (CondInst).
 
     Args:
-        topk: locations of each level.
+        topk: number of locations of a level.
     """
 
     def __init__(self, *, topk: int = 1000):
@@ -43,7 +43,7 @@ class TopLocations:
     def __call__(self, p: Tensor, quality: Tensor, threshold: float, max_detections: int):
         p = _at_best(p, (p * quality).amax(2, keepdim=True), self.topk)
         rank = torch.where(p > threshold, p * quality, -1).flatten(1)
-        # More pairs of one level than there are detections at last cannot matter.
+        # More pairs of one level than the final number of detections cannot matter.
         return p, rank.topk(at_most(max(self.topk, max_detections), rank.shape[1])).indices
 
 
@@ -76,5 +76,5 @@ def _at_best(p: Tensor, rank: Tensor, topk: int) -> Tensor:
 
 
 def at_most(limit: int, count: int | Tensor) -> int | Tensor:
-    """min(limit, count), also where a graph is recorded and sizes are symbols (torch.export) or tensors (tracing)."""
+    """min(limit, count), also while a graph is recorded and sizes are symbols (torch.export) or tensors (tracing)."""
     return count.clamp(max=limit) if isinstance(count, Tensor) else torch.sym_min(limit, count)

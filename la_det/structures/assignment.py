@@ -25,7 +25,7 @@ class Pairs:
         return len(self.gt)
 
     def location(self, num_priors: int) -> Tensor:
-        """[P] index of (image, prior) among all N R locations of the batch."""
+        """Index [P] of each pair's location, (image, prior), among all N R locations of the batch."""
         return self.image * num_priors + self.prior
 
     def __getitem__(self, index: Tensor) -> "Pairs":
@@ -48,15 +48,15 @@ class Negatives:
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a matcher decides. Everything that is not listed is background with weight 1.
+    """What a matcher decides. A (prior, class) that no field lists is background with weight 1.
 
     Attributes:
         pairs: the positives.
-        weight: [P] weight of each positive, 1 where None.
-        target: [P] soft classification target of each positive, 1 where None.
-        negatives: entries with another background weight.
+        weight: [P] weight of each positive; None means 1.
+        target: [P] soft classification target of each positive; None means 1.
+        negatives: (prior, class) entries whose background weight is not 1.
         dropped: (image [D], prior [D]) of priors that take part in no loss.
-        num_counted: how many dropped priors count as positives in the losses' normalisers nevertheless (LLA).
+        num_counted: number of dropped priors that still count as positives in the losses' normalisers (LLA).
     """
 
     pairs: Pairs
@@ -70,14 +70,14 @@ class Assignment:
 
     @cached_property
     def num_positives(self) -> Tensor:
-        """Scalar float32, the usual normaliser of losses."""
+        """Number of positives with `num_counted`, scalar float32: the usual normaliser of losses."""
         return torch.full((), len(self.pairs) + self.num_counted, dtype=torch.float32, device=self.pairs.gt.device)
 
     def drop(self, mask: Tensor, *, counted: bool) -> "Assignment":
-        """Moves pairs, those at a mask [P], to the dropped priors.
+        """The assignment after the pairs at a mask [P] have been moved to the dropped priors.
 
         Args:
-            counted: they stay part of `num_positives`.
+            counted: whether the moved pairs stay part of `num_positives`.
         """
         kept, gone = (~mask).nonzero().squeeze(1), self.pairs[mask]  # two host synchronisations
         before = () if self.dropped is None else (self.dropped,)

@@ -23,8 +23,8 @@ class Targets:
         image: [G] int64, index of the image.
         counts: number of ground truths of each image (on the host).
         image_sizes: (height, width) of each image before padding.
-        ignored: [G] bool, ground truths that are neither object nor background (crowd regions). None: none is.
-        masks: of the ground truths, for instance segmentation.
+        ignored: [G] bool, ground truths that are neither object nor background (crowd regions); None if there are none.
+        masks: masks of the ground truths, for instance segmentation.
     """
 
     boxes: Tensor
@@ -61,9 +61,9 @@ class Targets:
 
     @classmethod
     def from_instances(cls, instances: Sequence[Instances], device: torch.device | None = None) -> "Targets":
-        """From Detectron2's per-image `Instances` with `gt_boxes` and `gt_classes`.
+        """The targets of one `Instances` of Detectron2 per image, with `gt_boxes` and `gt_classes`.
 
-        Optional: `ignored` [g] bool, and `gt_masks`, which all images must have or none; only `BitMasks` are kept.
+        Optional fields are `ignored` [g] bool, and `gt_masks` for all images or for none; only `BitMasks` are kept.
         """
         counts = tuple(len(i) for i in instances)
         boxes = torch.cat([i.gt_boxes.tensor for i in instances]).float()
@@ -84,7 +84,7 @@ class Targets:
         )
 
     def without_ignored(self) -> "Targets":
-        """The targets without ignored ones: their area becomes ordinary background."""
+        """The targets without the ignored ground truths, whose area becomes ordinary background."""
         if self.ignored is None:
             return self
         objects = self.objects
@@ -101,7 +101,7 @@ class Targets:
         )
 
     def alone(self, gts: Tensor) -> "Targets":
-        """These ground truths [g] in g images, each in one of its own."""
+        """The ground truths `gts` [g] in g images, each alone in a copy of its image."""
         indices, images = torch.stack([gts, self.image[gts]]).tolist()  # host synchronisation
         return Targets(
             boxes=self.boxes[gts],

@@ -1,7 +1,7 @@
-"""Stand-ins for official weights: the official names and shapes, with values that follow from the names.
+"""Stand-ins for official weights, with the official names and shapes, and with values computed from the names.
 
-A manifest is a JSON file with the keys and shapes of an official state dict, with what is adjusted in some values, and
-with the place of the model's config in the official repository.
+A manifest is a JSON file with the keys and shapes of an official state dict, the adjustments of some values, and the
+place of the model's config in the official repository.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ _CONFIGS = (
 
 
 def find_manifest(golden: Path) -> dict[str, Any]:
-    """The manifest of a golden file: the longest name that begins the file's name.
+    """The manifest of a golden file: the one with the longest name with which the file's name begins.
 
-    It is looked for beside the file, in a folder of the same name that lies beside the parent of the file's folder, and
-    in this checkout's tests.
+    It is searched for beside the file, then in a folder that has the name of the file's folder and lies beside the
+    parent of this folder, then in this checkout's tests.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no manifest.
     """
     folder = golden.resolve().parent
     folders = [folder, folder.parent.with_name(folder.name), _MANIFESTS]
@@ -72,7 +72,7 @@ def zoo_config(manifest: dict[str, Any]) -> str:
     """Name of the config of the manifest's model.
 
     Raises:
-        NotBuilt: there is none.
+        NotBuilt: there is no such config.
     """
     source = manifest["source"]
     file = Path(source["config"])
@@ -89,7 +89,7 @@ def zoo_config(manifest: dict[str, Any]) -> str:
 
 
 def seeded_state_dict(manifest: dict[str, Any]) -> dict[str, Tensor]:
-    """The official state dict with the values of the rule, adjusted as the manifest says."""
+    """The official state dict, with values drawn from the keys and adjusted as the manifest says."""
     adjustments = {name: manifest.get(name, {}) for name in ("weight_mul", "logit_bias", "bias_add", "overrides")}
     state = {}
     for key, shape in manifest["keys"].items():
@@ -98,7 +98,7 @@ def seeded_state_dict(manifest: dict[str, Any]) -> dict[str, Tensor]:
         elif shape or key.endswith("num_batches_tracked"):
             value = torch.from_numpy(_draw(key, shape))
         else:
-            value = torch.tensor(0.0)  # in `overrides`
+            value = torch.tensor(0.0)  # `overrides` has the value
         value = value * adjustments["weight_mul"].get(key, 1)
         value = value + adjustments["logit_bias"].get(key, 0) + adjustments["bias_add"].get(key, 0)
         if key in adjustments["overrides"]:

@@ -1,4 +1,4 @@
-"""Training criteria: a matcher, a score and the loss terms that read its assignment."""
+"""Training criteria. A criterion has a matcher, a score, and loss terms that read the matcher's assignment."""
 
 from la_det.modeling.criteria.boxes import GIoULoss, IoULoss, RelativeL1Loss
 from la_det.modeling.criteria.classification import FocalLoss

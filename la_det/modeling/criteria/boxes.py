@@ -16,11 +16,16 @@ class GIoULoss:
 
     Attributes:
         weight: factor of the loss.
-        weighting: weight of each pair: 1, the centerness of its prior, its soft target, or the IoU of its predicted box
-            (without gradient).
-        normaliser: the sum of the pairs' weights, or the number of positives.
+        weighting: weight of a pair.
+            "none": 1.
+            "centerness": the centerness of the prior.
+            "target": the soft target.
+            "iou": the IoU of the predicted box, without gradient.
+        normaliser: what the sum is divided by.
+            "weights": the sum of the pairs' weights.
+            "positives": the number of positives.
         floor: lower bound of the normaliser.
-        eps: of the GIoU's denominators, square pixels.
+        eps: lower bound of the GIoU's denominators, square pixels.
     """
 
     weight: float = 1.0
@@ -47,8 +52,8 @@ class IoULoss:
 
     Attributes:
         weight: factor of the loss.
-        floor: lower bound of the normaliser, which is the sum of the weights.
-        eps: lower bound of the IoU, and of its union in square pixels.
+        floor: lower bound of the normaliser, the sum of the weights.
+        eps: lower bound of the IoU, and of the union in square pixels.
     """
 
     weight: float = 1.0
@@ -66,7 +71,7 @@ class IoULoss:
 class RelativeL1Loss:
     """L1 distance of (cx, cy, w, h) relative to the image's size before padding (Carion et al., ECCV 2020).
 
-    Divided by the number of positives, averaged over processes and not rounded up to 1.
+    It is divided by the number of positives, averaged over processes. This divisor may lie below 1.
     """
 
     weight: float = 5.0

@@ -15,7 +15,7 @@ from la_det.modeling.criteria.reduction import LossTerm
 class FocalLoss:
     """Focal loss (Lin et al., ICCV 2017, eq. 5; gamma = 2), divided by the number of positives.
 
-    Works on p = sigma(c) and on gated scores p = sigma(c) sigma(f) alike, in a form that is stable for all logits.
+    p is sigma(c) or a gated score sigma(c) sigma(f). The loss is stable for all logits.
 
     Attributes:
         alpha: weight of positive entries; background entries weigh 1 - alpha.
@@ -35,7 +35,7 @@ class FocalLoss:
 
 
 def background_and_pairs(decision: Decision) -> tuple[Tensor, Tensor, Tensor | None]:
-    """`background_loss` with the pairs' own classes as the chosen entries."""
+    """The result of `background_loss`, with the classes of the pairs' ground truths as the chosen entries."""
     pairs, dropped = decision.assignment.pairs, decision.assignment.dropped
     entries = pairs.image, pairs.prior, decision.classes
     return background_loss(decision.predictions, decision.score, *entries, dropped)

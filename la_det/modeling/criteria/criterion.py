@@ -20,10 +20,11 @@ class Term(Protocol):
 def loss_terms(
     criteria: Iterable["Criterion"], predictions: dict[str, DensePredictions], targets: Targets, progress: float
 ) -> dict[str, LossTerm]:
-    """All criteria's loss terms before the reduction over processes.
+    """Loss terms of all criteria, before the reduction over processes.
 
     Args:
-        predictions: of each branch; taken out of the dict after its last criterion, so that no copy of its maps stays.
+        predictions: name of each branch -> its predictions. A branch is removed after its last criterion, so that no
+            copy of its maps stays in memory.
         targets, progress: see `Criterion.forward`.
     """
     criteria, terms = list(criteria), {}
@@ -42,8 +43,10 @@ class Criterion(nn.Module):
         losses: name of each loss -> its term.
         score: the classification probability that matcher and losses share.
         branch: name of the head's branch that is trained.
-        ignored: what becomes of ignored ground truths. "background": the matcher does not see them. "dropped": it does,
-            and their priors take part in no loss. "counted": so, but the normalisers count them as positives.
+        ignored: what becomes of ignored ground truths.
+            "background": the matcher does not see them.
+            "dropped": the matcher sees them, and their priors take part in no loss.
+            "counted": as "dropped", but the normalisers count their priors as positives.
     """
 
     def __init__(
@@ -58,14 +61,14 @@ class Criterion(nn.Module):
         super().__init__()
         self.matcher = matcher
         self.losses = dict(losses)
-        # A term with parameters of its own: they are trained, saved and moved with the model.
+        # Parameters of a term are trained, saved and moved with the model.
         self.learnt_losses = nn.ModuleDict({name: term for name, term in losses.items() if isinstance(term, nn.Module)})
         self.score = score or Score()
         self.branch = branch
         self.ignored = ignored
 
     def assign(self, predictions: DensePredictions, targets: Targets, progress: float) -> Decision:
-        """The matcher's assignment, and what becomes of ignored ground truths."""
+        """The matcher's decision about a batch, after ignored ground truths have been dealt with."""
         if self.ignored == "background":
             targets = targets.without_ignored()
         seen = predictions if getattr(self.matcher, "differentiable", False) else predictions.detach()
@@ -79,8 +82,8 @@ class Criterion(nn.Module):
         """Loss terms before the reduction over processes.
 
         Args:
-            predictions: of this criterion's branch, float32.
-            targets: of the batch.
+            predictions: predictions of this criterion's branch, float32.
+            targets: the batch's ground truths.
             progress: share of the training that is done, 0..1.
         """
         decision = self.assign(predictions, targets, progress)

@@ -11,12 +11,12 @@ from la_det.structures import Assignment, DensePredictions, Score, Targets
 
 @dataclass(frozen=True)
 class Decision:
-    """The assignment with what it is about, and what several losses need at its P pairs, computed once.
+    """An assignment with its inputs, and what several losses need at its P pairs, computed once.
 
     Attributes:
-        predictions: of the criterion's branch.
+        predictions: predictions of the criterion's branch.
         targets: the ground truths that the matcher saw.
-        assignment: the matcher's decision about them.
+        assignment: what the matcher decided.
         score: the criterion's classification probability.
     """
 

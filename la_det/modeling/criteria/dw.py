@@ -1,6 +1,7 @@
 """The losses of DW (Li et al., CVPR 2022), weighted by its positive and negative weights.
 
-The positive ones are divided by the number of ground truths, whether or not they contain a location.
+The classification and box losses of positives are divided by the number of ground truths, also of those without any
+location inside.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from la_det.structures import Targets
 
 @dataclass(frozen=True)
 class DWPositiveLoss:
-    """Sum of w_pos (-ln p_cls)."""
+    """Classification loss of positives: sum of w_pos (-ln p_cls)."""
 
     weight: float = 0.25
 
@@ -32,7 +33,7 @@ class DWPositiveLoss:
 
 @dataclass(frozen=True)
 class DWBoxLoss:
-    """Sum of w_pos (-ln p_loc), where -ln p_loc = beta (1 - GIoU)."""
+    """Box loss of positives: sum of w_pos (-ln p_loc), where -ln p_loc = beta (1 - GIoU)."""
 
     weight: float = 0.25
 

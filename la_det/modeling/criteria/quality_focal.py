@@ -14,8 +14,8 @@ from la_det.modeling.criteria.reduction import LossTerm
 class QualityFocalLoss:
     """|q - p|^2 BCE(p, q), where q is 0 for background (Li et al., NeurIPS 2020, eq. 6; beta = 2).
 
-    Divided by the number of positives. Their q is the assignment's soft target. The factor |q - p|^2 is
-    differentiated too.
+    The loss is divided by the number of positives. A positive's q is its soft target in the assignment. The factor
+    |q - p|^2 has a gradient, too.
 
     Attributes:
         weight: factor of the loss.
@@ -36,7 +36,7 @@ class QualityFocalLoss:
 class VarifocalLoss:
     """q BCE(p, q) for positives and alpha p^2 BCE(p, 0) for background (Zhang et al., CVPR 2021, eq. 2; gamma = 2).
 
-    Divided by the number of positives. Their q is the assignment's soft target.
+    The loss is divided by the number of positives. A positive's q is its soft target in the assignment.
 
     Attributes:
         alpha: weight of background entries.

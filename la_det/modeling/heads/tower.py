@@ -10,12 +10,12 @@ class ConvTower(nn.Sequential):
     """[3x3 convolution -> GroupNorm -> ReLU] x n, weights shared by all levels.
 
     Args:
-        in_channels: of the feature maps.
-        channels: of every convolution; by default as many as come in.
+        in_channels: channels of the feature maps.
+        channels: channels of every convolution; `in_channels` by default.
         num_convs: n.
-        groups: of the normalisation.
-        bias: whether the convolutions have one.
-        last_dcn: makes the last convolution a modulated deformable one (DCNv2), with offsets that start so.
+        groups: groups of the normalisation.
+        bias: whether the convolutions have a bias.
+        last_dcn: `offset_init` of a modulated deformable convolution (DCNv2) as the last one; None: a plain one.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class ConvTower(nn.Sequential):
 
 
 def init_head_conv(module: nn.Module) -> None:
-    """The initialisation of every plain convolution of an FCOS-style head: N(0, 0.01), bias 0."""
+    """Initialises a plain convolution as in FCOS-style heads: weights N(0, 0.01), bias 0. Ignores other modules."""
     if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, std=0.01)
         if module.bias is not None:

@@ -23,10 +23,12 @@ class ModulatedDeformConv2d(DeformConv2d):
     The 27 channels of `offset` are the taps' offsets in cells, (dy, dx) tap by tap, and then 9 logits of their weights.
 
     Args:
-        in_channels, out_channels, stride, groups, bias: of the convolution.
-        norm: applied to its result.
-        offset_init: how the weight of the convolution that predicts offsets starts: "zeros" (the paper: no offset and
-            a weight of 0.5), "normal" (N(0, 0.01)) or "kaiming_uniform". Its bias starts at 0.
+        in_channels, out_channels, stride, groups, bias: parameters of the convolution.
+        norm: normalisation of the result.
+        offset_init: initial weights of the convolution that predicts offsets; its bias starts at 0.
+            "zeros": no offsets, and tap weights of 0.5, as in the paper.
+            "normal": N(0, 0.01).
+            "kaiming_uniform": Kaiming's uniform initialisation.
     """
 
     def __init__(
@@ -49,9 +51,9 @@ class ModulatedDeformConv2d(DeformConv2d):
         self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [N, in_channels, h, w] to [N, out_channels, ceil(h / stride), ceil(w / stride)]."""
+        """Turns [N, in_channels, h, w] into [N, out_channels, ceil(h / stride), ceil(w / stride)]."""
         offset, modulation = self.offset(x).float().split((18, 9), dim=1)
-        # Under AMP too, positions need single precision, and torchvision's operator knows no bfloat16 on CPUs.
+        # Positions need single precision, also under AMP. On CPUs torchvision's operator has no bfloat16.
         with torch.autocast(x.device.type, enabled=False):
             bias = None if self.bias is None else self.bias.float()
             geometry = (self.stride, self.padding, self.dilation)

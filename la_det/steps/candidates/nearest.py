@@ -1,9 +1,9 @@
 """The nearest priors of each level, without an R x G tensor.
 
-The points of a level form a grid. Sort its columns by their distance from a ground truth's centre, and its rows
-likewise: the cell in the a-th column and the b-th row is no nearer than the (a + 1)(b + 1) - 1 cells of columns up to a
-and rows up to b. So only cells with (a + 1)(b + 1) <= k can be among the k nearest, 23 for k = 9, wherever the centre
-lies, and of the columns and rows only the nearest k, which are consecutive.
+The points of a level form a grid. Number its columns from 0 by their distance from a ground truth's centre, and its
+rows likewise. The cell in column a and row b is at least as far away as the (a + 1)(b + 1) - 1 other cells of columns
+0..a and rows 0..b. So only cells with (a + 1)(b + 1) <= k can be among the k nearest: 23 cells for k = 9, wherever the
+centre lies. They are in the k nearest columns and rows, which are consecutive.
 """
 
 import torch
@@ -22,7 +22,7 @@ def nearest_priors(priors: Priors, targets: Targets, k: int) -> Tensor:
         k: cells per level; a level with fewer gives all it has.
 
     Returns:
-        [G, C] int64, level by level, nearest first, of equally near ones the first; C = A sum over levels min(k, h w).
+        [G, C] int64, level by level, nearest first, ties in the order of the priors; C = A sum over levels min(k, h w).
     """
     device = targets.boxes.device
     starts, sizes, strides = priors.grid_table

@@ -7,22 +7,22 @@ from torch import Tensor
 from la_det.geometry import aligned_iou
 from la_det.structures import Pairs, Targets
 
-# Boxes of neighbouring locations lie close together: first whole runs of locations are compared by their common
-# bounding box, which leaves few single boxes to compare.
+# Boxes of neighbouring locations lie close together. So runs of locations are compared first, by their common bounding
+# box, and only few single boxes remain to be compared.
 RUN = 16
 
 
 def overlapping_pairs(boxes: Tensor, targets: Targets, gts: slice) -> Pairs:
-    """All (location, ground truth) whose boxes share some area, or touch where one has none.
+    """All pairs (location, ground truth) whose boxes overlap. A box without area overlaps a box whose inside it meets.
 
     Args:
         boxes: [N, R, 4] XYXY, of every location of every image.
         targets: G ground truths.
-        gts: the range of ground truths to look at. Work and memory are O(R / 16) per ground truth and O(P), and
-            P <= R per ground truth.
+        gts: the range of ground truths to look at. Work and memory are O(R / 16) per ground truth plus O(P); a ground
+            truth has at most R pairs.
 
     Returns:
-        Pairs ordered by ground truth, then prior. A box of NaN overlaps everything, so that it does not hide.
+        Pairs ordered by ground truth, then prior. A NaN box overlaps every ground truth, so that it is noticed.
     """
     reach = _reach(boxes)
     needed, image = _needed(targets.boxes[gts]), targets.image[gts]
@@ -68,7 +68,7 @@ def _reach(boxes: Tensor) -> Tensor:
 
 
 def _needed(boxes: Tensor) -> Tensor:
-    """[g, 4] what the `_reach` of a box must exceed, in all four, to overlap one of the boxes [g, 4]."""
+    """[g, 4] bounds of boxes [g, 4]: another box overlaps one if each of its `_reach` exceeds its bound."""
     return torch.cat([-boxes[:, 2:], boxes[:, :2]], -1)
 
 
@@ -79,5 +79,5 @@ def _meeting(reach: Tensor, needed: Tensor, image: Tensor) -> Tensor:
 
 
 def _none_of_four(mask: Tensor) -> Tensor:
-    """[n, 4, m] -> [n, m]; `Tensor.any` takes three times as long."""
+    """[n, m] whether none of the four in [n, 4, m] is True; `Tensor.any` takes three times as long."""
     return ~(mask[:, 0] | mask[:, 1] | mask[:, 2] | mask[:, 3])

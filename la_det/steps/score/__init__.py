@@ -1,4 +1,4 @@
-"""A number for each pair."""
+"""Scores of (prior, ground truth) pairs."""
 
 from la_det.steps.score.matching_quality import matching_quality
 

@@ -1,4 +1,4 @@
-"""Scores to positives and weights."""
+"""From scores of pairs to positives and their weights."""
 
 from la_det.steps.select.adaptive_threshold import above_threshold, mean_plus_std
 from la_det.steps.select.groups import best_in_group, best_of_each, best_of_groups, best_per_prior, rank_in_group

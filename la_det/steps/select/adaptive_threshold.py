@@ -9,7 +9,7 @@ from la_det.structures import Pairs, Priors, Targets
 
 
 def mean_plus_std(iou: Tensor) -> Tensor:
-    """[..., G] mean plus standard deviation (unbiased: NaN for one candidate) of the candidates' IoUs [..., G, C]."""
+    """Mean plus unbiased standard deviation [..., G] of candidates' IoUs [..., G, C]; NaN for a single candidate."""
     if iou.shape[-1] == 1 or iou.numel() == 0:  # std_mean would warn
         return iou.new_full(iou.shape[:-1], torch.nan)
     std, mean = torch.std_mean(iou, -1)
@@ -19,16 +19,16 @@ def mean_plus_std(iou: Tensor) -> Tensor:
 def above_threshold(
     candidates: Tensor, iou: Tensor, threshold: Tensor, priors: Priors, targets: Targets, margin: float
 ) -> tuple[Pairs, Tensor]:
-    """The candidates that reach the threshold with their centre inside; an anchor goes to its largest IoU.
+    """The candidates that reach the threshold and have their centre inside the box; each goes to its largest IoU.
 
     Args:
         candidates: [G, C] indices of priors.
-        iou: [G, C], what is compared.
-        threshold: [G]; NaN, from a single candidate's deviation, is not reached.
+        iou: [G, C] IoU or quality of each candidate.
+        threshold: [G]. No candidate reaches NaN, the threshold of a single candidate.
         priors, targets, margin: see `ATSS`.
 
     Returns:
-        The positives, and where they are in the flattened `candidates`; ties go to the first ground truth.
+        The positives, and their indices in the flattened `candidates`. Ties go to the first ground truth.
     """
     ltrb = ltrb_distances(priors.points[candidates], priors.inset(targets.boxes).unsqueeze(1))
     positive = ((iou >= threshold.unsqueeze(1)) & (ltrb.amin(-1) > margin)).flatten()
