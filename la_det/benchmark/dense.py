@@ -33,7 +33,7 @@ def fits(criterion: Criterion, predictions: DensePredictions, targets: Targets) 
 
 @torch.no_grad()
 def assign(criterion: Criterion, predictions: DensePredictions, targets: Targets) -> list:
-    """The result of the dense rule for each image: the ground truth of each prior [R]; weights for DW and AutoAssign."""
+    """The result of the dense rule per image: the ground truth of each prior [R]; weights for DW and AutoAssign."""
     rule = references()[type(criterion.matcher)]
     return [rule(criterion.matcher, x) for x in images(criterion.score, predictions, targets)]
 
