@@ -136,7 +136,8 @@ def link(record: Record, readme: Path) -> str:
     own = project == readme.parent.name
     target = f"configs/{config}.py" if own else f"../{project}/configs/{config}.py"
     name = config if own else record.name
-    linked = f"[{name}]({target})" if (readme.parent / target).is_file() else name
+    has_file = (Path(__file__).resolve().parents[1] / "projects" / project / "configs" / f"{config}.py").is_file()
+    linked = f"[{name}]({target})" if has_file else name
     return linked + (f", {record.note}" if record.note else "")
 
 
