@@ -32,6 +32,8 @@ MATCHERS, CRITERIA, STEPS = "la_det/matchers", "la_det/modeling/criteria", "la_d
 GOLDEN = "tests/golden/test_golden.py"
 RULES = "tests/matchers/test_defcn_rules.py"
 
+_NEGATIVE = "weight: float = {}\n\n    def __call__(self, decision: Decision) -> LossTerm:\n        n, score"
+_CENTER = "weight: float = {}\n\n    def __call__(self, decision: Decision) -> LossTerm:\n        assignment, targets"
 NEVER_EQUAL = "no difference of coordinates from 4 on is exactly the margin 0.01, in single precision"
 
 # File -> tests that look at it, and changes: (old, new), or (old, new, why it is equivalent).
@@ -108,7 +110,7 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
     ],
     (f"{CRITERIA}/dw.py", "tests/matchers/test_dw.py", f"{GOLDEN} -k 'dw'"): [
         ("lowered, entries), lowered.sum())", "lowered, entries), lowered.sum(), floor=0.0)"),
-        ("loss, _count(decision.targets), weight=self.weight)", "loss, _count(decision.targets))"),
+        ("loss, num_gts(decision.targets), weight=self.weight)", "loss, num_gts(decision.targets))"),
         ("weight=self.weight * BETA", "weight=self.weight"),
         ("float(len(targets))", "float(len(targets) + 1)"),
         ("lowered = 1 - n.weight", "lowered = n.weight"),
@@ -347,6 +349,85 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("priors=predictions.priors.at_origin()", "priors=predictions.priors"),
         ("clamp_(min=FLOAT32_EPS)", "clamp_(min=1e-3)"),
     ],
+    (f"{MATCHERS}/paa.py", "tests/matchers/test_paa.py", f"{GOLDEN} -k 'paa'"): [
+        ("TOL = 1e-3", "TOL = 1e-4"),
+        ("TOL = 1e-3", "TOL = 1e-2"),
+        ("REG_COVAR = 1e-6", "REG_COVAR = 1e-5"),
+        ("VARIANCE = 1.0", "VARIANCE = 0.25"),
+        ("MAX_ITER = 100", "MAX_ITER = 20"),
+        ("EPS = 10 * torch.finfo(torch.float64).eps", "EPS = 1e-3"),
+        ("min_iou: float = 0.1", "min_iou: float = 0.11"),
+        ("topk: int = 9", "topk: int = 8"),
+        ("alpha: float = 0.25", "alpha: float = 0.3"),
+        ("reassign_best=False", "reassign_best=True"),
+        ("background.sum(0) - background", "0 * background"),
+        ("focal + 1 - aligned_giou", "focal + 1 - 1.3 * aligned_giou"),
+        ("aligned_giou(inset(boxes), inset(gt_boxes))", "aligned_giou(boxes, gt_boxes)"),
+        ("rank_in_group(group, -s,", "rank_in_group(group, s,"),
+        ("masked_fill(rank >= k,", "masked_fill(rank > k,"),
+        ("x.gather(1, (count - 1).clamp_(min=0))]", "x[:, -1:]]"),
+        (".diff().abs_() >= TOL", ".diff() >= TOL", "the likelihood grows"),
+        ("last = steps.clamp(max=LOOK - 1)", "last = (steps - 1).clamp(min=0, max=LOOK - 1)"),
+        ("last = steps.clamp(max=LOOK - 1)", "last = torch.full_like(steps, LOOK - 1)"),
+        ("(steps == LOOK).nonzero()", "(steps >= LOOK - 1).nonzero()"),
+        (
+            "mean = (responsibility * x).sum(2, keepdim=True) / size\n    variance = (x - mean)",
+            "old, mean = mean, (responsibility * x).sum(2, keepdim=True) / size\n    variance = (x - old)",
+        ),
+        ("log_parts[0] >= log_parts[1]", "log_parts[0] > log_parts[1]"),
+        ("return exist & ((place", "return member & ((place"),
+        (" | ~member.any(1, keepdim=True)", ""),
+        ("peak = (exist & (x < x.gather(1, peak))).sum(1, keepdim=True)", "pass"),
+    ],
+    (f"{MATCHERS}/autoassign.py", "tests/matchers/test_autoassign.py", f"{GOLDEN} -k 'autoassign'"): [
+        ("LAMBDA = 5.0", "LAMBDA = 4.0"),
+        ("TAU = 3.0", "TAU = 5.0"),
+        ("\nEPS = 1e-12", "\nEPS = 0.0"),
+        ("MIN_SIGMA = 1e-3", "MIN_SIGMA = 0.0"),
+        ("-0.5 / variance", "-1 / variance"),
+        ("return w / total.clamp(min=EPS)[pairs.gt]", "return w.detach() / total.clamp(min=EPS)[pairs.gt].detach()"),
+        ("differentiable = True", "differentiable = False"),
+        ("index_add(0, pairs.gt, w)", "index_add(0, pairs.gt, g)"),
+        ("v = 1 - (x", "v = (x"),
+        ("best - worst + EPS", "best - worst + 1"),
+    ],
+    (f"{CRITERIA}/autoassign.py", "tests/matchers/test_autoassign.py", f"{GOLDEN} -k 'autoassign'"): [
+        ("NOTHING_INSIDE = 100.0", "NOTHING_INSIDE = 50.0"),
+        ("weight: float = 0.25", "weight: float = 0.3"),
+        (_NEGATIVE.format(0.75), _NEGATIVE.format(0.7)),
+        (_CENTER.format(0.75), _CENTER.format(0.7)),
+        ("closeness.sum(), weight", "closeness.sum(), floor=0.0, weight"),
+        ("closeness.sum(), weight", "closeness.sum(), scope='local', weight"),
+        ("log_complement - n.weight.square() * lowered", "log_complement - n.weight * log_complement"),
+        ("* (total != 0)", ""),
+        (', scope="local")', ")"),
+        ("of_image.sum(), num_images", "of_image.sum(), 2 * num_images"),
+        ("num_gts(decision.targets), weight", "num_gts(decision.targets), scope='local', weight"),
+    ],
+    (f"{CRITERIA}/decision.py", f"{GOLDEN} -k 'paa'"): [
+        ("aligned_iou(self.boxes.detach(),", "aligned_iou(self.boxes,"),
+    ],
+    ("configs/common/models/paa.py", f"{GOLDEN} -k 'paa'", "tests/projects/test_paa.py"): [
+        ("weight=1.3", "weight=2.0"),
+        ('weighting="iou"', 'weighting="none"'),
+        ("floor=0.0", "floor=1.0"),
+        ("weight=0.5", "weight=1.0"),
+    ],
+    ("configs/common/models/autoassign.py", f"{GOLDEN} -k 'autoassign'", "tests/projects/test_autoassign.py"): [
+        ("priors.offset = 0.0", "priors.offset = 0.5"),
+        ("prior_prob=0.02", "prior_prob=0.01"),
+        ("box_bias=4.0", "box_bias=0.0"),
+        ("L(TopPairs)()", "L(TopPairs)(cap=False)"),
+        ('model.inference = L(DenseInference)(score=L(Score)(gate="quality"),', "model.inference = L(DenseInference)("),
+    ],
+    ("la_det/modeling/score_voting.py", "tests/modeling/test_score_voting.py", f"{GOLDEN} -k 'paa'"): [
+        ("sigma: float = 0.025", "sigma: float = 0.05"),
+        ("min_iou: float = 0.01", "min_iou: float = 0.0"),
+        (" & candidates.valid.unsqueeze(1)", ""),
+        ("* candidates.scores.unsqueeze(1) * votes", "* votes"),
+        ("total > 0, weight", "total >= 0, weight"),
+        ("[:, :most]", "[:, : most - 1]"),
+    ],
     (f"{STEPS}/select/groups.py", "tests/steps/select/test_groups.py"): [
         (".add_(0.0).view", ".view"),
         ("nan=torch.inf, posinf=torch.inf", "nan=0.0, posinf=torch.inf"),
@@ -375,6 +456,8 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("members <= needed[gt].unsqueeze(2)", "members < needed[gt].unsqueeze(2)"),
         ("gt + gts.start", "gt"),
         ("value=-torch.inf", "value=torch.inf"),
+        ('iou.flatten(), "amax")', 'iou.flatten(), "sum")'),
+        ("+ runs % num_runs", "+ 0 * runs"),
     ],
     ("la_det/losses/background.py", "tests/losses/test_background.py"): [
         ("c.index_fill(0, dropped, -torch.inf)", "c.clone()"),
@@ -417,7 +500,7 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("h * w * a if self.cap", "h * w if self.cap"),
         ("max(self.topk, max_detections)", "self.topk"),
         ("torch.where(p > threshold, p * quality, -1).flatten", "(p * quality).flatten"),
-        ("amax(2, keepdim=True)", "mean(2, keepdim=True)"),
+        ("(p * quality).amax(2, keepdim=True)", "(p * quality).mean(2, keepdim=True)"),
         ("prior_of_cell * (k - 1)", "prior_of_cell * k"),
     ],
     (
@@ -425,9 +508,11 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         "tests/modeling/test_inference.py",
         "tests/modeling/test_inference_rules.py",
         "tests/modeling/test_o2f_inference.py",
+        "tests/modeling/test_score_voting.py",
     ): [
         ("valid = p > self.score_threshold", "valid = p >= self.score_threshold"),
         ("** self.quality_exponent", "** 0.5"),
+        ("if self.voting is None or nms_threshold is None else", "if self.voting is None else"),
         ("boxes[..., 2:].clamp(min=box_offset)", "boxes[..., 2:].clamp(min=0)"),
     ],
 }

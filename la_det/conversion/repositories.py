@@ -93,6 +93,11 @@ LLA = Repository(
 )
 OTA = replace(LLA, name="Megvii-BaseDetection/OTA", configs="*")
 LLA_BASELINES = replace(DEFCN, name=LLA.name, configs="LLA/lla_[!r]*")
+AUTOASSIGN = Repository(
+    "Megvii-BaseDetection/AutoAssign",
+    head="head.obj_score",
+    rules=(*CVPODS, (r"head\.obj_score", BRANCH + "quality"), (r"(mu|sigma)$", r"criteria.0.matcher.\1")),
+)
 
 # Detectron2
 ONENET = Repository(
@@ -140,6 +145,12 @@ ATSS = Repository(
     box_offset=1,
 )
 DYNAMIC_ATSS = replace(ATSS, name="ZTX-100/DLA-Combined-IoUs")
+PAA = replace(
+    ATSS,
+    name="kkhoot/PAA",
+    head="rpn.head.iou_pred",
+    rules=(*ATSS.rules, (r"rpn\.head\.iou_pred", BRANCH + "quality")),
+)
 
 # MMDetection
 MMDETECTION: tuple[Rule, ...] = (
@@ -175,6 +186,17 @@ MMDETECTION_ATSS = replace(
         (r"bbox_head\.atss_centerness", BRANCH + "quality"),
     ),
     configs="ATSS/*",
+)
+MMDETECTION_PAA = replace(MMDETECTION_ATSS, configs="PAA/*")
+MMDETECTION_AUTOASSIGN = replace(
+    MMDETECTION_FCOS,
+    configs="AutoAssign/*",
+    head="bbox_head.center_prior.",
+    rules=(
+        *MMDETECTION_FCOS.rules,
+        (r"bbox_head\.center_prior\.mean", "criteria.0.matcher.mu"),
+        (r"bbox_head\.center_prior\.sigma", "criteria.0.matcher.sigma"),
+    ),
 )
 DATE = Repository(
     "YiqunChen1999/date",
@@ -228,11 +250,15 @@ REPOSITORIES = (
     LLA,
     OTA,
     LLA_BASELINES,
+    AUTOASSIGN,
     ONENET,
     ATSS,
     DYNAMIC_ATSS,
+    PAA,
     MMDETECTION_FCOS,
     MMDETECTION_ATSS,
+    MMDETECTION_PAA,
+    MMDETECTION_AUTOASSIGN,
     DATE,
     DW,
     O2F,

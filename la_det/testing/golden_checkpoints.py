@@ -138,6 +138,7 @@ def check_settings(golden: GoldenFile, run: Run) -> None:
         "size_divisibility": model.backbone.size_divisibility,
         "strides": torch.tensor(priors.level_strides),
         "location_offset": priors.offset,
+        "box_offset": priors.box_offset,
         "nms_threshold": 1.0 if inference.nms_threshold is None else inference.nms_threshold,
         "nms_iou": inference.nms_threshold or 0.0,
         **dict.fromkeys(("pixel_mean", "pixel_mean_bgr"), model.pixel_mean.flatten()),

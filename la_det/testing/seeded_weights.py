@@ -26,8 +26,10 @@ _CONFIGS = (
     (r"DeFCN/(\w+?)_res50_fpn_(\w+)_800size_(\dx_ms|30k)(\w*)", r"\1\4_r50_fpn_\3_\2"),
     (r"LLA/lla_res50_fpn_(\w+)_800size_30k", r"lla_r50_fpn_30k_\1"),
     (r"LLA/(fcos|atss)_res50_fpn_(\w+)_800size_30k", r"lla_\1_r50_fpn_30k_\2"),
-    (r"(?:ATSS|DLA-Combined-IoUs)/(\w+)_([RX])_(\w+)_FPN_1x", r"\1_\2\3_fpn_1x_coco"),
-    (r"(?:ATSS|DLA-Combined-IoUs)/(\w+)_([RX])_(\w+)_FPN_2x", r"\1_\2\3_fpn_2x_ms_coco"),
+    (r"(?:ATSS|DLA-Combined-IoUs|PAA)/(\w+)_([RX])_(\w+)_FPN_1x", r"\1_\2\3_fpn_1x_coco"),
+    (r"(?:ATSS|DLA-Combined-IoUs|PAA)/(\w+)_([RX])_(\w+)_FPN_2x", r"\1_\2\3_fpn_2x_ms_coco"),
+    (r"PAA/paa_R_(\d+)_FPN_1_5x", r"paa_r\1_fpn_135k_coco"),
+    (r"AutoAssign/auto_assign_res(\d+)_fpn_coco_800size_1x", r"autoassign_r\1_fpn_1x_coco"),
     (r"date/date_(r\d+)_12e_8x2_([fr])\w+?_poto(_3dmf)?_coco", r"date_\2\3_\1_fpn_12ep_coco"),
     (r"date/date_(r\d+)_36e_8x2_([fr])\w+?_poto(_3dmf)?_coco", r"date_\2\3_\1_fpn_36ep_ms_coco"),
     (r"date/date_(r\d+)_30k_8x2_([fr])\w+?_poto_crowdhuman", r"date_\2_\1_fpn_30k_crowdhuman"),
@@ -45,6 +47,8 @@ _CONFIGS = (
     (r"OTA/ota_res50_fpn_coco_800size_1x", r"ota_r50_fpn_1x_coco"),
     (r"OneNet/onenet_(fcos|retinanet)_res50", r"onenet_\1_r50_fpn_270k_ms_coco"),
     (r"OneNet/onenet_(fcos|retinanet)_res50_crowdhuman", r"onenet_\1_r50_fpn_47k_crowdhuman"),
+    (r"mmdetection/paa_(r\d+)_fpn_1x_coco", r"paa_mmdet_\1_fpn_1x_coco"),
+    (r"mmdetection/autoassign_(r\d+)-caffe_fpn_1x_coco", r"autoassign_mmdet_\1_fpn_1x_coco"),
     (r"o2f/crowdhuman", "o2f_r50_fpn_47k_crowdhuman"),
 )
 

@@ -20,6 +20,7 @@ class GIoULoss:
             "none": 1.
             "centerness": the centerness of the prior.
             "target": the soft target.
+            "iou": the IoU of the predicted box, without gradient.
         normaliser: what the sum is divided by.
             "weights": the sum of the pairs' weights.
             "positives": the number of positives.
@@ -28,7 +29,7 @@ class GIoULoss:
     """
 
     weight: float = 1.0
-    weighting: Literal["none", "centerness", "target"] = "none"
+    weighting: Literal["none", "centerness", "target", "iou"] = "none"
     normaliser: Literal["weights", "positives"] = "weights"
     floor: float = 1.0
     eps: float = FLOAT32_EPS
@@ -39,7 +40,7 @@ class GIoULoss:
         if self.weighting == "none":
             loss, weights = (1 - giou).sum(), assignment.num_positives
         else:
-            u = decision.centerness if self.weighting == "centerness" else assignment.target
+            u = assignment.target if self.weighting == "target" else getattr(decision, self.weighting)
             loss, weights = torch.dot(u, 1 - giou), u.sum()
         normaliser = weights if self.normaliser == "weights" else assignment.num_positives
         return LossTerm(loss, normaliser, weight=self.weight, floor=self.floor)

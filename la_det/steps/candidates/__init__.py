@@ -17,7 +17,7 @@ from la_det.steps.candidates.grid import (
     window_priors,
 )
 from la_det.steps.candidates.nearest import nearest_priors
-from la_det.steps.candidates.overlaps import overlapping_pairs
+from la_det.steps.candidates.overlaps import largest_iou, meeting_runs, overlapping_pairs
 
 __all__ = [
     "cell_of",
@@ -31,7 +31,9 @@ __all__ = [
     "in_any_box",
     "in_center_region",
     "inside_box",
+    "largest_iou",
     "ltrb_of_pairs",
+    "meeting_runs",
     "nearest_priors",
     "overlapping_anchors",
     "overlapping_pairs",
