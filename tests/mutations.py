@@ -31,6 +31,7 @@ class Mutation:
 MATCHERS, CRITERIA, STEPS = "la_det/matchers", "la_det/modeling/criteria", "la_det/steps"
 GOLDEN = "tests/golden/test_golden.py"
 RULES = "tests/matchers/test_defcn_rules.py"
+TASK_ALIGNED = "tests/matchers/test_task_aligned.py"
 
 _NEGATIVE = "weight: float = {}\n\n    def __call__(self, decision: Decision) -> LossTerm:\n        n, score"
 _CENTER = "weight: float = {}\n\n    def __call__(self, decision: Decision) -> LossTerm:\n        assignment, targets"
@@ -58,6 +59,7 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
     ],
     (
         f"{STEPS}/select/adaptive_threshold.py",
+        "tests/steps/select/test_adaptive_threshold.py",
         "tests/matchers/test_atss.py",
         f"{RULES} -k 'aux'",
         f"{GOLDEN} -k 'dynamic_atss'",
@@ -66,6 +68,8 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("ltrb.amin(-1) > margin", "ltrb.amin(-1) >= margin"),
         ("torch.std_mean(iou, -1)", "torch.std_mean(iou, -1, correction=0)"),
         ("return mean + std", "return mean"),
+        ("positive & exists)", "positive)"),
+        ("count - 1)", "count)"),
         ("priors.inset(targets.boxes).unsqueeze(1)", "targets.boxes.unsqueeze(1)"),
         ("among=positive", "among=None"),
         ("best_in_group(location, iou.flatten()", "best_in_group(location, -iou.flatten()"),
@@ -83,6 +87,9 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
     ],
     (f"{STEPS}/candidates/nearest.py", "tests/steps/candidates/test_nearest.py"): [
         ("(a + 1) * (b + 1) <= k", "(a + 1) * (b + 1) < k"),
+        ("last = (sizes - k).clamp_(min=0)", "last = (columns_rows - k).clamp_(min=0)"),
+        ("sizes = extents.index_select(0, targets.image)", "sizes = columns_rows"),
+        ("== _INFINITE", "< 0"),
         ("priors.offset + k / 2", "priors.offset + k / 2 + 1"),
         ("centers - priors.shift if", "centers if"),
         ("max(w - k, 0)", "max(w - k - 1, 0)"),
@@ -116,7 +123,6 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("lowered = 1 - n.weight", "lowered = n.weight"),
     ],
     (f"{MATCHERS}/o2f.py", "tests/matchers/test_o2f.py", f"{GOLDEN} -k 'o2f'"): [
-        ("rank < self.topk", "rank <= self.topk"),
         ("few &= q > 0", "few &= q >= 0"),
         ("alpha: float = 0.8", "alpha: float = 0.75"),
         ("soft_weight: float = 0.4", "soft_weight: float = 0.5"),
@@ -317,7 +323,6 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ('flat, last, "amax"', 'flat, last, "amin"'),
         ("last if self.reassign_best else own", "own if self.reassign_best else last"),
         ("ltrb.amin(-1) > self.margin", "ltrb.amin(-1) > self.margin + 1"),
-        ("sizes + pad_to - 1", "sizes"),
         ("clamp(max=self.background)", "clamp(max=self.foreground)"),
         ("priors.inset(targets.boxes)[pairs.gt]", "targets.boxes[pairs.gt]"),
     ],
@@ -434,6 +439,7 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("is_best &= among", "pass"),
         ('len(group)), "amin"', 'len(group)), "amax"'),
         ("rank < limit[group[order]]", "rank <= limit[group[order]]"),
+        ("rank < k)", "rank <= k)"),
     ],
     (f"{STEPS}/candidates/grid.py", "tests/steps/candidates/test_grid.py", "tests/matchers/test_max_iou.py"): [
         ("points > lower.unsqueeze(-1)", "points >= lower.unsqueeze(-1)", "the window begins beyond this bound"),
@@ -454,13 +460,20 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
             "runs that only touch are looked into in vain",
         ),
         ("members <= needed[gt].unsqueeze(2)", "members < needed[gt].unsqueeze(2)"),
-        ("gt + gts.start", "gt"),
+        ("gt = gt + gts.start", "pass"),
+        ("v = 0.99 * min_iou", "v = 1.2 * min_iou"),
+        ("-areas / v", "-areas * v"),
+        ("[_needed(torch.cat([lower + margin", "[_needed(torch.cat([lower + 2 * margin"),
         ("value=-torch.inf", "value=torch.inf"),
         ('iou.flatten(), "amax")', 'iou.flatten(), "sum")'),
         ("+ runs % num_runs", "+ 0 * runs"),
     ],
     ("la_det/losses/background.py", "tests/losses/test_background.py"): [
         ("c.index_fill(0, dropped, -torch.inf)", "c.clone()"),
+        ("complement.div_(1 + p)", "complement.div_(2)"),
+        ("u.mul_(0.5)", "pass"),
+        ("total = F.softplus(c).sum()", "total = F.relu(c).sum()"),
+        ("_focal if focal else _cross_entropy", "_focal"),
         ("mul_(2).add_(p).mul_(p_squared)", "mul_(1).add_(p).mul_(p_squared)"),
         (".neg_().maximum(c)", ".neg_()"),
         ("gate_out *= gate_complement", "pass"),
@@ -477,11 +490,93 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("flip(-1) * (raw[:3] >= 0) * of_areas", "flip(-1) * of_areas"),
         ("flip(-1) * (raw[:3] >= 0) * of_areas", "flip(-1) * (raw[:3] > 0) * of_areas"),
         ("(enclosing - union) / enclosing.clamp(min=eps)", "(enclosing - union) / (enclosing + 1)"),
-        (".add_(of_a, alpha=2)", ""),
-        ("offset.square().sum(-1) / 4", "offset.square().sum(-1) / 2"),
-        ("alpha = v / (v - iou + 1 + eps)", "alpha = v / (v - iou + 1.1)"),
-        ("4 / math.pi**2 * angle.square()", "2 / math.pi**2 * angle.square()"),
+        (".add_(of_a, alpha=2)\n        ctx", "\n        ctx"),
+        (".add_(of_a, alpha=2)\n        slope", "\n        slope"),
+        ("(b - a).unflatten(-1, (2, 2)).mean(-2)", "(b - a).unflatten(-1, (2, 2)).sum(-2)"),
+        ("alpha = v / (v - iou + (1 + eps))", "alpha = v / (v - iou + 1.1)"),
+        ("angle.square() * (4 / math.pi**2)", "angle.square() * (2 / math.pi**2)"),
+        ("sides[1:3, :, 1].add_(eps)", "sides[1:3, :, 1].add_(1e-2)"),
         ("return area[1] + area[-1] - area[0]", "return area[1] + area[-1]"),
+    ],
+    (f"{MATCHERS}/tood.py", TASK_ALIGNED, f"{GOLDEN} -k 'tood'"): [
+        ("topk: int = 13", "topk: int = 12"),
+        ("alpha: float = 1.0", "alpha: float = 0.9"),
+        ("beta: float = 6.0", "beta: float = 5.0"),
+        ("margin: float = 0.01", "margin: float = 0.0"),
+        ("pad_to: int | None = 32", "pad_to: int | None = None"),
+        ("TARGET_EPS = 1e-7", "TARGET_EPS = 1e-9"),
+        ("~(t <= 0)", "(t > 0)"),
+        ("pairs, u.nan_to_num", "pairs, t.nan_to_num"),
+        ("lowest ** (1 / self.beta)", "lowest ** (0.5 / self.beta)"),
+        ("inside.flatten())", "None)"),
+        ("counts.index_select(0, location))", "None)"),
+    ],
+    (f"{MATCHERS}/tal.py", TASK_ALIGNED, f"{GOLDEN} -k 'tal'"): [
+        ("topk: int = 10", "topk: int = 9"),
+        ("alpha: float = 0.5", "alpha: float = 0.6"),
+        ("beta: float = 6.0", "beta: float = 5.0"),
+        ("TARGET_EPS = 1e-9", "TARGET_EPS = 1e-5"),
+        ("clamp(min=0)", "clamp(min=0.2)"),
+        ("~(t <= 0)", "(t > 0)"),
+        ("location) > 1", "location) > 2"),
+        ("among=taken | contested", "among=taken"),
+        ("rank = u.nan_to_num", "rank = t.nan_to_num"),
+    ],
+    (f"{MATCHERS}/switch.py", TASK_ALIGNED): [
+        ("progress < matcher.at", "progress <= matcher.at"),
+    ],
+    (f"{MATCHERS}/atss.py", TASK_ALIGNED, "tests/matchers/test_atss.py"): [
+        ("dropped=beyond_extents(priors, extents)", "dropped=None"),
+    ],
+    (f"{STEPS}/score/alignment.py", TASK_ALIGNED): [
+        ("p**alpha * u**beta", "p**beta * u**alpha"),
+        ("(u_max / (t_max + eps))", "(1 / (t_max + eps))"),
+    ],
+    (f"{STEPS}/candidates/extents.py", TASK_ALIGNED, "tests/matchers/test_max_iou.py", f"{GOLDEN} -k 'padding'"): [
+        ("-(-side // pad_to) * pad_to", "side // pad_to * pad_to"),
+        ("min(w, -(-width // s))", "min(w, width // s)"),
+        ("min(h, -(-height // s))", "min(h, height // s)"),
+    ],
+    (f"{CRITERIA}/quality_focal.py", "tests/modeling/criteria/test_quality_focal.py"): [
+        ("background - torch.dot(q, c), q.sum()", "background - torch.dot(q, c), q.amax()"),
+        ("background - torch.dot(q, c)", "background - c.sum()"),
+        ('if self.normaliser == "positives" else q.sum()', 'if self.normaliser == "positives" else q.amax()'),
+        ("(q - p).square()", "(q - p).abs()"),
+        ("alpha: float = 0.75", "alpha: float = 0.7"),
+    ],
+    (f"{CRITERIA}/by_soft_targets.py", "tests/modeling/criteria/test_quality_focal.py"): [
+        ("target is None", "target is not None"),
+    ],
+    (
+        "la_det/modeling/heads/task_aligned.py",
+        "tests/modeling/heads/test_task_aligned.py",
+        f"{GOLDEN} -k 'tood_head'",
+    ): [
+        ("channels // 8, 1),", "channels // 4, 1),"),
+        ("std=0.001", "std=0.01"),
+        ("[x.mean((2, 3), keepdim=True)", "[x.detach().mean((2, 3), keepdim=True)"),
+        ("raw = [x.exp() for x in raw]", "scales = [x.exp() for x in scales]"),
+        (".any(1, keepdim=True)", ".all(1, keepdim=True)"),
+        ("if not self.repair", "if self.repair"),
+        ("self.quality[-1])", "self.quality[0])"),
+        ("prior_prob: float = 0.01", "prior_prob: float = 0.02"),
+    ],
+    ("la_det/modeling/heads/separate_predictor.py", "tests/modeling/heads/test_task_aligned.py"): [
+        ("if self.detached else cls_features", "if not self.detached else cls_features"),
+        ("self.scales.unbind()", "[None] * 5"),
+    ],
+    ("la_det/modeling/layers/deform_conv.py", "tests/modeling/layers/test_deform_conv.py"): [
+        ("channels * 2 // 3, channels // 3", "channels // 3 * 2, channels // 3", "the number is a multiple of 27"),
+        ("27 * offset_groups", "27"),
+    ],
+    ("la_det/structures/score.py", "tests/losses/test_background.py -k score", f"{GOLDEN} -k 'tood_basic'"): [
+        ("p.sqrt() if", "p if"),
+        ("log_p / 2 if", "log_p if"),
+        ("complement - torch.log1p", "complement + torch.log1p"),
+    ],
+    ("la_det/structures/box_codec.py", "tests/structures/test_box_codec.py"): [
+        ("-_MAX_LOG_SCALE if clamp_both", "_MAX_LOG_SCALE if clamp_both"),
+        ("return raw * _at(priors.strides", "return raw / _at(priors.strides"),
     ],
     (f"{CRITERIA}/reduction.py", "tests/modeling/criteria/test_reduction.py"): [
         ("        averaged /= comm.get_world_size()\n", ""),
@@ -499,6 +594,8 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("torch.where(p > threshold, p * quality, -1) if", "p * quality if"),
         ("h * w * a if self.cap", "h * w if self.cap"),
         ("max(self.topk, max_detections)", "self.topk"),
+        ("p.amax(2, keepdim=True), self.topk", "p.mean(2, keepdim=True), self.topk"),
+        ("4 * self.topk", "2 * self.topk"),
         ("torch.where(p > threshold, p * quality, -1).flatten", "(p * quality).flatten"),
         ("(p * quality).amax(2, keepdim=True)", "(p * quality).mean(2, keepdim=True)"),
         ("prior_of_cell * (k - 1)", "prior_of_cell * k"),

@@ -30,6 +30,9 @@ from la_det.matchers.paa import PAA
 from la_det.matchers.poto import POTO
 from la_det.matchers.poto_aux import POTOAux
 from la_det.matchers.simota import SimOTA
+from la_det.matchers.switch import Switch, matcher_at
+from la_det.matchers.tal import TAL
+from la_det.matchers.tood import TOOD
 from la_det.matchers.topk_iou import TopKIoU
 from la_det.structures import Assignment, DensePredictions, Score, Targets
 
@@ -52,8 +55,12 @@ __all__ = [
     "POTO",
     "POTOAux",
     "SimOTA",
+    "Switch",
+    "TAL",
+    "TOOD",
     "TopKIoU",
     "Matcher",
+    "matcher_at",
 ]
 
 

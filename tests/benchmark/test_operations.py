@@ -37,6 +37,8 @@ LIMITS = {
     "poto_argmax": (250, 2),
     "simota": (500, 3),
     "simota_square": (500, 3),
+    "tal_dual": (500, 3),
+    "tood": (500, 2),
 }
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from la_det.geometry import FLOAT32_EPS, aligned_giou, aligned_iou, image_scales, relative_boxes
+from la_det.geometry import FLOAT32_EPS, aligned_ciou, aligned_giou, aligned_iou, image_scales, relative_boxes
 from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
 
@@ -44,6 +44,24 @@ class GIoULoss:
             loss, weights = torch.dot(u, 1 - giou), u.sum()
         normaliser = weights if self.normaliser == "weights" else assignment.num_positives
         return LossTerm(loss, normaliser, weight=self.weight, floor=self.floor)
+
+
+@dataclass(frozen=True)
+class CIoULoss:
+    """1 - CIoU of decoded boxes and their ground truths (Zheng et al., AAAI 2020), weighted by the soft targets.
+
+    Divided by the sum of the targets, which counts as at least 1 (YOLOv8).
+
+    Attributes:
+        weight: factor of the loss.
+    """
+
+    weight: float = 1.0
+
+    def __call__(self, decision: Decision) -> LossTerm:
+        target = decision.assignment.target
+        ciou = aligned_ciou(decision.boxes, decision.gt_boxes)
+        return LossTerm(torch.dot(target, 1 - ciou), target.sum(), weight=self.weight)
 
 
 @dataclass(frozen=True)
