@@ -97,7 +97,29 @@ LLA = Repository(
     rules=(*CVPODS, (r"head\.ious_pred", BRANCH + "quality")),
     configs="LLA/lla_r*",
 )
+OTA = replace(LLA, name="Megvii-BaseDetection/OTA", configs="*")
 LLA_BASELINES = replace(DEFCN, name=LLA.name, configs="LLA/lla_[!r]*")
+AUTOASSIGN = Repository(
+    "Megvii-BaseDetection/AutoAssign",
+    head="head.obj_score",
+    rules=(*CVPODS, (r"head\.obj_score", BRANCH + "quality"), (r"(mu|sigma)$", r"criteria.0.matcher.\1")),
+)
+
+# Detectron2
+ONENET = Repository(
+    "PeizeSun/OneNet",
+    head="head.cls_conv_module",
+    rules=(
+        (r"head\.cls_conv_module", "head.cls_tower"),
+        (r"head\.reg_conv_module", "head.box_tower"),
+        (r"head\.scales\.(\d)\.scale$", r"head.scales[\1]"),
+        (r"head\.cls_score", BRANCH + "logits"),
+        (r"head\.(?:ltrb|bbox)_pred", BRANCH + "boxes"),
+    ),
+    constants=(
+        (r"head\.anchor_generator\.cell_anchors\.(\d)$", lambda match: _retinanet_anchors(8 * 2 ** int(match[1]))),
+    ),
+)
 
 # maskrcnn-benchmark
 ATSS = Repository(
@@ -129,6 +151,12 @@ ATSS = Repository(
     box_offset=1,
 )
 DYNAMIC_ATSS = replace(ATSS, name="ZTX-100/DLA-Combined-IoUs")
+PAA = replace(
+    ATSS,
+    name="kkhoot/PAA",
+    head="rpn.head.iou_pred",
+    rules=(*ATSS.rules, (r"rpn\.head\.iou_pred", BRANCH + "quality")),
+)
 
 # MMDetection
 MMDETECTION: tuple[Rule, ...] = (
@@ -164,6 +192,17 @@ MMDETECTION_ATSS = replace(
         (r"bbox_head\.atss_centerness", BRANCH + "quality"),
     ),
     configs="ATSS/*",
+)
+MMDETECTION_PAA = replace(MMDETECTION_ATSS, configs="PAA/*")
+MMDETECTION_AUTOASSIGN = replace(
+    MMDETECTION_FCOS,
+    configs="AutoAssign/*",
+    head="bbox_head.center_prior.",
+    rules=(
+        *MMDETECTION_FCOS.rules,
+        (r"bbox_head\.center_prior\.mean", "criteria.0.matcher.mu"),
+        (r"bbox_head\.center_prior\.sigma", "criteria.0.matcher.sigma"),
+    ),
 )
 DATE = Repository(
     "YiqunChen1999/date",
@@ -258,18 +297,34 @@ MMDETECTION_TOOD = replace(
 REPOSITORIES = (
     DEFCN,
     LLA,
+    OTA,
     LLA_BASELINES,
+    AUTOASSIGN,
+    ONENET,
     ATSS,
     DYNAMIC_ATSS,
+    PAA,
     MMDETECTION_FCOS,
     MMDETECTION_ATSS,
+    MMDETECTION_PAA,
+    MMDETECTION_AUTOASSIGN,
+    MMDETECTION_TOOD,
     DATE,
     DW,
     O2F,
     TOOD,
-    MMDETECTION_TOOD,
 )
 
 
 def _square(center: float, half_side: float) -> list[list[float]]:
     return [[center - half_side] * 2 + [center + half_side] * 2]
+
+
+def _retinanet_anchors(stride: int) -> list[list[float]]:
+    """Detectron2's, around the origin: three sizes, and for each the ratios of height and width 0.5, 1 and 2."""
+    half_sides = [
+        (2 * stride * 2 ** (octave / 3) / ratio**0.5, 2 * stride * 2 ** (octave / 3) * ratio**0.5)
+        for octave in range(3)
+        for ratio in (0.5, 1.0, 2.0)
+    ]
+    return [[-x, -y, x, y] for x, y in half_sides]

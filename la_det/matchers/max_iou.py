@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from la_det.geometry import aligned_iou, ltrb_distances
-from la_det.steps.candidates import grid_extents, nearest_priors, overlapping_anchors, within_extents
+from la_det.steps.candidates import cell_of, grid_extents, overlapping_anchors, within_extents
 from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets, true_indices
 
 BACKGROUND, DROPPED = -1, -2
@@ -47,7 +47,7 @@ class MaxIoU:
         priors = predictions.priors
         extents = grid_extents(priors, targets, self.pad_to)
         pairs = overlapping_anchors(priors, targets, self._lowest_iou(priors, targets, extents), extents)
-        iou = aligned_iou(priors.boxes[pairs.prior], targets.boxes[pairs.gt])
+        iou = aligned_iou(priors.boxes.index_select(0, pairs.prior), targets.boxes.index_select(0, pairs.gt))
 
         # For each (image, prior) [N R]: the largest IoU, and the first ground truth that has it; G without any overlap.
         flat, num_locations = pairs.location(len(priors)), targets.num_images * len(priors)
@@ -69,7 +69,7 @@ class MaxIoU:
 
     def _lowest_iou(self, priors: Priors, targets: Targets, extents: Tensor) -> Tensor:
         """[G] IoU from which on pairs can matter: `background`, or a smaller one if no near anchor reaches it."""
-        near = nearest_priors(priors, targets, 1)
+        near = _near(priors, targets)
         iou = aligned_iou(priors.boxes[near], targets.boxes.unsqueeze(1))
         if self.pad_to is not None:
             iou = iou * within_extents(priors, extents)[targets.image.unsqueeze(1), near]
@@ -90,6 +90,15 @@ class MaxIoU:
             dropped = torch.cat([dropped, positive[~inside]])  # host synchronisation
             pairs = pairs[inside]  # host synchronisation
         return Assignment(pairs, dropped=_image_and_prior(dropped, priors))
+
+
+def _near(priors: Priors, targets: Targets) -> Tensor:
+    """[G, L A] of each level the priors of a cell whose point is nearest to a ground truth's centre."""
+    starts, columns_rows, strides = priors.grid_table
+    cell = cell_of(targets.centers.unsqueeze(1), strides, priors).round_().to(torch.int64)
+    column, row = cell.clamp_(min=0).minimum(columns_rows - 1).unbind(-1)
+    prior = starts + (row * columns_rows[:, 0] + column) * priors.per_cell
+    return (prior.unsqueeze(-1) + torch.arange(priors.per_cell, device=prior.device)).flatten(1)
 
 
 def _image_and_prior(location: Tensor, priors: Priors) -> tuple[Tensor, Tensor]:

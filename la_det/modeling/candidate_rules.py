@@ -47,22 +47,44 @@ class TopLocations:
         return p, rank.topk(at_most(max(self.topk, max_detections), rank.shape[1])).indices
 
 
-class LocationsFirst:
-    """All pairs of the `topk` locations whose largest p is best, of each level at most `4 topk` (TOOD).
+class TopClass:
+    """The best class of every location (YOLOX).
 
-    The last bound changes nothing as long as NMS leaves as many of these pairs as there are detections at last.
+    Args:
+        topk: locations of each level, those of largest p; None for all.
+    """
+
+    def __init__(self, *, topk: int | None = None):
+        self.topk = topk
+
+    def __call__(self, p: Tensor, quality: Tensor | None, threshold: float, max_detections: int):
+        _, _, k, h, w = p.shape
+        largest, cls = (x.flatten(1) for x in p.max(2))  # [N, A h w]
+        count = largest.shape[1]
+        location = largest.topk(count if self.topk is None else at_most(self.topk, count)).indices
+        prior_of_cell = location.div(h * w, rounding_mode="floor")
+        return p, location + (prior_of_cell * (k - 1) + cls.gather(1, location)) * (h * w)
+
+
+class LocationsFirst:
+    """All pairs of the `topk` locations whose largest p is best, of each level at most `pairs` (TOOD).
+
+    The last bound changes nothing as long as NMS leaves as many of these pairs as there are detections at last, and
+    none is left out that votes on their boxes.
 
     Args:
         topk: locations of each level.
+        pairs: of each level, by default `4 topk`.
     """
 
-    def __init__(self, *, topk: int = 1000):
+    def __init__(self, *, topk: int = 1000, pairs: int | None = None):
         self.topk = topk
+        self.pairs = pairs
 
     def __call__(self, p: Tensor, quality: Tensor | None, threshold: float, max_detections: int):
         p = _at_best(p, p.amax(2, keepdim=True), self.topk)
         flat = p.flatten(1)
-        return p, flat.topk(at_most(4 * self.topk, flat.shape[1])).indices
+        return p, flat.topk(at_most(self.pairs or 4 * self.topk, flat.shape[1])).indices
 
 
 def _at_best(p: Tensor, rank: Tensor, topk: int) -> Tensor:

@@ -1,7 +1,7 @@
 """What the dense form of a rule sees: one image, with all maps as rows.
 
 The dense form of a matcher is a function `rule(matcher, image)`. It returns the ground truth of each prior [R], -1 for
-background (for DW the weights).
+background (for DW and AutoAssign the weights).
 """
 
 from dataclasses import dataclass
@@ -44,10 +44,7 @@ class Image:
     def p(self) -> Tensor:
         """[R, K] probabilities of the criterion's score."""
         p = self.logits.sigmoid()
-        if self.score.gate is None:
-            return p
-        p = p * self.gates[self.score.gate].sigmoid().unsqueeze(1)
-        return p.sqrt() if self.score.square_root else p
+        return p if self.score.gate is None else self.score.gated(p, self.gates[self.score.gate].sigmoid().unsqueeze(1))
 
     @property
     def place(self) -> tuple[Tensor, Tensor]:

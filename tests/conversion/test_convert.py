@@ -34,6 +34,7 @@ CROWDHUMAN = {
     "LLA/lla_atss_r50_fpn_30k_crowdhuman",
     "LLA/lla_fcos_r50_fpn_30k_crowdhuman",
 }
+MMDETECTION_ATSS_LIKE = {"ATSS/atss_mmdet_r50_fpn_1x_coco", "PAA/paa_mmdet_r50_fpn_1x_coco"}
 
 
 def fit_of(name: str, state: dict[str, torch.Tensor] | None = None) -> Fit:
@@ -77,6 +78,9 @@ def test_seeded_weights_of_models_without_golden_file_fit_strictly(name):
         ("poto_3dmf_coco", {f"POTO/poto_3dmf{aux}_r50_fpn_3x_ms_coco" for aux in ("", "_aux")}),
         ("defcn_atss_crowdhuman", CROWDHUMAN),
         ("lla_baselines_crowdhuman", CROWDHUMAN),
+        ("paa_R_50_FPN_1x", {f"PAA/paa_r50_fpn_{schedule}_coco" for schedule in ("1x", "135k")}),
+        ("mmdet_atss_r50", MMDETECTION_ATSS_LIKE),
+        ("mmdet_paa_r50", MMDETECTION_ATSS_LIKE),
     ],
 )
 def test_files_of_several_models_are_listed(name, configs):
@@ -91,6 +95,28 @@ def test_atss_and_dynamic_atss_are_listed():
         find_fit("file.pth", official_state(MANIFESTS["dynamic_atss_R_50_FPN_1x"]))
 
 
+@pytest.mark.slow
+def test_schedules_of_ota_are_listed():
+    with pytest.raises(UserError, match="OTA/ota_r50_fpn_1x_coco, OTA/ota_r50_fpn_2x_ms_coco$"):
+        find_fit("file.pth", official_state(MANIFESTS["ota_r50_c5"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["fcos", "retinanet"])
+@pytest.mark.parametrize("data", ["", "_crowdhuman"])
+def test_models_of_onenet_are_told_from_each_other(head, data):
+    state = official_state(MANIFESTS[f"onenet_{head}_r50{data}"])
+    ending = "47k_crowdhuman" if data else "270k_ms_coco"
+    assert find_fit("file.pth", state).config == f"OneNet/onenet_{head}_r50_fpn_{ending}"
+
+
+def test_onenets_anchors_are_checked():
+    state = official_state(MANIFESTS["onenet_retinanet_r50"])
+    state["head.anchor_generator.cell_anchors.2"] = state["head.anchor_generator.cell_anchors.1"]
+    with pytest.raises(UserError, match="1 wrong .head.anchor_generator.cell_anchors.2 is not"):
+        fit_of("onenet_retinanet_r50", state)
+
+
 @pytest.mark.parametrize("name", ["poto_crowdhuman", "lla_fcos_crowdhuman"])
 def test_files_of_one_model_need_no_name(name):
     state = official_state(MANIFESTS[name])
@@ -102,10 +128,12 @@ def test_files_of_one_model_need_no_name(name):
     [
         ("mmdet_fcos_r50_caffe", "FCOS/fcos_mmdet_r50_fpn_1x_coco"),
         ("mmdet_fcos_r50_caffe_center_normbbox", "FCOS/fcos_mmdet_center_normbbox_r50_fpn_1x_coco"),
-        ("mmdet_atss_r50", "ATSS/atss_mmdet_r50_fpn_1x_coco"),
+        ("mmdet_autoassign_r50_caffe", "AutoAssign/autoassign_mmdet_r50_fpn_1x_coco"),
+        ("autoassign_r50", "AutoAssign/autoassign_r50_fpn_1x_coco"),
+        ("dw_r50", "DW/dw_worefine_r50_fpn_1x_coco"),
     ],
 )
-def test_mmdetections_models_are_told_from_each_other_and_from_dw(name, config):
+def test_mmdetections_models_and_autoassigns_are_told_from_each_other_and_from_dw(name, config):
     assert find_fit("file.pth", official_state(MANIFESTS[name])).config == config
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from la_det.geometry import FLOAT32_EPS, aligned_ciou, aligned_giou, aligned_iou, image_scales, relative_cxcywh
+from la_det.geometry import FLOAT32_EPS, aligned_ciou, aligned_giou, aligned_iou, image_scales, relative_boxes
 from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
 
@@ -20,6 +20,7 @@ class GIoULoss:
             "none": 1.
             "centerness": the centerness of the prior.
             "target": the soft target.
+            "iou": the IoU of the predicted box, without gradient.
         normaliser: what the sum is divided by.
             "weights": the sum of the pairs' weights.
             "positives": the number of positives.
@@ -28,7 +29,7 @@ class GIoULoss:
     """
 
     weight: float = 1.0
-    weighting: Literal["none", "centerness", "target"] = "none"
+    weighting: Literal["none", "centerness", "target", "iou"] = "none"
     normaliser: Literal["weights", "positives"] = "weights"
     floor: float = 1.0
     eps: float = FLOAT32_EPS
@@ -39,7 +40,7 @@ class GIoULoss:
         if self.weighting == "none":
             loss, weights = (1 - giou).sum(), assignment.num_positives
         else:
-            u = decision.centerness if self.weighting == "centerness" else assignment.target
+            u = assignment.target if self.weighting == "target" else getattr(decision, self.weighting)
             loss, weights = torch.dot(u, 1 - giou), u.sum()
         normaliser = weights if self.normaliser == "weights" else assignment.num_positives
         return LossTerm(loss, normaliser, weight=self.weight, floor=self.floor)
@@ -88,13 +89,21 @@ class IoULoss:
 class RelativeL1Loss:
     """L1 distance of (cx, cy, w, h) relative to the image's size before padding (Carion et al., ECCV 2020).
 
-    It is divided by the number of positives, averaged over processes. This divisor may lie below 1.
+    It is divided by the number of positives, averaged over processes.
+
+    Attributes:
+        weight: factor of the loss.
+        corners: compare (x1, y1, x2, y2) instead (OneNet).
+        floor: lower bound of the divisor. With 0 the divisor may lie below 1.
     """
 
     weight: float = 5.0
+    corners: bool = False
+    floor: float = 0.0
 
     def __call__(self, decision: Decision) -> LossTerm:
         scales = image_scales(decision.targets).index_select(0, decision.assignment.pairs.image)
         # The centre and size of a difference are the differences of centres and sizes.
-        difference = relative_cxcywh(decision.boxes - decision.gt_boxes, scales)
-        return LossTerm(difference.abs().sum(), decision.assignment.num_positives, weight=self.weight, floor=0.0)
+        difference = relative_boxes(decision.boxes - decision.gt_boxes, scales, self.corners)
+        loss = difference.abs().sum()
+        return LossTerm(loss, decision.assignment.num_positives, weight=self.weight, floor=self.floor)

@@ -7,15 +7,18 @@ from la_det.steps.candidates.grid import (
     center_region,
     center_windows,
     every_pair,
+    everywhere,
     first_cell,
     grid_cells,
+    in_any_box,
+    in_center_region,
     inside_box,
     ltrb_of_pairs,
     overlapping_anchors,
     window_priors,
 )
 from la_det.steps.candidates.nearest import nearest_priors
-from la_det.steps.candidates.overlaps import overlapping_pairs, pairs_of_iou
+from la_det.steps.candidates.overlaps import largest_iou, meeting_runs, overlapping_pairs, pairs_of_iou
 
 __all__ = [
     "beyond_extents",
@@ -24,11 +27,16 @@ __all__ = [
     "center_region",
     "center_windows",
     "every_pair",
+    "everywhere",
     "first_cell",
     "grid_cells",
     "grid_extents",
+    "in_any_box",
+    "in_center_region",
     "inside_box",
+    "largest_iou",
     "ltrb_of_pairs",
+    "meeting_runs",
     "nearest_priors",
     "overlapping_anchors",
     "overlapping_pairs",

@@ -1,9 +1,10 @@
-"""Pairs of predicted boxes and ground truths that overlap."""
+"""Predicted boxes and ground truths that overlap."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from la_det.geometry import aligned_iou
 from la_det.structures import Pairs, Targets, chunks
 
 # Boxes of neighbouring locations lie close together. So runs of locations are compared first, by their common bounding
@@ -64,6 +65,32 @@ def _listed(gt: Tensor, run: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
     return gt.index_select(0, index), run.index_select(0, index) * RUN + member
 
 
+def meeting_runs(boxes: Tensor, targets: Targets) -> Tensor:
+    """[G, R / 16 rounded up] bool: runs of locations of whose boxes [N, R, 4] some may overlap the ground truth."""
+    return _meeting(_in_runs(_reach(boxes)), _needed(targets.boxes), targets.image)
+
+
+def largest_iou(boxes: Tensor, targets: Targets, runs: Tensor) -> Tensor:
+    """Of each location the largest IoU of its box with any ground truth of its image.
+
+    Args:
+        boxes: [N, R, 4] XYXY, of every location of every image.
+        targets: G ground truths.
+        runs: indices of what is True in the flattened `meeting_runs`.
+
+    Returns:
+        [N, R], or more columns, which mean nothing.
+    """
+    boxes = F.pad(boxes, (0, 0, 0, -boxes.shape[1] % RUN)).unflatten(1, (-1, RUN))  # [N, runs, RUN, 4]
+    num_images, num_runs = boxes.shape[:2]
+    gt = runs.div(num_runs, rounding_mode="floor")
+    run = targets.image.index_select(0, gt) * num_runs + runs % num_runs
+    iou = aligned_iou(boxes.flatten(0, 1).index_select(0, run), targets.boxes.index_select(0, gt).unsqueeze(1))
+    location = run.unsqueeze(1) * RUN + torch.arange(RUN, device=run.device)
+    largest = iou.new_zeros(num_images * num_runs * RUN)
+    return largest.scatter_reduce_(0, location.flatten(), iou.flatten(), "amax").view(num_images, -1)
+
+
 def _reach(boxes: Tensor) -> Tensor:
     """[N, 4, R] of boxes [N, R, 4]. A box overlaps a ground truth if each of its four exceeds the other's `_needed`."""
     return torch.cat([-boxes[..., :2], boxes[..., 2:]], -1).transpose(1, 2)
@@ -82,19 +109,26 @@ def _runs(reach: Tensor, needed: Tensor, image: Tensor) -> tuple[Tensor, Tensor,
         needed: [g, C].
         image: [g].
     """
-    reach = F.pad(reach, (0, -reach.shape[2] % RUN), value=-torch.inf).unflatten(2, (-1, RUN))  # [N, C, runs, RUN]
-    gt, run = _exceed(reach.amax(3), image, needed).nonzero().unbind(1)  # host synchronisation
+    reach = _in_runs(reach)
+    gt, run = _meeting(reach, needed, image).nonzero().unbind(1)  # host synchronisation
     members = reach.transpose(1, 2).flatten(0, 1)  # [N runs, C, RUN]
     return gt, run, _exceed(members, image[gt] * reach.shape[2] + run, needed[gt])
 
 
+def _in_runs(reach: Tensor) -> Tensor:
+    """[N, C, runs, RUN] of [N, C, R]; places behind the last location reach nothing."""
+    return F.pad(reach, (0, -reach.shape[2] % RUN), value=-torch.inf).unflatten(2, (-1, RUN))
+
+
+def _meeting(reach: Tensor, needed: Tensor, image: Tensor) -> Tensor:
+    """[g, runs] bool, whether runs [N, C, runs, RUN] can exceed what is needed [g, C]."""
+    return _exceed(reach.amax(3), image, needed)
+
+
 def _exceed(reach: Tensor, row: Tensor, needed: Tensor) -> Tensor:
-    """[n, m] whether all C values in rows of `reach` [r, C, m] exceed what is needed [n, C].
+    """[n, m] bool, whether all C values in rows [n] of `reach` [r, C, m] exceed what is needed [n, C].
 
-    One value after the other: all together need C times the memory.
-
-    Args:
-        row: [n] int64, 0..r-1.
+    One value is compared after the other. All together would need C times the memory.
     """
     short = torch.zeros(len(row), reach.shape[2], dtype=torch.bool, device=reach.device)
     for values, bound in zip(reach.unbind(1), needed.unsqueeze(2).unbind(1), strict=True):

@@ -3,10 +3,11 @@ from unittest.mock import patch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.ops import box_iou
 
 from la_det.geometry import aligned_iou
 from la_det.references.scene import KINDS, make_targets, random_boxes
-from la_det.steps.candidates import overlapping_pairs, pairs_of_iou
+from la_det.steps.candidates import largest_iou, meeting_runs, overlapping_pairs, pairs_of_iou
 from la_det.structures import chunks
 
 # Whole numbers, so that boxes often touch.
@@ -68,3 +69,17 @@ def test_a_box_of_nan_overlaps_everything():
     boxes[0, 17] = torch.nan
     pairs = overlapping_pairs(boxes, make_targets([[[500, 500, 600, 600]]]), slice(0, 1))
     assert pairs.prior.tolist() == [17]
+
+
+@given(st.integers(1, 70), st.integers(0, 2**32 - 1))
+@settings(max_examples=50, deadline=None)
+def test_largest_iou_of_each_box(num_boxes, seed):
+    generator = torch.Generator().manual_seed(seed)
+    boxes = torch.stack([random_boxes(generator, ["object"] * num_boxes, 64, 64) for _ in range(3)])
+    targets = make_targets([random_boxes(generator, list(KINDS), 64, 64), [], boxes[2, :1]])
+    runs = meeting_runs(boxes, targets)
+    largest = largest_iou(boxes, targets, runs.flatten().nonzero().squeeze(1))[:, :num_boxes]
+    for i in range(3):
+        iou = box_iou(boxes[i], targets.boxes[targets.image == i]).nan_to_num(0)
+        expected = iou.amax(1) if iou.numel() else torch.zeros(num_boxes)
+        torch.testing.assert_close(largest[i], expected)
