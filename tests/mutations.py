@@ -49,7 +49,12 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("topk: int = 9", "topk: int = 8"),
         ("margin: float = 0.01", "margin: float = 0.0"),
     ],
-    (f"{STEPS}/select/size_ranges.py", f"{RULES} -k 'fcos or center or ranges'", f"{GOLDEN} -k 'poto'"): [
+    (
+        f"{STEPS}/select/size_ranges.py",
+        "tests/steps/select/test_size_ranges.py",
+        f"{RULES} -k 'fcos or center or ranges'",
+        f"{GOLDEN} -k 'poto'",
+    ): [
         ("(low <= reach)", "(low < reach)"),
         ("(reach <= high)", "(reach < high)"),
         ("ltrb.amax(-1)", "ltrb.mean(-1)"),
@@ -95,7 +100,11 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("max(w - k, 0)", "max(w - k - 1, 0)"),
         ("<< 32) | cell", "<< 32) | -cell"),
     ],
-    (f"{MATCHERS}/topk_iou.py", "tests/matchers/test_atss.py -k topk", f"{GOLDEN} -k 'positive_types'"): [
+    (
+        f"{MATCHERS}/topk_iou.py",
+        "tests/matchers/test_atss.py -k 'topk or thousandth'",
+        f"{GOLDEN} -k 'positive_types'",
+    ): [
         ("1 / (1000 * _largest", "1 / (100 * _largest"),
         ("ltrb.amin(-1) > self.margin", "ltrb.amin(-1) >= self.margin", NEVER_EQUAL),
         ("iou - distance * penalty[pairs.gt]", "iou"),
