@@ -1,8 +1,11 @@
 """The dense form of every scheme, which the benchmark compares with: the reference of the tests.
 
 Assignment is done by the dense rules in la_det/references, image by image. Losses are fvcore's focal loss on one-hot
-targets over all locations and fvcore's GIoU loss at the positives (for DW the losses of its reference), with autograd.
+targets over all locations and fvcore's GIoU loss at the positives (for DW and AutoAssign the losses of their
+references), with autograd.
 """
+
+from importlib.util import find_spec
 
 import torch
 from fvcore.nn import giou_loss, sigmoid_focal_loss
@@ -11,15 +14,17 @@ from torch import Tensor
 from la_det import matchers
 from la_det.model_zoo.schemes import references
 from la_det.modeling.criteria import Criterion
-from la_det.references import dw
-from la_det.references.image import images
+from la_det.references import autoassign, dw
+from la_det.references.image import PROGRESS, images
 from la_det.structures import DensePredictions, Targets
 
 MAX_PAIR_LOGITS = 2e8  # upper bound of the logits expanded per image; beyond it, the foreground loss needs over 10 GB
 
 
 def fits(criterion: Criterion, predictions: DensePredictions, targets: Targets) -> bool:
-    """Whether the dense rule fits into the memory of an ordinary machine."""
+    """Whether the dense rule fits into the memory of an ordinary machine, and what it needs is installed."""
+    if isinstance(criterion.matcher, matchers.PAA) and find_spec("sklearn") is None:
+        return False
     pairs = len(predictions.priors) * max(targets.counts)
     return not isinstance(criterion.matcher, matchers.ForegroundLoss) or (
         pairs * predictions.num_classes <= MAX_PAIR_LOGITS
@@ -28,15 +33,20 @@ def fits(criterion: Criterion, predictions: DensePredictions, targets: Targets) 
 
 @torch.no_grad()
 def assign(criterion: Criterion, predictions: DensePredictions, targets: Targets) -> list:
-    """The result of the dense rule for each image: the ground truth of each prior [R], or DW's weights."""
-    rule = references()[type(criterion.matcher)]
-    return [rule(criterion.matcher, x) for x in images(criterion.score, predictions, targets)]
+    """The result of the dense rule per image: the ground truth of each prior [R]; weights for DW and AutoAssign."""
+    matcher = matchers.matcher_at(criterion.matcher, PROGRESS)
+    rule = references()[type(matcher)]
+    return [rule(matcher, x) for x in images(criterion.score, predictions, targets)]
 
 
 def loss(criterion: Criterion, predictions: DensePredictions, targets: Targets) -> Tensor:
     """Classification and box loss on the dense assignment, averaged over the positives: a scalar."""
-    decisions = assign(criterion, predictions, targets)
     total, count = torch.zeros(()), 0
+    if isinstance(criterion.matcher, matchers.AutoAssign):
+        for x in images(criterion.score, predictions, targets):
+            total = total + sum(autoassign.losses(x.p, *autoassign.rule(criterion.matcher, x)))
+        return total / max(len(targets), 1)
+    decisions = assign(criterion, predictions, targets)
     for x, decision in zip(images(criterion.score, predictions, targets), decisions, strict=True):
         if isinstance(criterion.matcher, matchers.DW):
             total = total + sum(dw.losses(x.logits, x.gates["quality"], x.boxes, x.gts, x.classes, *decision))

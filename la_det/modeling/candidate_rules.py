@@ -41,10 +41,7 @@ class TopLocations:
         self.topk = topk
 
     def __call__(self, p: Tensor, quality: Tensor, threshold: float, max_detections: int):
-        largest = (p * quality).amax(2, keepdim=True)
-        flat = largest.flatten(1)
-        index = flat.topk(at_most(self.topk, flat.shape[1])).indices
-        p = p * torch.zeros_like(largest, dtype=torch.bool).flatten(1).scatter_(1, index, 1).view_as(largest)
+        p = _at_best(p, (p * quality).amax(2, keepdim=True), self.topk)
         rank = torch.where(p > threshold, p * quality, -1).flatten(1)
         # More pairs of one level than the final number of detections cannot matter.
         return p, rank.topk(at_most(max(self.topk, max_detections), rank.shape[1])).indices
@@ -67,6 +64,34 @@ class TopClass:
         location = largest.topk(count if self.topk is None else at_most(self.topk, count)).indices
         prior_of_cell = location.div(h * w, rounding_mode="floor")
         return p, location + (prior_of_cell * (k - 1) + cls.gather(1, location)) * (h * w)
+
+
+class LocationsFirst:
+    """All pairs of the `topk` locations whose largest p is best, of each level at most `pairs` (TOOD).
+
+    The last bound changes nothing as long as NMS leaves as many of these pairs as there are detections at last, and
+    none is left out that votes on their boxes.
+
+    Args:
+        topk: locations of each level.
+        pairs: of each level, by default `4 topk`.
+    """
+
+    def __init__(self, *, topk: int = 1000, pairs: int | None = None):
+        self.topk = topk
+        self.pairs = pairs
+
+    def __call__(self, p: Tensor, quality: Tensor | None, threshold: float, max_detections: int):
+        p = _at_best(p, p.amax(2, keepdim=True), self.topk)
+        flat = p.flatten(1)
+        return p, flat.topk(at_most(self.pairs or 4 * self.topk, flat.shape[1])).indices
+
+
+def _at_best(p: Tensor, rank: Tensor, topk: int) -> Tensor:
+    """p [N, A, K, h, w], and 0 except at the `topk` locations of largest rank [N, A, 1, h, w]."""
+    flat = rank.flatten(1)
+    index = flat.topk(at_most(topk, flat.shape[1])).indices
+    return p * torch.zeros_like(rank, dtype=torch.bool).flatten(1).scatter_(1, index, 1).view_as(rank)
 
 
 def at_most(limit: int, count: int | Tensor) -> int | Tensor:

@@ -1,14 +1,14 @@
 """From dense predictions to detections, with or without NMS."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from detectron2.modeling import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from la_det.modeling.candidate_rules import TopClass, TopLocations, TopPairs, at_most
+from la_det.modeling.candidate_rules import LocationsFirst, TopClass, TopLocations, TopPairs, at_most
 from la_det.modeling.layers import class_nms
 from la_det.structures import DensePredictions, Score
 
@@ -48,7 +48,7 @@ class DenseInference:
     """The inference rule of FCOS-style detectors.
 
     On each level, the candidates are (location, class) pairs whose probability exceeds the threshold. Over all levels,
-    NMS (none for one-to-one schemes) is followed by the choice of the best `max_detections`.
+    NMS (none for one-to-one schemes) is followed by the choice of the best `max_detections`, and by voting.
 
     Args:
         score: probability p that is ranked and thresholded.
@@ -60,19 +60,21 @@ class DenseInference:
         clip: whether boxes are clipped to the image before NMS.
         nms_threshold: IoU above which class-wise NMS removes a detection; None for no NMS.
         max_detections: largest number of detections per image.
+        voting: `ScoreVoting`, which changes the boxes of detections after NMS; None for none.
     """
 
     def __init__(
         self,
         *,
         score: Score | None = None,
-        candidates: TopPairs | TopLocations | TopClass | None = None,
+        candidates: TopPairs | TopLocations | TopClass | LocationsFirst | None = None,
         use_quality: bool = False,
         quality_exponent: float = 0.5,
         score_threshold: float = 0.05,
         clip: bool = False,
         nms_threshold: float | None = None,
         max_detections: int = 100,
+        voting: Callable[[Candidates, Candidates], Candidates] | None = None,
     ):
         self.score = score or Score()
         self.use_quality = use_quality
@@ -82,6 +84,7 @@ class DenseInference:
         self.clip = clip
         self.nms_threshold = nms_threshold
         self.max_detections = max_detections
+        self.voting = voting
 
     @torch.no_grad()
     def __call__(self, predictions: DensePredictions, image_sizes: Tensor) -> Candidates:
@@ -122,14 +125,14 @@ class DenseInference:
         return p, prior, rest % k, boxes, quality
 
     def select(self, candidates: Candidates, nms_threshold: float | None) -> Candidates:
-        """The best `max_detections` after class-wise NMS (None: without NMS); valid entries come first."""
+        """The best `max_detections` after class-wise NMS (None: without NMS and voting); valid entries come first."""
         valid = candidates.valid
         if nms_threshold is not None:
             valid = class_nms(candidates.boxes, candidates.scores, candidates.classes, valid, nms_threshold)
         ranked = candidates.scores.masked_fill(~valid, -torch.inf)
         index = ranked.topk(at_most(self.max_detections, ranked.shape[1])).indices
-        kept = candidates.take(index)
-        return Candidates(kept.boxes, kept.scores, kept.classes, kept.priors, valid.gather(1, index))
+        kept = replace(candidates.take(index), valid=valid.gather(1, index))
+        return kept if self.voting is None or nms_threshold is None else self.voting(kept, candidates)
 
 
 def _channels(level: Tensor, channels: int, of_cell: Tensor, cell: Tensor) -> Tensor:

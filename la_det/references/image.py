@@ -1,7 +1,7 @@
 """What the dense form of a rule sees: one image, with all maps as rows.
 
 The dense form of a matcher is a function `rule(matcher, image)`. It returns the ground truth of each prior [R], -1 for
-background (for DW the weights).
+background (for DW and AutoAssign the weights).
 """
 
 from dataclasses import dataclass

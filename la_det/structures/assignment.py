@@ -76,6 +76,8 @@ class Assignment:
     classifies: Tensor | None = None
     num_counted: int = 0
 
+    per_pair = ("weight", "target", "classifies")  # names of the fields of P rows
+
     @cached_property
     def num_positives(self) -> Tensor:
         """Number of positives with `num_counted`, scalar float32: the usual normaliser of losses."""
@@ -92,9 +94,7 @@ class Assignment:
         return replace(
             self,
             pairs=self.pairs[kept],
-            weight=None if self.weight is None else self.weight[kept],
-            target=None if self.target is None else self.target[kept],
-            classifies=None if self.classifies is None else self.classifies[kept],
+            **{name: x[kept] for name in self.per_pair if (x := getattr(self, name)) is not None},
             dropped=tuple(torch.cat(x) for x in zip(*before, (gone.image, gone.prior), strict=True)),
             num_counted=self.num_counted + len(gone) * counted,
         )

@@ -18,7 +18,7 @@ class Score:
             None: there is no gate.
             "filter": 3DMF.
             "quality": the implicit objectness of DW and o2f, TOOD's alignment, or OTA's IoU.
-        square_root: p is the square root of the product (TOOD, OTA, SimOTA).
+        square_root: whether p is the square root of sigma(c) sigma(f) (TOOD, OTA, SimOTA).
     """
 
     gate: str | None = None

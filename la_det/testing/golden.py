@@ -5,6 +5,7 @@ Each method has one module that runs la_det's criteria, heads and inference, bui
 inputs. A quantity that this module does not look at counts as not implemented.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,6 +65,7 @@ class GoldenFile:
                 self._arrays = dict(data)
         except Exception as error:
             raise ValueError(f"{path}: not a readable .npz file ({error})") from error
+        self._prefix = ""
         self._read: set[str] = set()
         self.comparisons: list[Comparison] = []
 
@@ -76,16 +78,25 @@ class GoldenFile:
         """Factor of all tolerances."""
         return 1 if self.device.type == "cpu" else GPU_TOLERANCE
 
+    def part(self, prefix: str) -> "GoldenFile":
+        """The same file, whose keys are read with the prefix where there are such: one of several processes in it."""
+        part = copy.copy(self)
+        part._prefix = prefix
+        return part
+
+    def _full(self, key: str) -> str:
+        return self._prefix + key if self._prefix + key in self._arrays else key
+
     def __contains__(self, key: str) -> bool:
-        return key in self._arrays
+        return self._full(key) in self._arrays
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)
 
     def array(self, key: str) -> np.ndarray:
         """An array as it is in the file."""
-        self._read.add(key)
-        return self._arrays[key]
+        self._read.add(self._full(key))
+        return self._arrays[self._full(key)]
 
     def tensor(self, key: str) -> Tensor:
         """An array as a tensor."""
@@ -108,7 +119,7 @@ class GoldenFile:
 
     def ignore(self, *keys: str) -> None:
         """Marks inputs and notes that a check does not need as read."""
-        self._read.update(keys)
+        self._read.update(map(self._full, keys))
 
     def unread(self) -> list[str]:
         """Keys that no check looked at."""
@@ -136,8 +147,8 @@ class GoldenFile:
 
     def record(self, key: str, error: float, tolerance: float) -> None:
         """Records a comparison that the caller has made."""
-        self._read.add(key)
-        self.comparisons.append(Comparison(key, float(error), self.slack * tolerance))
+        self._read.add(self._full(key))
+        self.comparisons.append(Comparison(self._full(key), float(error), self.slack * tolerance))
 
     def _compare(self, key: str, actual, tolerance: float, measure) -> None:
         expected = self.tensor(key).cpu().double()

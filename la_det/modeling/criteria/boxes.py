@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from la_det.geometry import FLOAT32_EPS, aligned_giou, aligned_iou, image_scales, relative_boxes
+from la_det.geometry import FLOAT32_EPS, aligned_ciou, aligned_giou, aligned_iou, image_scales, relative_boxes
 from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
 
@@ -20,6 +20,7 @@ class GIoULoss:
             "none": 1.
             "centerness": the centerness of the prior.
             "target": the soft target.
+            "iou": the IoU of the predicted box, without gradient.
         normaliser: what the sum is divided by.
             "weights": the sum of the pairs' weights.
             "positives": the number of positives.
@@ -28,7 +29,7 @@ class GIoULoss:
     """
 
     weight: float = 1.0
-    weighting: Literal["none", "centerness", "target"] = "none"
+    weighting: Literal["none", "centerness", "target", "iou"] = "none"
     normaliser: Literal["weights", "positives"] = "weights"
     floor: float = 1.0
     eps: float = FLOAT32_EPS
@@ -39,10 +40,28 @@ class GIoULoss:
         if self.weighting == "none":
             loss, weights = (1 - giou).sum(), assignment.num_positives
         else:
-            u = decision.centerness if self.weighting == "centerness" else assignment.target
+            u = assignment.target if self.weighting == "target" else getattr(decision, self.weighting)
             loss, weights = torch.dot(u, 1 - giou), u.sum()
         normaliser = weights if self.normaliser == "weights" else assignment.num_positives
         return LossTerm(loss, normaliser, weight=self.weight, floor=self.floor)
+
+
+@dataclass(frozen=True)
+class CIoULoss:
+    """1 - CIoU of decoded boxes and their ground truths (Zheng et al., AAAI 2020), weighted by the soft targets.
+
+    Divided by the sum of the targets, which counts as at least 1 (YOLOv8).
+
+    Attributes:
+        weight: factor of the loss.
+    """
+
+    weight: float = 1.0
+
+    def __call__(self, decision: Decision) -> LossTerm:
+        target = decision.assignment.target
+        ciou = aligned_ciou(decision.boxes, decision.gt_boxes)
+        return LossTerm(torch.dot(target, 1 - ciou), target.sum(), weight=self.weight)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Criterion(nn.Module):
     """Assigns labels with a matcher, then evaluates loss terms on the assignment.
 
     Args:
-        matcher: the label-assignment scheme.
+        matcher: the label-assignment scheme; one that is `differentiable` sees the predictions with their gradient.
         losses: name of each loss -> its term.
         score: the classification probability that matcher and losses share.
         branch: name of the head's branch that is trained.
@@ -71,7 +71,8 @@ class Criterion(nn.Module):
         """The matcher's decision about a batch, after ignored ground truths have been dealt with."""
         if self.ignored == "background":
             targets = targets.without_ignored()
-        assignment = self.matcher(predictions.detach(), targets, score=self.score, progress=progress)
+        seen = predictions if getattr(self.matcher, "differentiable", False) else predictions.detach()
+        assignment = self.matcher(seen, targets, score=self.score, progress=progress)
         if self.ignored != "background" and targets.ignored is not None:
             mask = targets.ignored[assignment.pairs.gt]
             assignment = assignment.drop(mask, counted=self.ignored == "counted")

@@ -28,7 +28,7 @@ class DWPositiveLoss:
         pairs, score = decision.assignment.pairs, decision.score
         c, f = score.logits_at(decision.predictions, pairs.image, pairs.prior, decision.classes)
         loss = -torch.dot(decision.assignment.weight, score.log_probability(c, f))
-        return LossTerm(loss, _count(decision.targets), weight=self.weight)
+        return LossTerm(loss, num_gts(decision.targets), weight=self.weight)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class DWBoxLoss:
     def __call__(self, decision: Decision) -> LossTerm:
         giou = aligned_giou(decision.boxes, decision.gt_boxes, GIOU_EPS)
         loss = torch.dot(decision.assignment.weight, 1 - giou)
-        return LossTerm(loss, _count(decision.targets), weight=self.weight * BETA)
+        return LossTerm(loss, num_gts(decision.targets), weight=self.weight * BETA)
 
 
 @dataclass(frozen=True)
@@ -55,5 +55,6 @@ class DWNegativeLoss:
         return LossTerm(background - torch.dot(lowered, entries), lowered.sum())
 
 
-def _count(targets: Targets) -> Tensor:
+def num_gts(targets: Targets) -> Tensor:
+    """Scalar float32, the number of ground truths."""
     return torch.full((), float(len(targets)), device=targets.boxes.device)

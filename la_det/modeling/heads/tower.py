@@ -22,6 +22,7 @@ class ConvTower(nn.Sequential):
         norm: whether a GroupNorm follows each convolution.
         init: initialisation of plain convolutions, see `init_head_conv`.
         last_dcn: `offset_init` of a modulated deformable convolution (DCNv2) as the last one; None: a plain one.
+        first_dcn: number of first convolutions that are modulated deformable ones, with 4 groups of offsets (TOOD).
     """
 
     def __init__(
@@ -35,12 +36,16 @@ class ConvTower(nn.Sequential):
         norm: bool = True,
         init: HeadInit = "normal",
         last_dcn: OffsetInit | None = None,
+        first_dcn: int = 0,
     ):
         channels = channels or in_channels
         layers: list[nn.Module] = []
         for i in range(num_convs):
             inputs = in_channels if i == 0 else channels
-            if last_dcn is not None and i == num_convs - 1:
+            if i < first_dcn:
+                conv = ModulatedDeformConv2d(inputs, channels, bias=bias, offset_groups=4)
+                nn.init.normal_(conv.weight, std=0.01)
+            elif last_dcn is not None and i == num_convs - 1:
                 conv = ModulatedDeformConv2d(inputs, channels, bias=bias, offset_init=last_dcn)
             else:
                 conv = nn.Conv2d(inputs, channels, 3, padding=1, bias=bias)

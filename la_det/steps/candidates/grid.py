@@ -13,6 +13,8 @@ from torch import Tensor
 from la_det.geometry import ltrb_distances
 from la_det.structures import Pairs, Priors, Targets, constant
 
+_FAR = 2**23  # cells; no grid is that large
+
 
 def inside_box(priors: Priors, targets: Targets, levels: Tensor | None = None) -> Pairs:
     """All pairs (point, ground truth) whose point lies strictly inside the ground truth's box.
@@ -174,13 +176,12 @@ def overlapping_anchors(priors: Priors, targets: Targets, min_iou: Tensor, exten
     shorter = torch.minimum(sizes, gt_sizes)
     overlap = intersection.unsqueeze(-1) / shorter.flip(-1)
     possible = (overlap <= shorter).all(-1, keepdim=True)
-    reach = (sizes + gt_sizes) / 2 - overlap
-
     strides = _per_prior_of_cell(strides, a)
+    reach = (sizes + gt_sizes) / 2 - overlap + 0.01 * strides  # rounding must not lose a cell
     centers = targets.centers.unsqueeze(1)
-    windows = torch.cat([centers - reach, centers + reach], -1)  # [G, L A, 4]
-    first = first_cell(windows[..., :2], strides, priors, torch.lt)
-    last = first_cell(windows[..., 2:], strides, priors, torch.le)
+    bounds = cell_of(torch.stack([centers - reach, centers + reach]), strides, priors)  # [2, G, L A, 2]
+    lower, upper = bounds.nan_to_num_(nan=0.0).clamp_(-_FAR, _FAR)
+    first, last = lower.ceil_().to(torch.int64), upper.floor_().to(torch.int64) + 1
     last = last.minimum(_per_prior_of_cell(extents[targets.image], a))
     return grid_cells(priors, targets, first, (last - first) * possible)
 
@@ -255,8 +256,8 @@ def first_cell(bound: Tensor, stride: Tensor, priors: Priors, before: Callable[[
 
     The division only gives a guess. The points are compared, so rounding cannot move a cell across a border.
     """
-    # Far-away and non-finite bounds must not overflow the integers; no grid is that large.
-    cell = cell_of(bound, stride, priors).floor().nan_to_num_(nan=0.0).clamp_(-(2**23), 2**23)
+    # Far-away and non-finite bounds must not overflow the integers.
+    cell = cell_of(bound, stride, priors).floor().nan_to_num_(nan=0.0).clamp_(-_FAR, _FAR)
     # It is the guess or the next cell, or by rounding the one after.
     for _ in range(2):
         cell = cell + before(cell_points(cell, stride, priors), bound)

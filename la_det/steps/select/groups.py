@@ -52,6 +52,12 @@ def rank_in_group(group: Tensor, value: Tensor, num_groups: int) -> tuple[Tensor
     return order, torch.arange(len(group), device=group.device).sub_(first[group])
 
 
+def topk_in_group(group: Tensor, value: Tensor, num_groups: int, k: int) -> Tensor:
+    """Which pairs are among the k largest values of their group, as `rank_in_group` orders them: [P] bool."""
+    order, rank = rank_in_group(group, value, num_groups)
+    return torch.zeros_like(group, dtype=torch.bool).index_copy_(0, order, rank < k)
+
+
 def best_of_groups(group: Tensor, value: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
     """The pairs with the largest values of each group, in the order of `rank_in_group`, and the rank of each pair.
 
