@@ -50,13 +50,15 @@ def make_twin(model, num_classes=10):
     model.update(num_classes=num_classes, **torchvision_pixels)
     model.backbone = resnet_fpn(18, channels=64)
     model.backbone.bottom_up = half_resnet18()
-    for tower in (model.head.cls_tower, model.head.box_tower):
-        tower.update(num_convs=2, groups=8)
-    for name, predictor in model.head.predictors.items():
-        if name == "_target_":
-            continue
+    predictors = [predictor for name, predictor in model.head.predictors.items() if name != "_target_"]
+    for part in (model.head, *predictors):
+        for tower in filter(None, (part.get("cls_tower"), part.get("box_tower"))):
+            tower.update(num_convs=2, groups=8)
+    for predictor in predictors:
         if predictor.get("max_filtering") and predictor.max_filtering.groups:
             predictor.max_filtering.groups = 8
+        if "num_convs" in predictor:  # T-head, whose one tower stands for two
+            predictor.update(num_convs=3, groups=8)
     fit_to_shapes(model)
 
 

@@ -15,7 +15,7 @@ from la_det import matchers
 from la_det.model_zoo.schemes import references
 from la_det.modeling.criteria import Criterion
 from la_det.references import autoassign, dw
-from la_det.references.image import images
+from la_det.references.image import PROGRESS, images
 from la_det.structures import DensePredictions, Targets
 
 MAX_PAIR_LOGITS = 2e8  # upper bound of the logits expanded per image; beyond it, the foreground loss needs over 10 GB
@@ -34,8 +34,9 @@ def fits(criterion: Criterion, predictions: DensePredictions, targets: Targets) 
 @torch.no_grad()
 def assign(criterion: Criterion, predictions: DensePredictions, targets: Targets) -> list:
     """The result of the dense rule per image: the ground truth of each prior [R]; weights for DW and AutoAssign."""
-    rule = references()[type(criterion.matcher)]
-    return [rule(criterion.matcher, x) for x in images(criterion.score, predictions, targets)]
+    matcher = matchers.matcher_at(criterion.matcher, PROGRESS)
+    rule = references()[type(matcher)]
+    return [rule(matcher, x) for x in images(criterion.score, predictions, targets)]
 
 
 def loss(criterion: Criterion, predictions: DensePredictions, targets: Targets) -> Tensor:

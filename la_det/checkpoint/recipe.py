@@ -26,6 +26,10 @@ _KEY = "recipe"  # key in the metadata of .safetensors, and at the top level of 
 # The only keys of a config that a converted file may set, and the check of their values.
 _OVERRIDES: dict[str, Callable[[Any], bool]] = {
     "model.head.predictors.main.priors.box_offset": lambda value: value in (0, 1),
+    "model.head.predictors.main.repair": lambda value: type(value) is bool,
+    "model.inference.clip": lambda value: type(value) is bool,
+    "model.inference.candidates._target_": lambda value: value == "la_det.modeling.candidate_rules.TopPairs",
+    "model.inference.candidates.cap": lambda value: type(value) is bool,
     "model.backbone.top_block.in_feature": lambda value: value in ("p5", "res5"),
     "model.backbone.top_block.in_channels": lambda value: type(value) is int and 0 < value <= 4096,
 }

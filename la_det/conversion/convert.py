@@ -111,16 +111,17 @@ def all_fits(path: str, state: Mapping[str, Tensor], config: str | None = None) 
         UserError: the config or the kind of checkpoint is not known.
     """
     records = model_zoo.get_records()
-    owners = {name: r for name in model_zoo.list() for r in REPOSITORIES if r.published(records[name])}
+    owners = [(r, name) for name in model_zoo.list() for r in REPOSITORIES if r.published(records[name])]
     if config is None:
-        names = [name for name, owner in owners.items() if any(key.startswith(owner.head) for key in state)]
-        if not names:
+        fits = [fit(r, state, name) for r, name in owners if any(key.startswith(r.head) for key in state)]
+        if not fits:
             raise UserError(f"{path}: its keys ({some(state, 2)}) are not of an official repository that is known here")
-        return [fit(owners[name], state, name) for name in names]
-    if config not in owners:
-        (close,) = difflib.get_close_matches(config, owners, n=1, cutoff=0)
+        return fits
+    fits = [fit(r, state, name) for r, name in owners if name == config]
+    if not fits:
+        (close,) = difflib.get_close_matches(config, [name for _, name in owners], n=1, cutoff=0)
         raise UserError(f"--config {config}: no config of an official model; did you mean {close}?")
-    return [fit(owners[config], state, config)]
+    return fits
 
 
 def fit(repository: Repository, state: Mapping[str, Tensor], config: str) -> Fit:
@@ -187,7 +188,7 @@ def _holds(value: Tensor, constant: Any) -> bool:
 
 def _overrides(repository: Repository, shapes: Mapping[str, torch.Size]) -> dict[str, Any]:
     """The options of a config that weights of these shapes need."""
-    overrides: dict[str, Any] = {}
+    overrides = dict(repository.overrides)
     if repository.box_offset:
         overrides["model.head.predictors.main.priors.box_offset"] = repository.box_offset
     p6, p5 = (tuple(shapes.get(f"backbone.{layer}.weight", ()))[:2] for layer in ("top_block.p6", "fpn_lateral5"))

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
+from typing import Any
 
 from torch import Tensor
 
@@ -32,7 +33,9 @@ class Repository:
         constants: (regular expression, value of a match) for keys of constants that la_det computes.
         values: (end of our key, change of the value) for parameters that are stored in another form.
         configs: pattern of the names of its configs, for a repository whose files have several heads.
+        recipes_of: the repository whose recipes it trained, if it is another one.
         box_offset: 1 if its networks count boxes pixel-inclusively, see `Priors`.
+        overrides: options of every config that its weights need, key -> value.
     """
 
     name: str
@@ -41,7 +44,9 @@ class Repository:
     constants: tuple[tuple[str, Callable[[re.Match], object]], ...] = ()
     values: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = ()
     configs: str = "*"
+    recipes_of: str | None = None
     box_offset: int = 0
+    overrides: dict[str, Any] = field(default_factory=dict)
 
     def rename(self, key: str) -> str:
         """Our name of a parameter. A name to which no rule applies stays."""
@@ -51,7 +56,8 @@ class Repository:
 
     def published(self, record: Record) -> bool:
         """Whether the weights of the record's config are the repository's."""
-        of_here = record.convertible and record.source == f"https://github.com/{self.name}"
+        source = f"https://github.com/{self.recipes_of or self.name}"
+        of_here = record.convertible and record.source == source
         return of_here and fnmatch(record.name, self.configs)
 
 
@@ -91,11 +97,28 @@ LLA = Repository(
     rules=(*CVPODS, (r"head\.ious_pred", BRANCH + "quality")),
     configs="LLA/lla_r*",
 )
+OTA = replace(LLA, name="Megvii-BaseDetection/OTA", configs="*")
 LLA_BASELINES = replace(DEFCN, name=LLA.name, configs="LLA/lla_[!r]*")
 AUTOASSIGN = Repository(
     "Megvii-BaseDetection/AutoAssign",
     head="head.obj_score",
     rules=(*CVPODS, (r"head\.obj_score", BRANCH + "quality"), (r"(mu|sigma)$", r"criteria.0.matcher.\1")),
+)
+
+# Detectron2
+ONENET = Repository(
+    "PeizeSun/OneNet",
+    head="head.cls_conv_module",
+    rules=(
+        (r"head\.cls_conv_module", "head.cls_tower"),
+        (r"head\.reg_conv_module", "head.box_tower"),
+        (r"head\.scales\.(\d)\.scale$", r"head.scales[\1]"),
+        (r"head\.cls_score", BRANCH + "logits"),
+        (r"head\.(?:ltrb|bbox)_pred", BRANCH + "boxes"),
+    ),
+    constants=(
+        (r"head\.anchor_generator\.cell_anchors\.(\d)$", lambda match: _retinanet_anchors(8 * 2 ** int(match[1]))),
+    ),
 )
 
 # maskrcnn-benchmark
@@ -227,12 +250,57 @@ O2F = Repository(
     ),
     constants=((r"bbox_head\.sizes_of_interest$", lambda match: [64, 128, 256, 512, 1024]),),
 )
+# The T-head. Eight of its convolutions have other names in MMDetection.
+TOOD_HEAD: tuple[Rule, ...] = (
+    (r"bbox_head\.inter_convs\.(\d)\.(conv|gn)", tower(BRANCH + "tower")),
+    (r"bbox_head\.cls_decomp\.", BRANCH + "cls_decomposition."),
+    (r"bbox_head\.reg_decomp\.", BRANCH + "box_decomposition."),
+    (r"(head\..*)\.reduction_conv\.conv", r"\1.reduction"),
+    (r"(head\..*)\.reduction_conv\.gn", r"\1.norm"),
+    (r"bbox_head\.tood_cls", BRANCH + "logits"),
+    (r"bbox_head\.tood_reg", BRANCH + "boxes"),
+)
+TOOD = Repository(
+    "fcjian/TOOD",
+    head="bbox_head.tood_",
+    rules=(
+        *MMDETECTION,
+        *TOOD_HEAD,
+        (r"(head\..*)\.la_conv1", r"\1.attention.0"),
+        (r"(head\..*)\.la_conv2", r"\1.attention.2"),
+        (r"bbox_head\.cls_prob_conv1", BRANCH + "quality.0"),
+        (r"bbox_head\.cls_prob_conv2", BRANCH + "quality.2"),
+        (r"bbox_head\.reg_offset_conv1", BRANCH + "offset.0"),
+        (r"bbox_head\.reg_offset_conv2", BRANCH + "offset.2"),
+    ),
+)
+MMDETECTION_TOOD = replace(
+    TOOD,
+    name=MMDETECTION_FCOS.name,
+    recipes_of=TOOD.name,
+    rules=(
+        *MMDETECTION,
+        *TOOD_HEAD,
+        (r"(head\..*)\.layer_attention", r"\1.attention"),
+        (r"bbox_head\.cls_prob_module", BRANCH + "quality"),
+        (r"bbox_head\.reg_offset_module", BRANCH + "offset"),
+    ),
+    # Its inference ranks pairs instead of locations, does not clip, and mends boxes whose sides have changed places.
+    overrides={
+        "model.head.predictors.main.repair": True,
+        "model.inference.clip": False,
+        "model.inference.candidates._target_": "la_det.modeling.candidate_rules.TopPairs",
+        "model.inference.candidates.cap": False,
+    },
+)
 
 REPOSITORIES = (
     DEFCN,
     LLA,
+    OTA,
     LLA_BASELINES,
     AUTOASSIGN,
+    ONENET,
     ATSS,
     DYNAMIC_ATSS,
     PAA,
@@ -240,11 +308,23 @@ REPOSITORIES = (
     MMDETECTION_ATSS,
     MMDETECTION_PAA,
     MMDETECTION_AUTOASSIGN,
+    MMDETECTION_TOOD,
     DATE,
     DW,
     O2F,
+    TOOD,
 )
 
 
 def _square(center: float, half_side: float) -> list[list[float]]:
     return [[center - half_side] * 2 + [center + half_side] * 2]
+
+
+def _retinanet_anchors(stride: int) -> list[list[float]]:
+    """Detectron2's, around the origin: three sizes, and for each the ratios of height and width 0.5, 1 and 2."""
+    half_sides = [
+        (2 * stride * 2 ** (octave / 3) / ratio**0.5, 2 * stride * 2 ** (octave / 3) * ratio**0.5)
+        for octave in range(3)
+        for ratio in (0.5, 1.0, 2.0)
+    ]
+    return [[-x, -y, x, y] for x, y in half_sides]

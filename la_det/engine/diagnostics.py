@@ -13,6 +13,7 @@ from detectron2.engine import HookBase
 from torch import Tensor
 
 from la_det.engine.trainer import unwrap
+from la_det.matchers import matcher_at
 from la_det.modeling.criteria import Criterion, Decision
 from la_det.modeling.meta_arch import AssignmentDetector
 from la_det.structures import Pairs
@@ -60,7 +61,7 @@ class AssignmentDiagnostics(HookBase):
         with torch.autocast(trainer.device_type, trainer.amp_dtype, enabled=trainer.amp_dtype is not None):
             decisions = model.assignments(self.batch, progress)
         for criterion, decision in zip(model.criteria, decisions, strict=True):
-            name = f"assignment/{criterion.branch}/{type(criterion.matcher).__name__}"
+            name = f"assignment/{criterion.branch}/{type(matcher_at(criterion.matcher, progress)).__name__}"
             values = diagnose(criterion, decision, model.in_features, progress, self._last.get(name))
             self._last[name] = pair_keys(decision).cpu()
             trainer.storage.put_scalars(**{f"{name}/{k}": v for k, v in values.items()}, smoothing_hint=False)

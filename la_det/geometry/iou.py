@@ -90,34 +90,40 @@ class _CIoU(torch.autograd.Function):
     @staticmethod
     def forward(ctx, a, b, eps):
         outward = constant(_OUTWARD, a.device, a.dtype)
-        offset = (b - a).unflatten(-1, (2, 2)).sum(-2)  # twice the distance of the centres in x and y
+        offset = (b - a).unflatten(-1, (2, 2)).mean(-2)  # of the centres
         a, b = a * outward, b * outward
-        raw = torch.stack([torch.minimum(a, b), a, b, torch.maximum(a, b)])
-        raw = raw[..., :2] + raw[..., 2:]
-        raw[1:3, :, 1] += eps
-        sides = torch.cat([raw[:1].clamp(min=0), raw[1:]])
+        coordinates = torch.stack([torch.minimum(a, b), a, b, torch.maximum(a, b)])
+        sides = coordinates[..., :2] + coordinates[..., 2:]  # of the intersection, a, b and the enclosing box
+        sides[1:3, :, 1].add_(eps)
+        meet = sides[0] >= 0 if ctx.needs_input_grad[0] else None
+        sides[0].clamp_(min=0)
         area = _product(sides[:3])
-        union = area[1] + area[2] - area[0] + eps
-        iou = area[0] / union
-        distance, diagonal = offset.square().sum(-1) / 4, sides[3].square().sum(-1) + eps
-        angle = (sides[1:3, :, 0] / sides[1:3, :, 1]).atan()
+        inverse = (_union(area) + eps).reciprocal_()
+        iou = area[0] * inverse
+        diagonal = sides[3].square().sum(-1).add_(eps)
+        distance = offset.square().sum(-1).div_(diagonal)
+        angle = (sides[1:3, :, 0] / sides[1:3, :, 1]).atan_()
         angle = angle[1] - angle[0]
-        v = 4 / math.pi**2 * angle.square()
-        alpha = v / (v - iou + 1 + eps)
-        value = iou - distance / diagonal - alpha * v
-        if not ctx.needs_input_grad[0]:
+        v = angle.square() * (4 / math.pi**2)
+        alpha = v / (v - iou + (1 + eps))
+        value = torch.addcmul(iou - distance, alpha, v, value=-1)
+        if meet is None:
             return value
 
-        smaller = ((b - a).sign() + 1) / 2
-        by_union, by_diagonal = (iou / union).unsqueeze(-1), (distance / diagonal.square()).unsqueeze(-1)
-        of_intersection = (1 / union).unsqueeze(-1) + by_union
+        by_union, by_diagonal = iou * inverse, (distance / diagonal).mul_(2)
+        other = sides[:2].flip(-1)  # by which an area changes with a side
+        of_smaller = other[0] * meet * (inverse + by_union).unsqueeze(-1)
+        of_larger = by_diagonal.unsqueeze(-1) * sides[3]
         # d atan(w / h) = (h dw - w dh) / (w^2 + h^2).
-        turn = 8 / math.pi**2 * alpha * angle / sides[1].square().sum(-1)
-        turn = turn.unsqueeze(-1) * sides[1].flip(-1) * constant((1.0, -1.0), a.device, a.dtype)
-        slope = (of_intersection * sides[0].flip(-1) * (raw[0] >= 0)).repeat(1, 2) * smaller
-        slope = slope + (2 * by_diagonal * sides[3]).repeat(1, 2) * (1 - smaller)
-        slope = slope + (turn - by_union * sides[1].flip(-1)).repeat(1, 2)
-        ctx.save_for_backward(slope * outward + (offset / (2 * diagonal).unsqueeze(-1)).repeat(1, 2))
+        turn = (8 / math.pi**2) * alpha * angle / sides[1].square().sum(-1)
+        turn = turn.unsqueeze(-1) * constant((1.0, -1.0), a.device, a.dtype)
+        of_a = other[1] * turn.sub_(by_union.unsqueeze(-1))
+        # As in `_IoU`; the centres' distance changes equally with both coordinates of a direction.
+        of_smaller, of_larger, of_a = (x.unsqueeze(-2) for x in (of_smaller, of_larger, of_a))
+        sign = (b - a).sign_().unflatten(-1, (2, 2))
+        slope = torch.addcmul(of_smaller + of_larger, sign, of_smaller - of_larger).add_(of_a, alpha=2)
+        slope = slope * constant(_HALF_OUTWARD, a.device, a.dtype).view(2, 2)
+        ctx.save_for_backward(slope.add_((offset / diagonal.unsqueeze(-1)).unsqueeze(-2)).flatten(-2))
         return value
 
     @staticmethod

@@ -6,12 +6,14 @@ Every scheme here has a loss of the form
 
 where b(p) = p^2 (-ln(1 - p)) is the focal loss (gamma = 2, without its alpha) of a background entry. So no target
 tensor is needed: `background_loss` sums b over all entries with an analytic gradient. It also returns the logits of the
-few entries, so that autograd can differentiate the corrections.
+few entries, so that autograd can differentiate the corrections. Plain cross entropy is the
+same with b(p) = -ln(1 - p).
 """
 
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from la_det.structures import DensePredictions, Score, chunks
@@ -28,19 +30,27 @@ def background_loss(
     prior: Tensor,
     cls: Tensor,
     dropped: tuple[Tensor, Tensor] | None = None,
+    *,
+    focal: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Sum of b(p) = -p^2 ln(1 - p) over all images, priors and classes, and the logits at P chosen entries.
 
     Args:
         predictions: with the map "logits" and the map of the score's gate, if it has one.
-        score: p = sigma(c) or p = sigma(c) sigma(f).
+        score: definition of p.
         image, prior, cls: int64 [P], the chosen entries.
         dropped: (image [D], prior [D]) of the priors that the sum leaves out (`Assignment.dropped`).
+        focal: False means b(p) = -ln(1 - p), for scores without a gate.
 
     Returns:
         The sum (a scalar), c [P], and f [P] (None without a gate); all differentiable. With a gate, logits are clamped
         to at most 60, in the sum and in c and f.
+
+    Raises:
+        ValueError: plain cross entropy of a gated score.
     """
+    if score.gate is not None and not focal:
+        raise ValueError("plain cross entropy has no form for gated scores here; use a focal loss")
     rows = predictions.num_images * predictions.priors.per_cell
     levels = [(rows, h * w) for h, w in predictions.priors.grid_sizes]
     c = predictions.flat("logits")
@@ -49,10 +59,10 @@ def background_loss(
         if dropped is not None:
             classes = torch.arange(predictions.num_classes, device=c.device)
             dropped = predictions.index("logits", *(x.unsqueeze(1) for x in dropped), classes).flatten()
-        return *_Background.apply(c, index, dropped), None
+        return *_Background.apply(c, index, dropped, _focal if focal else _cross_entropy), None
     mask = None if dropped is None else _mask(predictions, *dropped)
     gate_index = predictions.index(score.gate, image, prior)
-    return _GatedBackground.apply(c, predictions.flat(score.gate), index, gate_index, mask, levels)
+    return _GatedBackground.apply(c, predictions.flat(score.gate), index, gate_index, mask, levels, score.square_root)
 
 
 def _mask(predictions: DensePredictions, image: Tensor, prior: Tensor) -> Tensor:
@@ -88,25 +98,32 @@ def _without(c: Tensor, mask: Tensor | None, levels: list[tuple[int, int]]) -> T
 
 class _Background(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, c, index, dropped):
-        """Sum of b(sigma(c)), with the gradient db/dc = p^2 (2 (1 - p) (-ln(1 - p)) + p)."""
+    def forward(ctx, c, index, dropped, entries):
+        """`entries(c, out)` returns the sum of b(sigma(c)) and writes db/dc to `out`, which may be `c` itself."""
         # The logits are copied only if entries are dropped.
         logits = c if dropped is None else c.index_fill(0, dropped, -torch.inf)
         grad, totals = torch.empty_like(c) if dropped is None else logits, []
         size = chunks.CPU_CHUNK if chunks.in_chunks(c.device) else max(len(c), 1)
         for x, out in zip(logits.split(size), grad.split(size), strict=True):
-            totals.append(_plain(x, out))
+            totals.append(entries(x, out))
         ctx.save_for_backward(grad, index)
         return _sum(totals), c.index_select(0, index)
 
     @staticmethod
     def backward(ctx, grad_total, grad_values):
         grad, index = ctx.saved_tensors
-        return (grad * grad_total).index_add_(0, index, grad_values), None, None
+        return (grad * grad_total).index_add_(0, index, grad_values), None, None, None
 
 
-def _plain(c: Tensor, out: Tensor) -> Tensor:
-    """Sum of b(sigma(c)); db/dc is written to `out`, which may be `c` itself."""
+def _cross_entropy(c: Tensor, out: Tensor) -> Tensor:
+    """-ln(1 - p), whose gradient is p."""
+    total = F.softplus(c).sum()
+    torch.sigmoid(c, out=out)
+    return total
+
+
+def _focal(c: Tensor, out: Tensor) -> Tensor:
+    """-p^2 ln(1 - p), whose gradient is p^2 (2 (1 - p) (-ln(1 - p)) + p)."""
     p, complement = c.sigmoid(), c.neg().sigmoid_()  # 1 - p without cancellation
     # -ln(1 - p); beyond the smallest 1 - p in single precision it equals the logit.
     cost = complement.clamp(min=_SMALLEST).log_().neg_().maximum(c)
@@ -117,11 +134,11 @@ def _plain(c: Tensor, out: Tensor) -> Tensor:
 
 class _GatedBackground(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, c, f, index, gate_index, mask, levels):
-        """Sum of b(sigma(c) sigma(f)) and its gradients.
+    def forward(ctx, c, f, index, gate_index, mask, levels, square_root):
+        """Sum of b(p) and its gradients, for p = sigma(c) sigma(f) or its square root.
 
-        With u = dp db/dp = p (2 p (-ln(1 - p)) + p^2 / (1 - p)): db/dc = u sigma(-c) and db/df = u sigma(-f), summed
-        over the classes.
+        With u = p db/dp = p (2 p (-ln(1 - p)) + p^2 / (1 - p)): db/dc = u sigma(-c) and db/df = u sigma(-f), summed
+        over the classes, and half of that with the square root.
         """
         # Clamped as in the sum, so that a correction removes exactly what the sum contains.
         values = [x.index_select(0, i).clamp_(max=_LARGEST_LOGIT) for x, i in ((c, index), (f, gate_index))]
@@ -133,7 +150,7 @@ class _GatedBackground(torch.autograd.Function):
                 gate_out.zero_()
                 size = max(chunks.CPU_CHUNK // max(x.shape[1], 1), 1)
                 for part, part_out in zip(x.split(size), out.split(size), strict=True):
-                    total, u = _gated(part, gate_p, gate_complement, part_out)
+                    total, u = _gated(part, gate_p, gate_complement, square_root, part_out)
                     totals.append(total)
                     gate_out += u.sum(0, keepdim=True)
                 gate_out *= gate_complement
@@ -142,7 +159,7 @@ class _GatedBackground(torch.autograd.Function):
             for wide, gate in zip(_split(every_gate, levels), _split(f, levels), strict=True):
                 wide.copy_(gate)
             gate_p, gate_complement = _sigmoids(every_gate)
-            total, u = _gated(c, gate_p, gate_complement, grad)
+            total, u = _gated(c, gate_p, gate_complement, square_root, grad)
             totals.append(total)
             u.mul_(gate_complement)
             for level, out in zip(_split(u, levels), _split(gate_grad, levels), strict=True):
@@ -154,7 +171,8 @@ class _GatedBackground(torch.autograd.Function):
     def backward(ctx, grad_total, *grad_values):
         grad, gate_grad, index, gate_index = ctx.saved_tensors
         grad = (grad * grad_total).index_add_(0, index, grad_values[0])
-        return grad, (gate_grad * grad_total).index_add_(0, gate_index, grad_values[1]), None, None, None, None
+        gate_grad = (gate_grad * grad_total).index_add_(0, gate_index, grad_values[1])
+        return grad, gate_grad, None, None, None, None, None
 
 
 def _sigmoids(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,16 +180,21 @@ def _sigmoids(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.sigmoid(), x.neg_().sigmoid_()
 
 
-def _gated(c: Tensor, gate: Tensor, gate_complement: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of b, and u; db/dc is written to `out`. The gate broadcasts against the logits."""
+def _gated(c: Tensor, gate: Tensor, gate_complement: Tensor, square_root: bool, out: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of b, and u, or u / 2 with the square root; db/dc is written to `out`. The gate broadcasts."""
     class_p, class_complement = _sigmoids(c)
     p = class_p * gate
     # 1 - sigma(c) sigma(f) = sigma(-c) + sigma(c) sigma(-f): no cancellation near p = 1.
     complement = class_p.mul_(gate_complement).add_(class_complement)
+    if square_root:
+        p = p.sqrt_()
+        complement.div_(1 + p)
     cost = complement.log().neg_()
     p_squared = p * p
     total = torch.dot(p_squared.view(-1), cost.view(-1))
     u = cost.mul_(2).mul_(p_squared).add_(p_squared.mul_(p).div_(complement))
+    if square_root:
+        u.mul_(0.5)
     torch.mul(u, class_complement, out=out)
     return total, u
 

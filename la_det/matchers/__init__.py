@@ -24,9 +24,15 @@ from la_det.matchers.lla import LLA
 from la_det.matchers.max_iou import MaxIoU
 from la_det.matchers.o2f import O2F
 from la_det.matchers.one_to_one import ForegroundLoss, OneToOneAnchor, OneToOneCenter
+from la_det.matchers.onenet import OneNet
+from la_det.matchers.ota import OTA
 from la_det.matchers.paa import PAA
 from la_det.matchers.poto import POTO
 from la_det.matchers.poto_aux import POTOAux
+from la_det.matchers.simota import SimOTA
+from la_det.matchers.switch import Switch, matcher_at
+from la_det.matchers.tal import TAL
+from la_det.matchers.tood import TOOD
 from la_det.matchers.topk_iou import TopKIoU
 from la_det.structures import Assignment, DensePredictions, Score, Targets
 
@@ -41,13 +47,20 @@ __all__ = [
     "LLA",
     "MaxIoU",
     "O2F",
+    "OTA",
+    "OneNet",
     "OneToOneAnchor",
     "OneToOneCenter",
     "PAA",
     "POTO",
     "POTOAux",
+    "SimOTA",
+    "Switch",
+    "TAL",
+    "TOOD",
     "TopKIoU",
     "Matcher",
+    "matcher_at",
 ]
 
 

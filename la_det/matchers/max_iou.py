@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from la_det.geometry import aligned_iou, ltrb_distances
-from la_det.steps.candidates import cell_of, overlapping_anchors
-from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets, move, true_indices
+from la_det.steps.candidates import cell_of, grid_extents, overlapping_anchors, within_extents
+from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets, true_indices
 
 BACKGROUND, DROPPED = -1, -2
 
@@ -64,7 +64,7 @@ class MaxIoU:
         last = torch.full_like(matched, BACKGROUND).scatter_reduce_(0, flat, last, "amax")
         matched = torch.where(last >= 0, last if self.reassign_best else own, matched)
         if self.pad_to is not None:
-            matched.masked_fill_(~_is_within(priors, extents).flatten(), DROPPED)
+            matched.masked_fill_(~within_extents(priors, extents).flatten(), DROPPED)
         return self._assignment(matched, priors, targets)
 
     def _lowest_iou(self, priors: Priors, targets: Targets, extents: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class MaxIoU:
         near = _near(priors, targets)
         iou = aligned_iou(priors.boxes[near], targets.boxes.unsqueeze(1))
         if self.pad_to is not None:
-            iou = iou * _is_within(priors, extents)[targets.image.unsqueeze(1), near]
+            iou = iou * within_extents(priors, extents)[targets.image.unsqueeze(1), near]
         lowest = iou.amax(1).clamp(max=self.background)
         if self.reassign_best:
             return lowest
@@ -103,26 +103,3 @@ def _near(priors: Priors, targets: Targets) -> Tensor:
 
 def _image_and_prior(location: Tensor, priors: Priors) -> tuple[Tensor, Tensor]:
     return location.div(len(priors), rounding_mode="floor"), location % len(priors)
-
-
-def grid_extents(priors: Priors, targets: Targets, pad_to: int | None) -> Tensor:
-    """[N, L, 2] number of columns and rows whose cells begin in the image, padded to a multiple of `pad_to`."""
-    extents = torch.tensor(priors.grid_sizes).flip(-1).expand(targets.num_images, -1, -1)
-    if pad_to is not None:
-        sizes = torch.tensor(targets.image_sizes).view(-1, 1, 2).flip(-1)
-        padded = (sizes + pad_to - 1).div(pad_to, rounding_mode="floor") * pad_to
-        strides = torch.tensor(priors.level_strides).view(-1, 1)
-        extents = extents.minimum((padded + strides - 1).div(strides, rounding_mode="floor"))
-    return move(extents, targets.boxes.device)
-
-
-def _is_within(priors: Priors, extents: Tensor) -> Tensor:
-    """[N, R] whether a prior's cell is one of the columns and rows that count."""
-    masks = []
-    for level, (h, w) in enumerate(priors.grid_sizes):
-        columns, rows = extents[:, level].unsqueeze(-1).unbind(1)  # [N, 1] each
-        in_columns = torch.arange(w, device=extents.device) < columns
-        in_rows = torch.arange(h, device=extents.device) < rows
-        cells = in_rows.unsqueeze(2) & in_columns.unsqueeze(1)  # [N, h, w]
-        masks.append(cells.flatten(1).repeat_interleave(priors.per_cell, 1))
-    return torch.cat(masks, 1)

@@ -7,7 +7,7 @@ from la_det.errors import UserError
 from la_det.geometry import aligned_iou
 from la_det.steps.candidates import center_region
 from la_det.steps.score import matching_quality
-from la_det.steps.select import best_in_group, best_per_prior, rank_in_group
+from la_det.steps.select import best_in_group, best_per_prior, topk_in_group
 from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets
 
 
@@ -52,8 +52,7 @@ class O2F:
         priors, num_gts = predictions.priors, len(targets)
         pairs, p, q = self.matching_quality(predictions, targets, score)
         q = q.nan_to_num(nan=torch.inf)  # NaN wins, so that a diverged prediction shows in the losses
-        order, rank = rank_in_group(pairs.gt, q, num_gts)
-        few = torch.zeros_like(q, dtype=torch.bool).index_copy_(0, order, rank < self.topk)
+        few = topk_in_group(pairs.gt, q, num_gts, self.topk)
         few &= q > 0  # a predicted box that misses the ground truth is no candidate
         # If several ground truths choose one location, the one of largest quality keeps it. Others get no substitute.
         few = best_per_prior(pairs, q, priors, targets.num_images, among=few)

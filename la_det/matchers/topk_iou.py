@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from la_det.geometry import aligned_iou, ltrb_distances
-from la_det.matchers.max_iou import grid_extents
-from la_det.steps.candidates import nearest_priors, overlapping_anchors
+from la_det.steps.candidates import grid_extents, nearest_priors, overlapping_anchors
 from la_det.steps.select import best_of_groups, best_per_prior
 from la_det.structures import Assignment, DensePredictions, Priors, Score, Targets, constant
 

@@ -14,7 +14,19 @@ from la_det.model_zoo.configs import get_config, project_tables
 
 # Properties of configs that tables show.
 ATTRIBUTES = frozenset(
-    {"MS", "DCNv2", "NMS", "assignment", "backbone", "centerness", "quality", "refinement", "schedule", "second branch"}
+    {
+        "MS",
+        "DCNv2",
+        "NMS",
+        "assignment",
+        "backbone",
+        "boxes",
+        "centerness",
+        "quality",
+        "refinement",
+        "schedule",
+        "second branch",
+    }
 )
 
 

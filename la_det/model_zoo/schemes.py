@@ -31,7 +31,7 @@ class Scheme:
         losses: names of the loss terms in `la_det.modeling.criteria`.
         reference: dotted name of the readable dense form of the matcher's rule, see `la_det.references.image`.
         golden: folder of the golden files in tests/data.
-        repository: repository on GitHub that published the weights.
+        repository: repository on GitHub that published the weights; None if nobody published any.
         head: dotted name of a part of the head that only this scheme has.
         crowd: whether the scheme is made for one class in crowds, and is measured on crowds.
         compared: whether the scheme is part of the comparison of all schemes.
@@ -46,7 +46,7 @@ class Scheme:
     losses: tuple[str, ...]
     reference: str
     golden: str
-    repository: str
+    repository: str | None = None
     head: str | None = None
     crowd: bool = False
     compared: bool = True

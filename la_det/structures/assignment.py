@@ -1,5 +1,6 @@
 """The result of label assignment: a sparse list of (prior, ground truth) pairs for the whole batch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -35,6 +36,11 @@ class Pairs:
         # Several times faster than indexing by brackets.
         return Pairs(*(x.index_select(0, index) for x in (self.image, self.prior, self.gt)))
 
+    @staticmethod
+    def cat(parts: Sequence["Pairs"]) -> "Pairs":
+        """All pairs of the parts, one after the other."""
+        return Pairs(*(torch.cat([getattr(part, name) for part in parts]) for name in ("image", "prior", "gt")))
+
 
 @dataclass(frozen=True)
 class Negatives:
@@ -56,6 +62,9 @@ class Assignment:
         target: [P] soft classification target of each positive; None means 1.
         negatives: (prior, class) entries whose background weight is not 1.
         dropped: (image [D], prior [D]) of priors that take part in no loss.
+        classifies: [P] bool, for schemes whose ground truths can share a prior (OneNet's minimum rule): the one pair of
+            each prior that gives it its class. None: all pairs. Only the focal loss reads it, so no other
+            classification loss may be used then. Box losses and `num_positives` count every pair.
         num_counted: number of dropped priors that still count as positives in the losses' normalisers (LLA).
     """
 
@@ -64,9 +73,10 @@ class Assignment:
     target: Tensor | None = None
     negatives: Negatives | None = None
     dropped: tuple[Tensor, Tensor] | None = None
+    classifies: Tensor | None = None
     num_counted: int = 0
 
-    per_pair = ("weight", "target")  # names of the fields of P rows
+    per_pair = ("weight", "target", "classifies")  # names of the fields of P rows
 
     @cached_property
     def num_positives(self) -> Tensor:

@@ -53,21 +53,33 @@ class LTRBCodec:
         return ltrb / _at(priors.strides, prior).unsqueeze(-1) if self.in_strides else ltrb
 
 
+class CornerCodec:
+    """Corners (x1, y1, x2, y2) of the box in units of the level's stride."""
+
+    def decode(self, raw: Tensor, priors: Priors, prior: Tensor | None) -> Tensor:
+        return raw * _at(priors.strides, prior).unsqueeze(-1)
+
+    def encode(self, boxes: Tensor, priors: Priors, prior: Tensor | None) -> Tensor:
+        return boxes / _at(priors.strides, prior).unsqueeze(-1)
+
+
 class DeltaCodec:
     """R-CNN box deltas relative to the prior's anchor (R-CNN, appendix C).
 
     Args:
         weights: factors of (dx, dy, dw, dh).
+        clamp_both: dw and dh are clamped from below, too, as in MMDetection.
     """
 
-    def __init__(self, *, weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)):
+    def __init__(self, *, weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0), clamp_both: bool = False):
         self.weights = tuple(weights)
+        self.lowest = -_MAX_LOG_SCALE if clamp_both else None
 
     def decode(self, raw: Tensor, priors: Priors, prior: Tensor | None) -> Tensor:
         centers, sizes = _at(_anchors(priors), prior).split(2, -1)
         shifts, scales = (raw / constant(self.weights, raw.device, raw.dtype)).split(2, -1)
         new_centers = torch.addcmul(centers, shifts, sizes)
-        new_sizes = scales.clamp(max=_MAX_LOG_SCALE).exp() * sizes
+        new_sizes = scales.clamp(self.lowest, _MAX_LOG_SCALE).exp() * sizes
         return torch.cat([new_centers.sub(new_sizes, alpha=0.5), new_centers.add(new_sizes, alpha=0.5)], -1)
 
     def encode(self, boxes: Tensor, priors: Priors, prior: Tensor | None) -> Tensor:

@@ -17,8 +17,8 @@ class Score:
         gate: name of the map of f.
             None: there is no gate.
             "filter": 3DMF.
-            "quality": the implicit objectness of DW and o2f.
-        square_root: whether p is the square root of sigma(c) sigma(f) (TOOD).
+            "quality": the implicit objectness of DW and o2f, TOOD's alignment, or OTA's IoU.
+        square_root: whether p is the square root of sigma(c) sigma(f) (TOOD, OTA, SimOTA).
     """
 
     gate: str | None = None
@@ -35,6 +35,12 @@ class Score:
         """Logits c [P] of class `cls` at (image, prior), and f [P] (None without a gate)."""
         c = predictions.at("logits", image, prior, cls)
         return c, None if self.gate is None else predictions.at(self.gate, image, prior).squeeze(-1)
+
+    def of_classes(self, predictions: DensePredictions, level: int, image: Tensor, cls: Tensor) -> Tensor:
+        """Probabilities of class `cls` [U] of image `image` [U] at all priors of one level: [U, A, h, w]."""
+        logits = predictions.maps["logits"][level].unflatten(1, (predictions.priors.per_cell, -1))
+        p = logits[image, :, cls].sigmoid()
+        return p if self.gate is None else self.gated(p, predictions.maps[self.gate][level][image].sigmoid())
 
     def dense(self, predictions: DensePredictions, level: int) -> Tensor:
         """Probabilities of all classes on one level: [N, A, K, h, w]."""

@@ -1,8 +1,9 @@
 """The ground truths of a batch as one list."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from detectron2.structures import BitMasks, Instances
@@ -11,6 +12,9 @@ from torch import Tensor
 from la_det.structures.counting import count
 from la_det.structures.masks import Masks
 from la_det.structures.no_wait import move
+from la_det.structures.priors import Priors
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Targets:
     image_sizes: tuple[tuple[int, int], ...]
     ignored: Tensor | None = None
     masks: Masks | None = None
+    _once: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -45,7 +50,7 @@ class Targets:
     @cached_property
     def centers(self) -> Tensor:
         """[G, 2] box centres (x, y)."""
-        return (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
+        return self.boxes.view(-1, 2, 2).mean(1)
 
     @cached_property
     def areas(self) -> Tensor:
@@ -82,6 +87,16 @@ class Targets:
             move(ignored, device) if ignored.any() else None,
             Masks(tuple(move(i.gt_masks.tensor, device) for i in instances)) if has_masks else None,
         )
+
+    def once(self, make: Callable[[Priors, "Targets"], T], priors: Priors) -> T:
+        """`make(priors, self)`, or what it returned when it was called with the same priors before.
+
+        So branches that look for the same pairs wait for their number once.
+        """
+        key = make, id(priors)
+        if key not in self._once:
+            self._once[key] = priors, make(priors, self)  # with the priors, so that no others get their id
+        return self._once[key][1]
 
     def without_ignored(self) -> "Targets":
         """The targets without the ignored ground truths, whose area becomes ordinary background."""

@@ -6,7 +6,7 @@ inputs. A quantity that this module does not look at counts as not implemented.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -176,6 +176,26 @@ def average_normalisers(of_ranks: Sequence[dict[str, LossTerm]]) -> list[dict[st
         }
         for terms in of_ranks
     ]
+
+
+def terms_of_process(
+    golden: GoldenFile, terms: dict[str, LossTerm], terms_of: Callable[[GoldenFile], dict[str, LossTerm]]
+) -> dict[str, LossTerm]:
+    """The terms with averages over all processes; the files of the other ranks must lie beside this one.
+
+    Args:
+        golden: of one process, `*rank<number>*`, or of a single one.
+        terms: of the file, before averaging.
+        terms_of: makes those of another file.
+    """
+    if "world_size" not in golden:
+        return terms
+    rank, world_size = golden.number("rank"), golden.number("world_size")
+    of_ranks = [terms]
+    for other in set(range(world_size)) - {rank}:
+        path = golden.path.with_name(golden.path.name.replace(f"rank{rank}", f"rank{other}"))
+        of_ranks.append(terms_of(GoldenFile(path, golden.device)))
+    return average_normalisers(of_ranks)[0]
 
 
 def _largest(x: Tensor) -> float:

@@ -44,8 +44,14 @@ _CONFIGS = (
         r"fcos_mmdet_center_normbbox_\1_fpn_1x_coco",
     ),
     (r"mmdetection/atss_(r\d+)_fpn_1x_coco", r"atss_mmdet_\1_fpn_1x_coco"),
+    (r"OTA/ota_res50_fpn_coco_800size_1x", r"ota_r50_fpn_1x_coco"),
+    (r"OneNet/onenet_(fcos|retinanet)_res50", r"onenet_\1_r50_fpn_270k_ms_coco"),
+    (r"OneNet/onenet_(fcos|retinanet)_res50_crowdhuman", r"onenet_\1_r50_fpn_47k_crowdhuman"),
     (r"mmdetection/paa_(r\d+)_fpn_1x_coco", r"paa_mmdet_\1_fpn_1x_coco"),
     (r"mmdetection/autoassign_(r\d+)-caffe_fpn_1x_coco", r"autoassign_mmdet_\1_fpn_1x_coco"),
+    (r"(?:TOOD|mmdetection)/tood_(r\d+)_fpn_1x_coco", r"tood_\1_fpn_1x_coco"),
+    (r"(?:TOOD|mmdetection)/tood_(r\d+)_fpn_(?:mstrain_2x|ms-2x)_coco", r"tood_\1_fpn_2x_ms_coco"),
+    (r"(?:TOOD|mmdetection)/tood_(r\d+)_fpn_anchor[-_]based_1x_coco", r"tood_anchor_\1_fpn_1x_coco"),
     (r"o2f/crowdhuman", "o2f_r50_fpn_47k_crowdhuman"),
 )
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from la_det.build import build_model, load_model
 from la_det.data.loader import map_record
 from la_det.errors import UserError
+from la_det.matchers import matcher_at
 from la_det.modeling.criteria import Decision
 from la_det.modeling.meta_arch import AssignmentDetector
 from la_det.structures import Priors
@@ -124,7 +125,7 @@ class Scheme:
         return [
             Panel(
                 scheme=self.name,
-                criterion=_criterion_name(model, i),
+                criterion=_criterion_name(model, i, progress),
                 moment=label,
                 levels=[level.upper() for level in model.in_features],
                 priors=priors[i],
@@ -149,10 +150,11 @@ class Scheme:
         return model, own if moment.progress is None else moment.progress
 
 
-def _criterion_name(model: AssignmentDetector, index: int) -> str:
+def _criterion_name(model: AssignmentDetector, index: int, progress: float) -> str:
     criterion = model.criteria[index]
     several = len({c.branch for c in model.criteria}) > 1
-    return type(criterion.matcher).__name__ + (f", branch {criterion.branch}" if several else "")
+    matcher = matcher_at(criterion.matcher, progress)
+    return type(matcher).__name__ + (f", branch {criterion.branch}" if several else "")
 
 
 def _numbers(decision: Decision, ignored: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from la_det import model_zoo
 from la_det.checkpoint.recipe import apply_overrides
 from la_det.conversion.convert import Fit, find_fit
 from la_det.errors import UserError
+from la_det.modeling.candidate_rules import TopPairs
 from la_det.testing.seeded_weights import seeded_state_dict, zoo_config
 from tests.conversion.official_state import MANIFESTS, official_state
 
@@ -94,6 +95,28 @@ def test_atss_and_dynamic_atss_are_listed():
         find_fit("file.pth", official_state(MANIFESTS["dynamic_atss_R_50_FPN_1x"]))
 
 
+@pytest.mark.slow
+def test_schedules_of_ota_are_listed():
+    with pytest.raises(UserError, match="OTA/ota_r50_fpn_1x_coco, OTA/ota_r50_fpn_2x_ms_coco$"):
+        find_fit("file.pth", official_state(MANIFESTS["ota_r50_c5"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["fcos", "retinanet"])
+@pytest.mark.parametrize("data", ["", "_crowdhuman"])
+def test_models_of_onenet_are_told_from_each_other(head, data):
+    state = official_state(MANIFESTS[f"onenet_{head}_r50{data}"])
+    ending = "47k_crowdhuman" if data else "270k_ms_coco"
+    assert find_fit("file.pth", state).config == f"OneNet/onenet_{head}_r50_fpn_{ending}"
+
+
+def test_onenets_anchors_are_checked():
+    state = official_state(MANIFESTS["onenet_retinanet_r50"])
+    state["head.anchor_generator.cell_anchors.2"] = state["head.anchor_generator.cell_anchors.1"]
+    with pytest.raises(UserError, match="1 wrong .head.anchor_generator.cell_anchors.2 is not"):
+        fit_of("onenet_retinanet_r50", state)
+
+
 @pytest.mark.parametrize("name", ["poto_crowdhuman", "lla_fcos_crowdhuman"])
 def test_files_of_one_model_need_no_name(name):
     state = official_state(MANIFESTS[name])
@@ -112,6 +135,28 @@ def test_files_of_one_model_need_no_name(name):
 )
 def test_mmdetections_models_and_autoassigns_are_told_from_each_other_and_from_dw(name, config):
     assert find_fit("file.pth", official_state(MANIFESTS[name])).config == config
+
+
+def test_toods_two_repositories_are_told_by_their_names():
+    """MMDetection's files bring what its inference needs."""
+    name = "TOOD/tood_r50_fpn_1x_coco"
+    fits = {of: fit_of(of) for of in ("tood_r50", "mmdet_tood_r50")}
+    assert {of: (fit.repository.name, fit.config) for of, fit in fits.items()} == {
+        "tood_r50": ("fcjian/TOOD", name),
+        "mmdet_tood_r50": ("open-mmlab/mmdetection", name),
+    }
+    assert fits["tood_r50"].sources.keys() == fits["mmdet_tood_r50"].sources.keys()
+    assert not fits["tood_r50"].overrides
+    model = model_of(fits["mmdet_tood_r50"])
+    assert model.head.predictors["main"].repair and not model.inference.clip
+    assert isinstance(model.inference.candidate_rule, TopPairs) and not model.inference.candidate_rule.cap
+
+
+def test_anchors_and_schedules_of_tood_are_listed():
+    with pytest.raises(UserError, match="^file.pth: 3 configs .*--config") as error:
+        find_fit("file.pth", official_state(MANIFESTS["tood_r50"]))
+    found = set(str(error.value).rpartition(": ")[2].split(", "))
+    assert found == {f"TOOD/tood_{x}_coco" for x in ("r50_fpn_1x", "anchor_r50_fpn_1x", "r50_fpn_2x_ms")}
 
 
 def test_early_names_of_mmdetections_fcos():

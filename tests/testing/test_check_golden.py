@@ -100,13 +100,13 @@ def test_unknown_method(check_golden, tmp_path):
 
 
 def test_methods_and_models_that_are_not_built_are_listed(check_golden, tmp_path):
-    copy(tmp_path, "heads", folder="tood")
+    copy(tmp_path, "heads", folder="ddq_fcn")
     model = copy(tmp_path, "heads", folder="checkpoints")
     source = {"repository": "someone/net", "config": "configs/net_r50.py"}
     model.with_suffix(".json").write_text(json.dumps({"source": source, "keys": {}}))
     status, output, _ = check_golden(tmp_path)
     assert status == 0
-    assert "not built: the method tood" in output
+    assert "not built: the method ddq_fcn" in output
     assert "not built: no config for someone/net's configs/net_r50.py" in output
     assert "0 passed, 0 failed, 2 not built" in output
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from la_det.geometry import FLOAT32_EPS, aligned_giou, aligned_iou, image_scales, relative_cxcywh
+from la_det.geometry import FLOAT32_EPS, aligned_ciou, aligned_giou, aligned_iou, image_scales, relative_boxes
 from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
 
@@ -47,6 +47,24 @@ class GIoULoss:
 
 
 @dataclass(frozen=True)
+class CIoULoss:
+    """1 - CIoU of decoded boxes and their ground truths (Zheng et al., AAAI 2020), weighted by the soft targets.
+
+    Divided by the sum of the targets, which counts as at least 1 (YOLOv8).
+
+    Attributes:
+        weight: factor of the loss.
+    """
+
+    weight: float = 1.0
+
+    def __call__(self, decision: Decision) -> LossTerm:
+        target = decision.assignment.target
+        ciou = aligned_ciou(decision.boxes, decision.gt_boxes)
+        return LossTerm(torch.dot(target, 1 - ciou), target.sum(), weight=self.weight)
+
+
+@dataclass(frozen=True)
 class IoULoss:
     """-ln IoU of decoded boxes and their ground truths (Yu et al., ACM MM 2016), weighted by centerness (FCOS).
 
@@ -71,13 +89,21 @@ class IoULoss:
 class RelativeL1Loss:
     """L1 distance of (cx, cy, w, h) relative to the image's size before padding (Carion et al., ECCV 2020).
 
-    It is divided by the number of positives, averaged over processes. This divisor may lie below 1.
+    It is divided by the number of positives, averaged over processes.
+
+    Attributes:
+        weight: factor of the loss.
+        corners: compare (x1, y1, x2, y2) instead (OneNet).
+        floor: lower bound of the divisor. With 0 the divisor may lie below 1.
     """
 
     weight: float = 5.0
+    corners: bool = False
+    floor: float = 0.0
 
     def __call__(self, decision: Decision) -> LossTerm:
         scales = image_scales(decision.targets).index_select(0, decision.assignment.pairs.image)
         # The centre and size of a difference are the differences of centres and sizes.
-        difference = relative_cxcywh(decision.boxes - decision.gt_boxes, scales)
-        return LossTerm(difference.abs().sum(), decision.assignment.num_positives, weight=self.weight, floor=0.0)
+        difference = relative_boxes(decision.boxes - decision.gt_boxes, scales, self.corners)
+        loss = difference.abs().sum()
+        return LossTerm(loss, decision.assignment.num_positives, weight=self.weight, floor=self.floor)

@@ -15,27 +15,32 @@ from la_det.modeling.criteria.reduction import LossTerm
 class FocalLoss:
     """Focal loss (Lin et al., ICCV 2017, eq. 5; gamma = 2), divided by the number of positives.
 
-    p is sigma(c) or a gated score sigma(c) sigma(f). The loss is stable for all logits.
+    p is the criterion's score. The loss is stable for all logits.
 
     Attributes:
         alpha: weight of positive entries; background entries weigh 1 - alpha.
         weight: factor of the loss.
+        floor: lower bound of the normaliser.
         eps: added to the normaliser.
     """
 
     alpha: float = 0.25
     weight: float = 1.0
+    floor: float = 1.0
     eps: float = 0.0
 
     def __call__(self, decision: Decision) -> LossTerm:
         background, c, f = background_and_pairs(decision)
         positive, negative = focal_entries(decision.score, c, f, self.alpha)
-        numerator = torch.add((positive - negative).sum(), background, alpha=1 - self.alpha)
-        return LossTerm(numerator, decision.assignment.num_positives, weight=self.weight, eps=self.eps)
+        correction, classifies = positive - negative, decision.assignment.classifies
+        correction = correction.sum() if classifies is None else torch.dot(correction, classifies.to(correction))
+        numerator = torch.add(correction, background, alpha=1 - self.alpha)
+        positives = decision.assignment.num_positives
+        return LossTerm(numerator, positives, weight=self.weight, floor=self.floor, eps=self.eps)
 
 
-def background_and_pairs(decision: Decision) -> tuple[Tensor, Tensor, Tensor | None]:
+def background_and_pairs(decision: Decision, *, focal: bool = True) -> tuple[Tensor, Tensor, Tensor | None]:
     """The result of `background_loss`, with the classes of the pairs' ground truths as the chosen entries."""
     pairs, dropped = decision.assignment.pairs, decision.assignment.dropped
     entries = pairs.image, pairs.prior, decision.classes
-    return background_loss(decision.predictions, decision.score, *entries, dropped)
+    return background_loss(decision.predictions, decision.score, *entries, dropped, focal=focal)

@@ -1,6 +1,7 @@
 """Classification losses whose positive target is a quality instead of 1."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,8 +15,33 @@ from la_det.modeling.criteria.reduction import LossTerm
 class QualityFocalLoss:
     """|q - p|^2 BCE(p, q), where q is 0 for background (Li et al., NeurIPS 2020, eq. 6; beta = 2).
 
-    The loss is divided by the number of positives. A positive's q is its soft target in the assignment. The factor
-    |q - p|^2 has a gradient, too.
+    A positive's q is its soft target in the assignment. The factor |q - p|^2 has a gradient, too.
+
+    Attributes:
+        weight: factor of the loss.
+        normaliser: the number of positives, or the sum of their q.
+        floor: lower bound of the normaliser.
+    """
+
+    weight: float = 1.0
+    normaliser: Literal["positives", "targets"] = "positives"
+    floor: float = 1.0
+
+    def __call__(self, decision: Decision) -> LossTerm:
+        background, log_p, log_complement = _entries(decision)
+        q, p = decision.assignment.target, log_p.exp()
+        positive = torch.dot((q - p).square(), log_complement.lerp(log_p, q))
+        as_background = torch.dot(p.square(), log_complement)
+        numerator = background + as_background - positive  # the last two are negative
+        normaliser = decision.assignment.num_positives if self.normaliser == "positives" else q.sum()
+        return LossTerm(numerator, normaliser, weight=self.weight, floor=self.floor)
+
+
+@dataclass(frozen=True)
+class CrossEntropyLoss:
+    """BCE(p, q), where q is 0 for background, divided by the sum of q, which counts as at least 1 (YOLOv8).
+
+    A positive's q is its soft target in the assignment.
 
     Attributes:
         weight: factor of the loss.
@@ -24,12 +50,10 @@ class QualityFocalLoss:
     weight: float = 1.0
 
     def __call__(self, decision: Decision) -> LossTerm:
-        background, log_p, log_complement = _entries(decision)
-        q, p = decision.assignment.target, log_p.exp()
-        positive = torch.dot((q - p).square(), log_complement.lerp(log_p, q))
-        as_background = torch.dot(p.square(), log_complement)
-        numerator = background + as_background - positive  # the last two are negative
-        return LossTerm(numerator, decision.assignment.num_positives, weight=self.weight)
+        q = decision.assignment.target
+        background, c, _ = background_and_pairs(decision, focal=False)
+        # With p = sigma(c), BCE(p, q) is BCE(p, 0) - q c.
+        return LossTerm(background - torch.dot(q, c), q.sum(), weight=self.weight)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ class LossTerm:
         scope: where the normaliser is computed, as in the official code.
             "world": averaged over processes.
             "local": each process has its own.
-        floor: lower bound of the normaliser, applied after averaging. If floor, eps and normaliser are 0, nothing was
-            summed: the loss is the numerator, which is 0 with gradient 0.
+        floor: lower bound of the normaliser, applied after averaging. If floor, eps and normaliser are 0, the loss is
+            the numerator: for a sum over pairs, 0 with gradient 0.
         eps: added to the normaliser.
     """
 

@@ -1,9 +1,13 @@
 """The convolution towers of FCOS-style heads."""
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 from la_det.modeling.layers import ModulatedDeformConv2d
 from la_det.modeling.layers.deform_conv import OffsetInit
+
+HeadInit = Literal["normal", "xavier"]
 
 
 class ConvTower(nn.Sequential):
@@ -15,7 +19,10 @@ class ConvTower(nn.Sequential):
         num_convs: n.
         groups: groups of the normalisation.
         bias: whether the convolutions have a bias.
+        norm: whether a GroupNorm follows each convolution.
+        init: initialisation of plain convolutions, see `init_head_conv`.
         last_dcn: `offset_init` of a modulated deformable convolution (DCNv2) as the last one; None: a plain one.
+        first_dcn: number of first convolutions that are modulated deformable ones, with 4 groups of offsets (TOOD).
     """
 
     def __init__(
@@ -26,25 +33,41 @@ class ConvTower(nn.Sequential):
         num_convs: int = 4,
         groups: int = 32,
         bias: bool = True,
+        norm: bool = True,
+        init: HeadInit = "normal",
         last_dcn: OffsetInit | None = None,
+        first_dcn: int = 0,
     ):
         channels = channels or in_channels
         layers: list[nn.Module] = []
         for i in range(num_convs):
             inputs = in_channels if i == 0 else channels
-            if last_dcn is not None and i == num_convs - 1:
+            if i < first_dcn:
+                conv = ModulatedDeformConv2d(inputs, channels, bias=bias, offset_groups=4)
+                nn.init.normal_(conv.weight, std=0.01)
+            elif last_dcn is not None and i == num_convs - 1:
                 conv = ModulatedDeformConv2d(inputs, channels, bias=bias, offset_init=last_dcn)
             else:
                 conv = nn.Conv2d(inputs, channels, 3, padding=1, bias=bias)
-                init_head_conv(conv)
-            layers += [conv, nn.GroupNorm(groups, channels), nn.ReLU()]
+                init_head_conv(conv, init)
+            layers += [conv, nn.GroupNorm(groups, channels), nn.ReLU()] if norm else [conv, nn.ReLU()]
         super().__init__(*layers)
         self.out_channels = channels
 
 
-def init_head_conv(module: nn.Module) -> None:
-    """Initialises a plain convolution as in FCOS-style heads: weights N(0, 0.01), bias 0. Ignores other modules."""
-    if isinstance(module, nn.Conv2d):
+def init_head_conv(module: nn.Module, init: HeadInit = "normal") -> None:
+    """Initialises a plain convolution of a head. Ignores other modules.
+
+    Args:
+        module: any module.
+        init: "normal" as in FCOS: weights N(0, 0.01), bias 0. "xavier" as in OneNet: Xavier's uniform weights and the
+            default bias of PyTorch.
+    """
+    if not isinstance(module, nn.Conv2d):
+        return
+    if init == "xavier":
+        nn.init.xavier_uniform_(module.weight)
+    else:
         nn.init.normal_(module.weight, std=0.01)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

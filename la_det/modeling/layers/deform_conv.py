@@ -20,10 +20,12 @@ OFFSET_INITS: dict[str, Callable[[Tensor], Tensor]] = {
 class ModulatedDeformConv2d(DeformConv2d):
     """3x3 convolution that samples its 9 taps at learnt offsets, each with a learnt weight in 0..1.
 
-    The 27 channels of `offset` are the taps' offsets in cells, (dy, dx) tap by tap, and then 9 logits of their weights.
+    The channels of `offset` are the taps' offsets in cells, (dy, dx) tap by tap in one group of channels after the
+    other, and then logits of their weights in the same order: 18 and 9 with one group.
 
     Args:
         in_channels, out_channels, stride, groups, bias: parameters of the convolution.
+        offset_groups: number of groups of input channels, each with offsets and tap weights of its own.
         norm: normalisation of the result.
         offset_init: initial weights of the convolution that predicts offsets; its bias starts at 0.
             "zeros": no offsets, and tap weights of 0.5, as in the paper.
@@ -38,6 +40,7 @@ class ModulatedDeformConv2d(DeformConv2d):
         *,
         stride: int = 1,
         groups: int = 1,
+        offset_groups: int = 1,
         bias: bool = True,
         norm: nn.Module | None = None,
         offset_init: OffsetInit = "zeros",
@@ -45,14 +48,15 @@ class ModulatedDeformConv2d(DeformConv2d):
         super().__init__(in_channels, out_channels, 3, stride=stride, padding=1, groups=groups, bias=bias)
         if bias:
             nn.init.zeros_(self.bias)
-        self.offset = nn.Conv2d(in_channels, 27, 3, stride=stride, padding=1)
+        self.offset = nn.Conv2d(in_channels, 27 * offset_groups, 3, stride=stride, padding=1)
         OFFSET_INITS[offset_init](self.offset.weight)
         nn.init.zeros_(self.offset.bias)
         self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
         """Turns [N, in_channels, h, w] into [N, out_channels, ceil(h / stride), ceil(w / stride)]."""
-        offset, modulation = self.offset(x).float().split((18, 9), dim=1)
+        channels = self.offset.out_channels
+        offset, modulation = self.offset(x).float().split((channels * 2 // 3, channels // 3), dim=1)
         # Positions need single precision, also under AMP. On CPUs torchvision's operator has no bfloat16.
         with torch.autocast(x.device.type, enabled=False):
             bias = None if self.bias is None else self.bias.float()

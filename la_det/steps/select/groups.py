@@ -43,13 +43,19 @@ def rank_in_group(group: Tensor, value: Tensor, num_groups: int) -> tuple[Tensor
         [P] int64 each: indices of the pairs, ascending by group, then descending by value; and the rank of each pair
         in its group, from 0.
     """
-    value = value.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf) + 0.0  # of two zeros none is larger
-    bits = value.view(torch.int32).to(torch.int64)
-    ascending = bits ^ ((bits >> 32) & 0x7FFFFFFF)  # integers in the order of the floats
-    order = ((group << 32) - ascending).argsort(stable=True)
+    value = value.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    bits = value.add_(0.0).view(torch.int32).to(torch.int64)  # of two zeros none is larger
+    ascending = bits.bitwise_xor_((bits >> 32).bitwise_and_(0x7FFFFFFF))  # integers in the order of the floats
+    order = (group << 32).sub_(ascending).argsort(stable=True)
     group = group[order]
     first = torch.searchsorted(group, torch.arange(num_groups, device=group.device))
-    return order, torch.arange(len(group), device=group.device) - first[group]
+    return order, torch.arange(len(group), device=group.device).sub_(first[group])
+
+
+def topk_in_group(group: Tensor, value: Tensor, num_groups: int, k: int) -> Tensor:
+    """Which pairs are among the k largest values of their group, as `rank_in_group` orders them: [P] bool."""
+    order, rank = rank_in_group(group, value, num_groups)
+    return torch.zeros_like(group, dtype=torch.bool).index_copy_(0, order, rank < k)
 
 
 def best_of_groups(group: Tensor, value: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
