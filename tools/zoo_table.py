@@ -91,7 +91,7 @@ def where_table(readme: Path) -> str:
             file_link(get_config_file(scheme.config), readme),
             source_link(scheme.reference, readme),
             f"[{scheme.golden}](../../tests/data/{scheme.golden})",
-            f"[{scheme.repository}](https://github.com/{scheme.repository})",
+            f"[{scheme.repository}](https://github.com/{scheme.repository})" if scheme.repository else "none",
         ]
         for scheme in get_schemes().values()
         if scheme.project == readme.parent.name

@@ -91,7 +91,24 @@ LLA = Repository(
     rules=(*CVPODS, (r"head\.ious_pred", BRANCH + "quality")),
     configs="LLA/lla_r*",
 )
+OTA = replace(LLA, name="Megvii-BaseDetection/OTA", configs="*")
 LLA_BASELINES = replace(DEFCN, name=LLA.name, configs="LLA/lla_[!r]*")
+
+# Detectron2
+ONENET = Repository(
+    "PeizeSun/OneNet",
+    head="head.cls_conv_module",
+    rules=(
+        (r"head\.cls_conv_module", "head.cls_tower"),
+        (r"head\.reg_conv_module", "head.box_tower"),
+        (r"head\.scales\.(\d)\.scale$", r"head.scales[\1]"),
+        (r"head\.cls_score", BRANCH + "logits"),
+        (r"head\.(?:ltrb|bbox)_pred", BRANCH + "boxes"),
+    ),
+    constants=(
+        (r"head\.anchor_generator\.cell_anchors\.(\d)$", lambda match: _retinanet_anchors(8 * 2 ** int(match[1]))),
+    ),
+)
 
 # maskrcnn-benchmark
 ATSS = Repository(
@@ -206,8 +223,31 @@ O2F = Repository(
     constants=((r"bbox_head\.sizes_of_interest$", lambda match: [64, 128, 256, 512, 1024]),),
 )
 
-REPOSITORIES = (DEFCN, LLA, LLA_BASELINES, ATSS, DYNAMIC_ATSS, MMDETECTION_FCOS, MMDETECTION_ATSS, DATE, DW, O2F)
+REPOSITORIES = (
+    DEFCN,
+    LLA,
+    OTA,
+    LLA_BASELINES,
+    ONENET,
+    ATSS,
+    DYNAMIC_ATSS,
+    MMDETECTION_FCOS,
+    MMDETECTION_ATSS,
+    DATE,
+    DW,
+    O2F,
+)
 
 
 def _square(center: float, half_side: float) -> list[list[float]]:
     return [[center - half_side] * 2 + [center + half_side] * 2]
+
+
+def _retinanet_anchors(stride: int) -> list[list[float]]:
+    """Detectron2's, around the origin: three sizes, and for each the ratios of height and width 0.5, 1 and 2."""
+    half_sides = [
+        (2 * stride * 2 ** (octave / 3) / ratio**0.5, 2 * stride * 2 ** (octave / 3) * ratio**0.5)
+        for octave in range(3)
+        for ratio in (0.5, 1.0, 2.0)
+    ]
+    return [[-x, -y, x, y] for x, y in half_sides]

@@ -3,7 +3,7 @@
 from la_det.geometry.centerness import centerness
 from la_det.geometry.iou import FLOAT32_EPS, aligned_ciou, aligned_giou, aligned_iou
 from la_det.geometry.ltrb import ltrb_distances
-from la_det.geometry.relative_boxes import image_scales, relative_cxcywh
+from la_det.geometry.relative_boxes import image_scales, relative_boxes
 
 __all__ = [
     "FLOAT32_EPS",
@@ -13,5 +13,5 @@ __all__ = [
     "centerness",
     "image_scales",
     "ltrb_distances",
-    "relative_cxcywh",
+    "relative_boxes",
 ]

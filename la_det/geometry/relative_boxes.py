@@ -11,7 +11,7 @@ def image_scales(targets: Targets) -> Tensor:
     return on_device([(w, h, w, h) for h, w in targets.image_sizes], targets.boxes.device, targets.boxes.dtype)
 
 
-def relative_cxcywh(boxes: Tensor, scales: Tensor) -> Tensor:
-    """Centre, width and height [..., 4] of boxes [..., 4] XYXY in units of `scales` [..., 4]."""
+def relative_boxes(boxes: Tensor, scales: Tensor, corners: bool = False) -> Tensor:
+    """Boxes [..., 4] XYXY in units of `scales` [..., 4]: [..., 4] centre, width and height, or the corners."""
     boxes = boxes / scales
-    return torch.cat([(boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]], -1)
+    return boxes if corners else torch.cat([(boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]], -1)

@@ -22,8 +22,11 @@ from la_det.matchers.lla import LLA
 from la_det.matchers.max_iou import MaxIoU
 from la_det.matchers.o2f import O2F
 from la_det.matchers.one_to_one import ForegroundLoss, OneToOneAnchor, OneToOneCenter
+from la_det.matchers.onenet import OneNet
+from la_det.matchers.ota import OTA
 from la_det.matchers.poto import POTO
 from la_det.matchers.poto_aux import POTOAux
+from la_det.matchers.simota import SimOTA
 from la_det.matchers.topk_iou import TopKIoU
 from la_det.structures import Assignment, DensePredictions, Score, Targets
 
@@ -37,10 +40,13 @@ __all__ = [
     "LLA",
     "MaxIoU",
     "O2F",
+    "OTA",
+    "OneNet",
     "OneToOneAnchor",
     "OneToOneCenter",
     "POTO",
     "POTOAux",
+    "SimOTA",
     "TopKIoU",
     "Matcher",
 ]

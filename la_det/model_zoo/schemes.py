@@ -31,7 +31,7 @@ class Scheme:
         losses: names of its loss terms in `la_det.modeling.criteria`.
         reference: dotted name of the readable dense form of the matcher's rule, see `la_det.references.image`.
         golden: folder of its golden files in tests/data.
-        repository: where on GitHub its weights were published.
+        repository: where on GitHub its weights were published; None if nobody has.
         head: dotted name of a part of the head that the scheme alone has.
         crowd: it is made for one class in crowds, and is measured there.
         compared: it is part of the comparison of all schemes.
@@ -46,7 +46,7 @@ class Scheme:
     losses: tuple[str, ...]
     reference: str
     golden: str
-    repository: str
+    repository: str | None = None
     head: str | None = None
     crowd: bool = False
     compared: bool = True

@@ -50,6 +50,25 @@ class TopLocations:
         return p, rank.topk(at_most(max(self.topk, max_detections), rank.shape[1])).indices
 
 
+class TopClass:
+    """The best class of every location (YOLOX).
+
+    Args:
+        topk: locations of each level, those of largest p; None for all.
+    """
+
+    def __init__(self, *, topk: int | None = None):
+        self.topk = topk
+
+    def __call__(self, p: Tensor, quality: Tensor | None, threshold: float, max_detections: int):
+        _, _, k, h, w = p.shape
+        largest, cls = (x.flatten(1) for x in p.max(2))  # [N, A h w]
+        count = largest.shape[1]
+        location = largest.topk(count if self.topk is None else at_most(self.topk, count)).indices
+        prior_of_cell = location.div(h * w, rounding_mode="floor")
+        return p, location + (prior_of_cell * (k - 1) + cls.gather(1, location)) * (h * w)
+
+
 def at_most(limit: int, count: int | Tensor) -> int | Tensor:
     """min(limit, count), also where a graph is recorded and sizes are symbols (torch.export) or tensors (tracing)."""
     return count.clamp(max=limit) if isinstance(count, Tensor) else torch.sym_min(limit, count)

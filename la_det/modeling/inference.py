@@ -8,7 +8,7 @@ from detectron2.modeling import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from la_det.modeling.candidate_rules import TopLocations, TopPairs, at_most
+from la_det.modeling.candidate_rules import TopClass, TopLocations, TopPairs, at_most
 from la_det.modeling.layers import class_nms
 from la_det.structures import DensePredictions, Score
 
@@ -65,7 +65,7 @@ class DenseInference:
         self,
         *,
         score: Score | None = None,
-        candidates: TopPairs | TopLocations | None = None,
+        candidates: TopPairs | TopLocations | TopClass | None = None,
         use_quality: bool = False,
         quality_exponent: float = 0.5,
         score_threshold: float = 0.05,

@@ -1,4 +1,4 @@
-"""DATE's Hungarian cost on the dense matrix, as the official code computes it."""
+"""DETR's cost on the dense matrix, as the official code of DATE and OneNet computes it, and their rules."""
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -7,22 +7,31 @@ from torch import Tensor
 from la_det.references.image import Image
 
 
-def cost_matrix(logits: Tensor, boxes: Tensor, gt_boxes: Tensor, gt_classes: Tensor, size: tuple[int, int]) -> Tensor:
-    """K [R, G] of one image from logits [R, K], boxes [R, 4] and an image of (height, width)."""
-    p = logits.sigmoid()
-    positive = -0.25 * (1 - p) ** 2 * torch.log(p + 1e-12)
-    negative = -0.75 * p**2 * torch.log(1 - p + 1e-12)
+def cost_matrix(
+    p: Tensor,
+    boxes: Tensor,
+    gt_boxes: Tensor,
+    gt_classes: Tensor,
+    size: tuple[int, int],
+    *,
+    corners: bool = False,
+    eps: float = 1e-12,
+) -> Tensor:
+    """K [R, G] of one image from probabilities [R, K], boxes [R, 4] and an image of (height, width)."""
+    positive = -0.25 * (1 - p) ** 2 * torch.log(p + eps)
+    negative = -0.75 * p**2 * torch.log(1 - p + eps)
     cls = 2 * (positive - negative)[:, gt_classes]
 
     scale = torch.tensor([size[1], size[0], size[1], size[0]], dtype=torch.float32)
-    l1 = 5 * torch.cdist(_cxcywh(boxes / scale), _cxcywh(gt_boxes / scale), p=1)
+    a, b = boxes / scale, gt_boxes / scale
+    l1 = 5 * (torch.cdist(a, b, p=1) if corners else torch.cdist(_cxcywh(a), _cxcywh(b), p=1))
     return cls + l1 - 2 * _giou(boxes, gt_boxes)
 
 
-def assign(logits: Tensor, boxes: Tensor, gt_boxes: Tensor, gt_classes: Tensor, size: tuple[int, int]) -> Tensor:
+def assign(cost: Tensor) -> Tensor:
     """Index of the ground truth of each location [R], -1 for none."""
-    assigned = torch.full((len(boxes),), -1)
-    rows, columns = linear_sum_assignment(cost_matrix(logits, boxes, gt_boxes, gt_classes, size).numpy())
+    assigned = torch.full((len(cost),), -1)
+    rows, columns = linear_sum_assignment(cost.numpy())
     assigned[torch.from_numpy(rows)] = torch.from_numpy(columns)
     return assigned
 
@@ -42,5 +51,18 @@ def _giou(a: Tensor, b: Tensor) -> Tensor:
     return intersection / union - (enclosing - union) / enclosing.clamp(min=1e-6)
 
 
+def _costs(matcher, x: Image) -> Tensor:
+    options = dict(corners=matcher.cost.corners, eps=matcher.cost.eps)
+    return cost_matrix(x.p, x.boxes, x.gts, x.classes, x.size, **options)
+
+
 def rule(matcher, x: Image) -> Tensor:
-    return assign(x.logits, x.boxes, x.gts, x.classes, x.size)
+    return assign(_costs(matcher, x))
+
+
+def minimum_rule(matcher, x: Image) -> Tensor:
+    """OneNet's first rule; of several ground truths at one location the last one, whose class it has."""
+    assigned = torch.full((len(x.boxes),), -1)
+    for g, column in enumerate(_costs(matcher, x).T):
+        assigned[column.argmin()] = g
+    return assigned

@@ -44,7 +44,7 @@ class Image:
     def p(self) -> Tensor:
         """[R, K] probabilities of the criterion's score."""
         p = self.logits.sigmoid()
-        return p if self.score.gate is None else p * self.gates[self.score.gate].sigmoid().unsqueeze(1)
+        return p if self.score.gate is None else self.score.gated(p, self.gates[self.score.gate].sigmoid().unsqueeze(1))
 
     @property
     def place(self) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """The result of label assignment: a sparse list of (prior, ground truth) pairs for the whole batch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -35,6 +36,11 @@ class Pairs:
         # Several times faster than indexing by brackets.
         return Pairs(*(x.index_select(0, index) for x in (self.image, self.prior, self.gt)))
 
+    @staticmethod
+    def cat(parts: Sequence["Pairs"]) -> "Pairs":
+        """All pairs of the parts, one after the other."""
+        return Pairs(*(torch.cat([getattr(part, name) for part in parts]) for name in ("image", "prior", "gt")))
+
 
 @dataclass(frozen=True)
 class Negatives:
@@ -56,6 +62,9 @@ class Assignment:
         target: [P] soft classification target of each positive, 1 where None.
         negatives: entries with another background weight.
         dropped: (image [D], prior [D]) of priors that take part in no loss.
+        classifies: [P] bool, for schemes whose ground truths may share a prior (OneNet's minimum rule): which pair of
+            each prior gives it its class. All where None. The focal loss reads it, and no other classification loss may
+            be used then; box losses and `num_positives` count every pair.
         num_counted: how many dropped priors count as positives in the losses' normalisers nevertheless (LLA).
     """
 
@@ -64,6 +73,7 @@ class Assignment:
     target: Tensor | None = None
     negatives: Negatives | None = None
     dropped: tuple[Tensor, Tensor] | None = None
+    classifies: Tensor | None = None
     num_counted: int = 0
 
     @cached_property
@@ -84,6 +94,7 @@ class Assignment:
             pairs=self.pairs[kept],
             weight=None if self.weight is None else self.weight[kept],
             target=None if self.target is None else self.target[kept],
+            classifies=None if self.classifies is None else self.classifies[kept],
             dropped=tuple(torch.cat(x) for x in zip(*before, (gone.image, gone.prior), strict=True)),
             num_counted=self.num_counted + len(gone) * counted,
         )

@@ -166,12 +166,13 @@ def _points(grid_sizes, device, level_strides, offset, box_offset) -> Priors:
 
 
 class AnchorGenerator:
-    """A = ratios x sizes anchor boxes per cell, around its point; priors of a cell are ordered ratio by ratio.
+    """A = ratios x sizes anchor boxes per cell, around its point.
 
     Args:
         strides: of the levels, pixels.
         sizes: sides of the square anchors, in strides of their level (the square root of the area for other ratios).
         ratios: height / width.
+        sizes_first: the priors of a cell are ordered size by size, as Detectron2's own, instead of ratio by ratio.
         offset, box_offset: of the points, see `PointGenerator`.
     """
 
@@ -181,12 +182,14 @@ class AnchorGenerator:
         strides: Sequence[int] = (8, 16, 32, 64, 128),
         sizes: Sequence[float] = (4.0,),
         ratios: Sequence[float] = (1.0,),
+        sizes_first: bool = False,
         offset: float = 0.5,
         box_offset: int = 0,
     ):
         self.strides = tuple(strides)
         self.sizes = tuple(sizes)
         self.ratios = tuple(ratios)
+        self.sizes_first = sizes_first
         self.offset = offset
         self.box_offset = box_offset
 
@@ -197,9 +200,10 @@ class AnchorGenerator:
 
     def __call__(self, grid_sizes: Sequence[tuple[int, int]], device: torch.device) -> Priors:
         """Priors for feature maps of these (rows, columns), finest level first."""
-        half_sides = tuple(
-            (size / ratio**0.5 / 2, size * ratio**0.5 / 2) for ratio in self.ratios for size in self.sizes
-        )
+        pairs = [(ratio, size) for ratio in self.ratios for size in self.sizes]
+        if self.sizes_first:
+            pairs = [(ratio, size) for size in self.sizes for ratio in self.ratios]
+        half_sides = tuple((size / ratio**0.5 / 2, size * ratio**0.5 / 2) for ratio, size in pairs)
         return _made_once(_anchors, grid_sizes, device, self.strides, self.offset, self.box_offset, half_sides)
 
 

@@ -5,7 +5,7 @@ and each method has one module here that runs la_det's own criteria, heads and i
 configs, on the inputs. What it does not look at counts as not implemented.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -165,6 +165,26 @@ def average_normalisers(of_ranks: Sequence[dict[str, LossTerm]]) -> list[dict[st
         }
         for terms in of_ranks
     ]
+
+
+def terms_of_process(
+    golden: GoldenFile, terms: dict[str, LossTerm], terms_of: Callable[[GoldenFile], dict[str, LossTerm]]
+) -> dict[str, LossTerm]:
+    """The terms with averages over all processes; the files of the other ranks must lie beside this one.
+
+    Args:
+        golden: of one process, `*rank<number>*`, or of a single one.
+        terms: of the file, before averaging.
+        terms_of: makes those of another file.
+    """
+    if "world_size" not in golden:
+        return terms
+    rank, world_size = golden.number("rank"), golden.number("world_size")
+    of_ranks = [terms]
+    for other in set(range(world_size)) - {rank}:
+        path = golden.path.with_name(golden.path.name.replace(f"rank{rank}", f"rank{other}"))
+        of_ranks.append(terms_of(GoldenFile(path, golden.device)))
+    return average_normalisers(of_ranks)[0]
 
 
 def _largest(x: Tensor) -> float:

@@ -42,6 +42,9 @@ _CONFIGS = (
         r"fcos_mmdet_center_normbbox_\1_fpn_1x_coco",
     ),
     (r"mmdetection/atss_(r\d+)_fpn_1x_coco", r"atss_mmdet_\1_fpn_1x_coco"),
+    (r"OTA/ota_res50_fpn_coco_800size_1x", r"ota_r50_fpn_1x_coco"),
+    (r"OneNet/onenet_(fcos|retinanet)_res50", r"onenet_\1_r50_fpn_270k_ms_coco"),
+    (r"OneNet/onenet_(fcos|retinanet)_res50_crowdhuman", r"onenet_\1_r50_fpn_47k_crowdhuman"),
     (r"o2f/crowdhuman", "o2f_r50_fpn_47k_crowdhuman"),
 )
 

@@ -9,14 +9,14 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from la_det import model_zoo
-from la_det.matchers.hungarian import Hungarian
+from la_det.matchers import Hungarian
 from la_det.modeling.criteria import Criterion, LossTerm, reduce_losses
 from la_det.modeling.inference import to_instances
 from la_det.modeling.layers import filtered_logits
 from la_det.references.scene import dense_matches
 from la_det.steps.candidates import center_region
 from la_det.structures import Assignment, DensePredictions, Targets
-from la_det.testing.golden import GoldenFile, average_normalisers, compare_detections, read_targets
+from la_det.testing.golden import GoldenFile, compare_detections, read_targets, terms_of_process
 from la_det.testing.golden_crowdhuman import check_date as check_metric
 
 CONFIG = "DATE/date_f_r50_fpn_12ep_coco"
@@ -132,7 +132,7 @@ def check_losses(golden: GoldenFile) -> None:
     case = read_case(golden)
     for criterion in case.criteria:
         check_assignment(golden, case.predictions[criterion.branch], case.targets, criterion)
-    terms = terms_of_process(golden, case.terms())
+    terms = terms_of_process(golden, case.terms(), lambda other: read_case(other).terms())
     for key, name in NORMALISERS.items():
         if key in golden:
             golden.close(key, terms[name].normaliser.clamp(min=terms[name].floor), rtol=1e-5)
@@ -147,18 +147,6 @@ def check_losses(golden: GoldenFile) -> None:
         # 1e-4 of the largest entry, plus 1e-7.
         error = (leaf.grad - expected).abs().max() / (expected.abs().max() + 1e-3)
         golden.record(f"grad_{key}", error, 1e-4)
-
-
-def terms_of_process(golden: GoldenFile, terms: dict[str, LossTerm]) -> dict[str, LossTerm]:
-    """The terms with averages over all processes; the files of the other ranks must lie beside this one."""
-    if "world_size" not in golden:
-        return terms
-    rank, world_size = golden.number("rank"), golden.number("world_size")
-    of_ranks = [terms]
-    for other in set(range(world_size)) - {rank}:
-        path = golden.path.with_name(golden.path.name.replace(f"rank{rank}", f"rank{other}"))
-        of_ranks.append(read_case(GoldenFile(path, golden.device)).terms())
-    return average_normalisers(of_ranks)[0]
 
 
 def check_assignment(golden: GoldenFile, predictions: DensePredictions, targets: Targets, criterion: Criterion) -> None:
@@ -186,7 +174,7 @@ def _matched_within_image(assignment: Assignment, targets: Targets, num_priors: 
 def check_matrices(golden: GoldenFile, predictions: DensePredictions, targets: Targets, criterion: Criterion) -> None:
     """Qualities or costs of all locations: [R, g] of each image with ground truths."""
     if isinstance(criterion.matcher, Hungarian):
-        kind, dense = "cost", _all_costs(predictions, targets, criterion)
+        kind, dense = "cost", criterion.matcher.cost(predictions, targets, criterion.score).dense().T
     else:
         kind, dense = "quality", _all_qualities(predictions, targets, criterion)
     for i, matrix in enumerate(dense.split(list(targets.counts), 1)):
@@ -200,15 +188,6 @@ def _all_qualities(predictions: DensePredictions, targets: Targets, criterion: C
     dense = torch.full((len(predictions.priors), len(targets)), matcher.outside)
     dense[omega.prior, omega.gt] = matcher.matching_quality(predictions, targets, omega, criterion.score)
     return dense
-
-
-def _all_costs(predictions: DensePredictions, targets: Targets, criterion: Criterion) -> Tensor:
-    costs = criterion.matcher.costs(predictions, targets, criterion.score)
-    blocks = costs.at(torch.arange(len(targets)).unsqueeze(1), torch.arange(len(costs.prior)))
-    dense = torch.empty(len(targets), len(predictions.priors))
-    order = costs.prior.flatten()[: len(predictions.priors)]
-    dense[:, order] = blocks.flatten(1)[:, : len(order)]
-    return dense.T
 
 
 def check_head(golden: GoldenFile) -> None:

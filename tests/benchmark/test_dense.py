@@ -33,7 +33,7 @@ def test_decides_as_the_matcher_does(scheme, monkeypatch):
                 torch.testing.assert_close(ours_pos, w_pos)
                 torch.testing.assert_close(ours_neg, w_neg)
             continue
-        pairs = assignment.pairs
+        pairs = assignment.pairs if assignment.classifies is None else assignment.pairs[assignment.classifies]
         columns = (pairs.image, pairs.prior, in_image(pairs.gt, targets))
         ours = set(zip(*(column.tolist() for column in columns), strict=True))
         theirs = {(i, int(r), int(m[r])) for i, m in enumerate(decisions) for r in (m >= 0).nonzero()}

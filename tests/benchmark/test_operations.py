@@ -22,10 +22,16 @@ LIMITS = {
     "lla": (500, 8),
     "loss": (250, 3),
     "o2f": (400, 2),
+    "onenet_fcos": (500, 8),
+    "onenet_min": (500, 8),
+    "onenet_retinanet": (500, 8),
+    "ota": (1100, 3),  # 12 in each of Sinkhorn's 50 iterations
     "poto": (250, 3),
     "poto_3dmf": (400, 3),
     "poto_3dmf_aux": (500, 4),
     "poto_argmax": (250, 2),
+    "simota": (500, 3),
+    "simota_square": (500, 3),
 }
 
 

@@ -90,6 +90,28 @@ def test_atss_and_dynamic_atss_are_listed():
         find_fit("file.pth", official_state(MANIFESTS["dynamic_atss_R_50_FPN_1x"]))
 
 
+@pytest.mark.slow
+def test_schedules_of_ota_are_listed():
+    with pytest.raises(UserError, match="OTA/ota_r50_fpn_1x_coco, OTA/ota_r50_fpn_2x_ms_coco$"):
+        find_fit("file.pth", official_state(MANIFESTS["ota_r50_c5"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["fcos", "retinanet"])
+@pytest.mark.parametrize("data", ["", "_crowdhuman"])
+def test_models_of_onenet_are_told_from_each_other(head, data):
+    state = official_state(MANIFESTS[f"onenet_{head}_r50{data}"])
+    ending = "47k_crowdhuman" if data else "270k_ms_coco"
+    assert find_fit("file.pth", state).config == f"OneNet/onenet_{head}_r50_fpn_{ending}"
+
+
+def test_onenets_anchors_are_checked():
+    state = official_state(MANIFESTS["onenet_retinanet_r50"])
+    state["head.anchor_generator.cell_anchors.2"] = state["head.anchor_generator.cell_anchors.1"]
+    with pytest.raises(UserError, match="1 wrong .head.anchor_generator.cell_anchors.2 is not"):
+        fit_of("onenet_retinanet_r50", state)
+
+
 @pytest.mark.parametrize("name", ["poto_crowdhuman", "lla_fcos_crowdhuman"])
 def test_files_of_one_model_need_no_name(name):
     state = official_state(MANIFESTS[name])

@@ -23,6 +23,9 @@ SCHEMES = [
     "DW/dw_r18_fpn_shapes_tiny",
     "ATSS/atss_r18_fpn_shapes_tiny",
     "LLA/lla_r18_fpn_shapes_crowd",
+    "OTA/ota_r18_fpn_shapes_tiny",
+    "OTA/simota_r18_fpn_shapes_tiny",
+    "OneNet/onenet_retinanet_r18_fpn_shapes_tiny",
 ]
 BATCHES = (1, 1, 1, 1, 1, 1, 2, 3, 4, 5)  # 20 images
 BOX_ERROR, SCORE_ERROR = 1e-2, 1e-4

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from la_det.matchers import Hungarian, hungarian
 from la_det.references import hungarian as reference
 from la_det.references.scene import flat, make_targets, matched_in_image, random_boxes, random_predictions
+from la_det.steps.score import DETRCost
 from la_det.structures import Score
 
 KINDS = ("object", "object", "object", "tiny", "huge", "outside")
@@ -28,10 +29,11 @@ def make_scene(seed, kinds, size, num_classes=2):
 def check(predictions, targets):
     assignment = Hungarian()(predictions, targets, score=Score(), progress=0.0)
     actual = matched_in_image(assignment, targets, len(predictions.priors))
-    logits, boxes = flat(predictions, "logits"), predictions.boxes()
+    p, boxes = flat(predictions, "logits").sigmoid(), predictions.boxes()
     for i, size in enumerate(targets.image_sizes):
         here = targets.image == i
-        expected = reference.assign(logits[i], boxes[i], targets.boxes[here], targets.classes[here], size)
+        cost = reference.cost_matrix(p[i], boxes[i], targets.boxes[here], targets.classes[here], size)
+        expected = reference.assign(cost)
         assert actual[i].tolist() == expected.tolist()
 
 
@@ -81,7 +83,7 @@ def test_cost_may_match_a_location_outside_the_box():
 @given(st.integers(0, 2**32 - 1), st.lists(st.sampled_from(KINDS), min_size=1, max_size=8))
 def test_no_location_costs_less_than_its_blocks_bound(seed, kinds):
     predictions, targets = make_scene(seed, [kinds], (100, 190))
-    costs = Hungarian().costs(predictions, targets, Score())
+    costs = DETRCost()(predictions, targets, Score())
     gts = torch.arange(len(targets))
     exact = costs.at(gts.unsqueeze(1), torch.arange(len(costs.prior)))
     assert (costs.bound(gts) <= exact.amin(-1)).all()
@@ -89,8 +91,8 @@ def test_no_location_costs_less_than_its_blocks_bound(seed, kinds):
 
 def test_focal_cost_of_certain_probabilities():
     """Logarithms see 1e-12 more than the probability."""
-    expected = torch.tensor([0.25, -0.75]) * 12 * math.log(10)
-    torch.testing.assert_close(hungarian.focal_cost(torch.tensor([0.0, 1.0])), expected)
+    expected = 2 * torch.tensor([0.25, -0.75]) * 12 * math.log(10)
+    torch.testing.assert_close(DETRCost().of_class(torch.tensor([0.0, 1.0])), expected)
 
 
 @pytest.mark.parametrize("name", ["logits", "boxes"])

@@ -1,11 +1,13 @@
 """What is thresholded, what ranks, how many pairs a level keeps, and when boxes are clipped."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from la_det.modeling.candidate_rules import TopLocations, TopPairs
+from la_det.modeling.candidate_rules import TopClass, TopLocations, TopPairs
 from la_det.modeling.inference import DenseInference
-from la_det.structures import AnchorGenerator, DensePredictions, LTRBCodec, PointGenerator
+from la_det.structures import AnchorGenerator, DensePredictions, LTRBCodec, PointGenerator, Score
 
 SIZE = torch.tensor([(16, 24)])  # 2 x 3 cells of stride 8
 
@@ -67,6 +69,42 @@ def test_pairs_of_the_best_locations_below_the_threshold_take_no_place_of_others
     rule = DenseInference(use_quality=True, max_detections=2, candidates=TopLocations(topk=2))
     found = rule(make_predictions(p, quality), SIZE)
     assert sorted(found.priors[found.valid].tolist()) == [0, 1]
+
+
+@pytest.mark.parametrize("topk, expected", [(None, [0, 1, 2, 3, 4, 5]), (2, [0, 2])])
+def test_one_class_of_each_location(topk, expected):
+    """That of largest p, also where another class of a better location is better."""
+    p = torch.stack([P[0], 0.7 * P[0].flip(1)])
+    rule = DenseInference(candidates=TopClass(topk=topk), score_threshold=0.0)
+    found = rule(make_predictions(p, QUALITY), SIZE)
+    assert sorted(found.priors[found.valid].tolist()) == expected
+    largest, cls = p.flatten(1).max(0)
+    assert torch.equal(found.classes[0], cls[found.priors[0]])
+    torch.testing.assert_close(found.scores[0], largest[found.priors[0]])
+
+
+def test_one_class_of_each_prior_of_a_cell():
+    generator = AnchorGenerator(strides=(8,), ratios=(0.5, 2.0))
+    predictions = make_predictions(torch.rand(2 * 3, 2, 3), torch.full((2, 3), 0.5), generator=generator)
+    p = predictions.joined("logits")[0].sigmoid()  # [K, R]
+    found = DenseInference(candidates=TopClass(), score_threshold=0.0)
+    kept = found.candidates(replace(predictions, maps=predictions.maps | boxes_of_two(predictions)), SIZE)
+    assert kept.priors[0].sort().values.tolist() == list(range(12))
+    assert torch.equal(kept.classes[0], p.argmax(0)[kept.priors[0]])
+    torch.testing.assert_close(kept.scores[0], p.amax(0)[kept.priors[0]])
+
+
+def boxes_of_two(predictions: DensePredictions) -> dict[str, list[torch.Tensor]]:
+    """Box and quality maps for two priors per cell."""
+    return {name: [x.repeat(1, 2, 1, 1) for x in predictions.maps[name]] for name in ("boxes", "quality")}
+
+
+def test_the_square_root_of_class_and_quality_is_ranked_and_thresholded():
+    score = Score(gate="quality", square_root=True)
+    found = DenseInference(score=score, score_threshold=0.5)(make_predictions(P, QUALITY), SIZE)
+    expected = (P[0] * QUALITY).sqrt().flatten()
+    assert sorted(found.priors[found.valid].tolist()) == (expected > 0.5).nonzero().squeeze(1).tolist()
+    torch.testing.assert_close(found.scores[0], expected[found.priors[0]])
 
 
 def test_cap_counts_every_prior_of_a_cell():

@@ -17,6 +17,10 @@ def test_pairs_at_an_index_or_mask():
     assert len(PAIRS[torch.zeros(3, dtype=torch.bool)]) == 0
 
 
+def test_joined():
+    assert rows(Pairs.cat([PAIRS, PAIRS[torch.tensor([1])]])) == [*rows(PAIRS), (0, 2, 1)]
+
+
 def test_matched():
     matched = dense_matches(Assignment(PAIRS), num_images=3, num_priors=5)
     assert matched.tolist() == [[-1, -1, 1, -1, 0], [-1, -1, -1, -1, 2], [-1] * 5]
@@ -38,6 +42,8 @@ def test_drop():
         torch.testing.assert_close(dropped.target, torch.tensor([0.2, 0.3]))
         assert [x.tolist() for x in dropped.dropped] == [[0], [4]]
         assert dropped.num_positives == (3 if counted else 2)
+    marked = Assignment(PAIRS, classifies=torch.tensor([True, False, True])).drop(mask, counted=False)
+    assert marked.classifies.tolist() == [False, True]
     twice = dropped.drop(torch.tensor([False, True]), counted=True)
     assert [x.tolist() for x in twice.dropped] == [[0, 1], [4, 4]]
     assert twice.num_positives == 3

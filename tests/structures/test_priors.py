@@ -49,6 +49,14 @@ def test_nine_anchors_per_cell_ratio_by_ratio():
                         index += 1
 
 
+def test_nine_anchors_per_cell_size_by_size():
+    """Detectron2's order."""
+    options = dict(strides=(8, 16), sizes=(4.0, 5.0, 6.0), ratios=(0.5, 1.0, 2.0))
+    by_ratio = AnchorGenerator(**options)(GRID_SIZES, CPU).boxes.view(-1, 3, 3, 4)
+    by_size = AnchorGenerator(**options, sizes_first=True)(GRID_SIZES, CPU).boxes.view(-1, 3, 3, 4)
+    assert torch.equal(by_size, by_ratio.transpose(1, 2))
+
+
 @pytest.mark.parametrize("generator", [PointGenerator(), AnchorGenerator()])
 def test_wrong_number_of_levels(generator):
     with pytest.raises(ValueError):

@@ -9,6 +9,7 @@ from la_det.modeling.criteria.quality import CenternessLoss, PredictedIoULoss, S
 from la_det.modeling.criteria.quality_focal import QualityFocalLoss, VarifocalLoss
 from la_det.modeling.criteria.reduction import LossTerm, reduce_losses
 from la_det.modeling.criteria.retinanet import RetinaNetBoxLoss, RetinaNetFocalLoss
+from la_det.modeling.criteria.simota import ObjectnessLoss, PositiveClassLoss, SquaredIoULoss
 from la_det.modeling.criteria.soft_label import SoftLabelLoss
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "IoULoss",
     "LossTerm",
     "MaskLoss",
+    "ObjectnessLoss",
+    "PositiveClassLoss",
     "PredictedIoULoss",
     "QualityFocalLoss",
     "RelativeL1Loss",
@@ -28,6 +31,7 @@ __all__ = [
     "SemanticLoss",
     "SoftLabelLoss",
     "SoftTargetLoss",
+    "SquaredIoULoss",
     "VarifocalLoss",
     "loss_terms",
     "reduce_losses",

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from la_det.geometry import FLOAT32_EPS, aligned_giou, aligned_iou, image_scales, relative_cxcywh
+from la_det.geometry import FLOAT32_EPS, aligned_giou, aligned_iou, image_scales, relative_boxes
 from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
 
@@ -65,13 +65,21 @@ class IoULoss:
 class RelativeL1Loss:
     """L1 distance of (cx, cy, w, h) relative to the image's size before padding (Carion et al., ECCV 2020).
 
-    Divided by the number of positives, averaged over processes and not rounded up to 1.
+    Divided by the number of positives, averaged over processes.
+
+    Attributes:
+        weight: factor of the loss.
+        corners: compare (x1, y1, x2, y2) instead, as OneNet does.
+        floor: lower bound of the normaliser.
     """
 
     weight: float = 5.0
+    corners: bool = False
+    floor: float = 0.0
 
     def __call__(self, decision: Decision) -> LossTerm:
         scales = image_scales(decision.targets).index_select(0, decision.assignment.pairs.image)
         # The centre and size of a difference are the differences of centres and sizes.
-        difference = relative_cxcywh(decision.boxes - decision.gt_boxes, scales)
-        return LossTerm(difference.abs().sum(), decision.assignment.num_positives, weight=self.weight, floor=0.0)
+        difference = relative_boxes(decision.boxes - decision.gt_boxes, scales, self.corners)
+        loss = difference.abs().sum()
+        return LossTerm(loss, decision.assignment.num_positives, weight=self.weight, floor=self.floor)

@@ -30,7 +30,9 @@ class FocalLoss:
     def __call__(self, decision: Decision) -> LossTerm:
         background, c, f = background_and_pairs(decision)
         positive, negative = focal_entries(decision.score, c, f, self.alpha)
-        numerator = torch.add((positive - negative).sum(), background, alpha=1 - self.alpha)
+        correction, classifies = positive - negative, decision.assignment.classifies
+        correction = correction.sum() if classifies is None else torch.dot(correction, classifies.to(correction))
+        numerator = torch.add(correction, background, alpha=1 - self.alpha)
         return LossTerm(numerator, decision.assignment.num_positives, weight=self.weight, eps=self.eps)
 
 

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from la_det.modeling.heads.boundary_refinement import BoundaryRefinement
-from la_det.modeling.heads.tower import ConvTower, init_head_conv, on_levels
+from la_det.modeling.heads.tower import ConvTower, HeadInit, init_head_conv, on_levels
 from la_det.modeling.layers import MaxFiltering, filtered_logits
 from la_det.structures import AnchorGenerator, BoxCodec, DensePredictions, LTRBCodec, PointGenerator, Priors
 
@@ -37,7 +38,8 @@ class Predictor(nn.Module):
         filter_logits: the filter changes the class logits themselves (DATE); otherwise a gated `Score` applies it.
         refinement: DW's box refinement of distances in pixels; None for none.
         prior_prob: initial probability of every class.
-        box_bias: initial bias of the box convolution.
+        box_bias, quality_bias: initial biases of the box and the quality convolution.
+        init: of all convolutions, see `init_head_conv`; with "xavier" the box convolution keeps PyTorch's bias.
     """
 
     def __init__(
@@ -56,6 +58,8 @@ class Predictor(nn.Module):
         refinement: BoundaryRefinement | None = None,
         prior_prob: float = 0.01,
         box_bias: float = 0.0,
+        quality_bias: float = 0.0,
+        init: HeadInit = "normal",
     ):
         super().__init__()
         self.priors = priors
@@ -69,9 +73,12 @@ class Predictor(nn.Module):
         self.quality = nn.Conv2d(quality_channels, a, 3, padding=1) if quality_on else None
         self.controller = nn.Conv2d(in_channels, controller_channels, 3, padding=1) if controller_channels else None
         self.filter = nn.Conv2d(in_channels, a, 3, padding=1) if max_filtering else None
-        self.apply(init_head_conv)
+        self.apply(partial(init_head_conv, init=init))
         nn.init.constant_(self.logits.bias, -math.log((1 - prior_prob) / prior_prob))
-        nn.init.constant_(self.boxes.bias, box_bias)
+        if init == "normal":
+            nn.init.constant_(self.boxes.bias, box_bias)
+        if self.quality is not None:
+            nn.init.constant_(self.quality.bias, quality_bias)
         self.quality_tower = quality_tower  # this and the next have their own initialisation
         self.max_filtering = max_filtering
         self.filter_logits = filter_logits

@@ -1,9 +1,13 @@
 """The convolution towers of FCOS-style heads."""
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 from la_det.modeling.layers import ModulatedDeformConv2d
 from la_det.modeling.layers.deform_conv import OffsetInit
+
+HeadInit = Literal["normal", "xavier"]
 
 
 class ConvTower(nn.Sequential):
@@ -15,6 +19,8 @@ class ConvTower(nn.Sequential):
         num_convs: n.
         groups: of the normalisation.
         bias: whether the convolutions have one.
+        norm: whether there is a GroupNorm after each convolution.
+        init: of plain convolutions, see `init_head_conv`.
         last_dcn: makes the last convolution a modulated deformable one (DCNv2), with offsets that start so.
     """
 
@@ -26,6 +32,8 @@ class ConvTower(nn.Sequential):
         num_convs: int = 4,
         groups: int = 32,
         bias: bool = True,
+        norm: bool = True,
+        init: HeadInit = "normal",
         last_dcn: OffsetInit | None = None,
     ):
         channels = channels or in_channels
@@ -36,15 +44,22 @@ class ConvTower(nn.Sequential):
                 conv = ModulatedDeformConv2d(inputs, channels, bias=bias, offset_init=last_dcn)
             else:
                 conv = nn.Conv2d(inputs, channels, 3, padding=1, bias=bias)
-                init_head_conv(conv)
-            layers += [conv, nn.GroupNorm(groups, channels), nn.ReLU()]
+                init_head_conv(conv, init)
+            layers += [conv, nn.GroupNorm(groups, channels), nn.ReLU()] if norm else [conv, nn.ReLU()]
         super().__init__(*layers)
         self.out_channels = channels
 
 
-def init_head_conv(module: nn.Module) -> None:
-    """The initialisation of every plain convolution of an FCOS-style head: N(0, 0.01), bias 0."""
-    if isinstance(module, nn.Conv2d):
+def init_head_conv(module: nn.Module, init: HeadInit = "normal") -> None:
+    """The initialisation of every plain convolution of a head.
+
+    "normal", FCOS's, is N(0, 0.01) with bias 0. "xavier", OneNet's, is Xavier's uniform one with PyTorch's own bias.
+    """
+    if not isinstance(module, nn.Conv2d):
+        return
+    if init == "xavier":
+        nn.init.xavier_uniform_(module.weight)
+    else:
         nn.init.normal_(module.weight, std=0.01)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

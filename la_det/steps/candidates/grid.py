@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from la_det.geometry import ltrb_distances
-from la_det.structures import Pairs, Priors, Targets
+from la_det.structures import Pairs, Priors, Targets, constant
 
 
 def inside_box(priors: Priors, targets: Targets, levels: Tensor | None = None) -> Pairs:
@@ -23,13 +23,42 @@ def inside_box(priors: Priors, targets: Targets, levels: Tensor | None = None) -
     Returns:
         Pairs ordered by ground truth, then prior.
     """
+    first, end = _cells_inside(priors, targets)
+    extent = end - first
+    return grid_cells(priors, targets, first, extent if levels is None else extent * levels.unsqueeze(-1))
+
+
+def in_any_box(priors: Priors, targets: Targets) -> Tensor:
+    """Whether points lie strictly inside the box of some ground truth of their image: [N, R] bool.
+
+    The cells inside a box are a rectangle of each level. Differences at its four corners, summed along rows and
+    columns, fill it with ones, whatever its size.
+    """
+    if priors.per_cell != 1:
+        raise ValueError("boxes cover points where there is one prior per cell")
+    _, columns_rows, strides = priors.grid_table
+    num_levels, size = len(strides), [max(side) + 1 for side in zip(*priors.grid_sizes, strict=True)]  # rows, columns
+    first, end = _cells_inside(priors, targets)
+    end = end.clamp(min=0).minimum(columns_rows)
+    x, y = torch.stack([first.clamp(min=0).minimum(end), end]).unbind(-1)  # [2, G, L] each
+    plane = targets.image.unsqueeze(1) * num_levels + torch.arange(num_levels, device=x.device)
+    corner = (plane * size[0] + y.unsqueeze(1)) * size[1] + x  # [2, 2, G, L]
+    sign = constant(((1, -1), (-1, 1)), x.device, torch.int32)[..., None, None].expand(corner.shape)
+    planes = torch.zeros(targets.num_images * num_levels * size[0] * size[1], dtype=torch.int32, device=x.device)
+    planes.index_add_(0, corner.flatten(), sign.flatten())
+    planes = planes.view(-1, *size).cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)
+    column, row = cell_of(priors.points, priors.strides.unsqueeze(1), priors).round().long().unbind(1)
+    place = (priors.levels * size[0] + row) * size[1] + column
+    return planes.view(targets.num_images, -1).index_select(1, place) > 0
+
+
+def _cells_inside(priors: Priors, targets: Targets) -> tuple[Tensor, Tensor]:
+    """The first cell whose point lies inside each box, and the first one beyond: [G, L, 2] column and row each."""
     strides = priors.grid_table[2]
     lower, upper = targets.boxes.unsqueeze(1).split(2, -1)
     # No point is beyond a bound that is NaN.
     lower = lower.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    first = first_cell(lower, strides, priors, torch.le)
-    extent = first_cell(upper, strides, priors, torch.lt) - first
-    return grid_cells(priors, targets, first, extent if levels is None else extent * levels.unsqueeze(-1))
+    return first_cell(lower, strides, priors, torch.le), first_cell(upper, strides, priors, torch.lt)
 
 
 def center_region(
@@ -60,9 +89,11 @@ def center_region(
 
 
 def center_windows(
-    priors: Priors, targets: Targets, radius: float, centers: Tensor | None = None
+    priors: Priors, targets: Targets, radius: float, centers: Tensor | None = None, *, clipped: bool = True
 ) -> tuple[Tensor, Tensor]:
     """The points in the boxes and their centre regions, as `center_region`, which lists those that exist.
+
+    With `clipped=False` those in the regions, whether or not inside the boxes.
 
     A region that is open and `2 radius` cells wide holds at most as many, rounded up, of a level's columns and rows. So
     each ground truth has windows of W places, and what lies in them is compared at once.
@@ -74,9 +105,7 @@ def center_windows(
         raise ValueError("a centre region needs one prior per cell")
     _, columns_rows, strides = priors.grid_table
     centers = (targets.centers if centers is None else centers).unsqueeze(1)
-    boxes, half = targets.boxes.unsqueeze(1), radius * strides
-    lower = torch.maximum(centers - half, boxes[..., :2])  # [G, L, 2]
-    upper = torch.minimum(centers + half, boxes[..., 2:])
+    lower, upper = _region(centers, radius * strides, targets.boxes.unsqueeze(1), clipped)  # [G, L, 2]
 
     first = cell_of(lower, strides, priors).floor()
     for _ in range(2):  # the first point beyond the bound is this or the next one, or, by rounding, the one after
@@ -86,6 +115,23 @@ def center_windows(
     points = cell_points(cells, strides.unsqueeze(-1), priors)
     inside = (points > lower.unsqueeze(-1)) & (points < upper.unsqueeze(-1)) & (cells < columns_rows.unsqueeze(-1))
     return window_priors(cells, inside, priors)
+
+
+def in_center_region(pairs: Pairs, priors: Priors, targets: Targets, radius: float, *, clipped: bool = True) -> Tensor:
+    """Whether the points of pairs are among what `center_windows` finds: [P] bool."""
+    centers, boxes = (x.index_select(0, pairs.gt) for x in (targets.centers, targets.boxes))
+    half = radius * priors.strides.index_select(0, pairs.prior).unsqueeze(1)
+    lower, upper = _region(centers, half, boxes, clipped)
+    points = priors.points.index_select(0, pairs.prior)
+    return ((points > lower) & (points < upper)).all(1)
+
+
+def _region(centers: Tensor, half: Tensor, boxes: Tensor, clipped: bool) -> tuple[Tensor, Tensor]:
+    """Lower and upper corners [..., 2] of squares around centres, inside the boxes if `clipped`."""
+    lower, upper = centers - half, centers + half
+    if clipped:
+        return torch.maximum(lower, boxes[..., :2]), torch.minimum(upper, boxes[..., 2:])
+    return lower, upper
 
 
 def window_priors(cells: Tensor, exist: Tensor, priors: Priors) -> tuple[Tensor, Tensor]:
@@ -143,6 +189,13 @@ def every_pair(prior: Tensor, targets: Targets) -> Pairs:
     """Each ground truth with its priors [G, W]: G W pairs."""
     gt = torch.arange(len(targets), device=prior.device).unsqueeze(1)
     return Pairs(*(x.expand_as(prior).flatten() for x in (targets.image.unsqueeze(1), prior, gt)))
+
+
+def everywhere(gts: Tensor, targets: Targets, num_priors: int) -> Pairs:
+    """Some ground truths [g], each with all priors of its image: g R pairs."""
+    prior = torch.arange(num_priors, device=gts.device).expand(len(gts), -1)
+    image = targets.image.index_select(0, gts).unsqueeze(1)
+    return Pairs(*(x.expand_as(prior).flatten() for x in (image, prior, gts.unsqueeze(1))))
 
 
 def ltrb_of_pairs(pairs: Pairs, priors: Priors, targets: Targets) -> Tensor:

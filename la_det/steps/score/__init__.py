@@ -1,5 +1,6 @@
 """A number for each pair."""
 
+from la_det.steps.score.detr_cost import DETRCost
 from la_det.steps.score.matching_quality import matching_quality
 
-__all__ = ["matching_quality"]
+__all__ = ["DETRCost", "matching_quality"]

@@ -75,6 +75,17 @@ def test_relative_l1():
     assert (term.normaliser, term.scope, term.floor) == (4, "world", 0)
 
 
+def test_relative_l1_of_corners():
+    predictions = make_predictions(1)
+    expected = 0.0
+    for (box, gt), image in zip(box_pairs(predictions), PAIRS.image.tolist(), strict=True):
+        height, width = TARGETS.image_sizes[image]
+        expected += sum(abs(a - b) / size for a, b, size in zip(box, gt, (width, height) * 2, strict=True))
+    term = RelativeL1Loss(corners=True, floor=1.0)(Decision(predictions, TARGETS, Assignment(PAIRS), Score()))
+    assert term.weight * term.numerator.item() == pytest.approx(5 * expected, rel=1e-5)
+    assert (term.normaliser, term.floor) == (4, 1)
+
+
 def test_iou_loss_is_weighted_by_centerness():
     predictions = make_predictions(1)
     total = weights = 0.0

@@ -52,6 +52,18 @@ def test_initial_weights(prior_prob):
     assert not predictor.quality.bias.any()
 
 
+def test_initial_biases():
+    predictor = make_predictor(quality_on="box", box_bias=4.0, quality_bias=-2.5)
+    assert predictor.boxes.bias.unique() == 4 and predictor.quality.bias.unique() == -2.5
+    assert not make_predictor(quality_on="box").quality.bias.any()
+
+
+def test_xavier_keeps_the_bias_of_the_box_convolution():
+    predictor = make_predictor(init="xavier")
+    assert len(predictor.boxes.bias.unique()) == 4 and predictor.boxes.bias.abs().max() <= (9 * 8) ** -0.5
+    assert predictor.logits.bias.unique().item() == pytest.approx(-math.log(99))
+
+
 def test_box_activations():
     x, scales = features(1), [torch.tensor(2.0 + i) for i in range(5)]
     raw = [conv * scale for conv, scale in zip(map(make_predictor().boxes, x), scales, strict=True)]

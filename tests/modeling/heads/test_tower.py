@@ -15,6 +15,21 @@ def test_plain_tower():
         assert not conv.bias.any()
 
 
+def test_tower_without_norm():
+    tower = ConvTower(in_channels=64, num_convs=2, norm=False, bias=False)
+    assert [type(layer) for layer in tower] == 2 * [nn.Conv2d, nn.ReLU]
+    assert all(conv.bias is None for conv in list(tower)[::2])
+
+
+def test_xavier():
+    torch.manual_seed(0)
+    tower = ConvTower(in_channels=64, num_convs=2, groups=8, init="xavier")
+    for conv in list(tower)[::3]:
+        bound = (6 / (9 * 64 + 9 * 64)) ** 0.5
+        assert 0.99 * bound < conv.weight.abs().max() <= bound
+        assert 0 < conv.bias.abs().max() <= (9 * 64) ** -0.5  # PyTorch's own
+
+
 @pytest.mark.parametrize(("offset_init", "std"), [("zeros", 0.0), ("normal", 0.01)])
 def test_last_convolution_deformable(offset_init, std):
     """The tower's N(0, 0.01) is neither the deformable weight's initialisation nor necessarily the offsets'."""

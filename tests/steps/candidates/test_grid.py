@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 
 from la_det.references import poto as reference
 from la_det.references.scene import KINDS, grid_sizes, make_targets, random_boxes
-from la_det.steps.candidates import center_region, grid_cells, inside_box
+from la_det.steps.candidates import (
+    center_region,
+    center_windows,
+    every_pair,
+    everywhere,
+    grid_cells,
+    in_any_box,
+    in_center_region,
+    inside_box,
+)
 from la_det.structures import AnchorGenerator, PointGenerator
 
 SIZES = st.sampled_from([(64, 64), (128, 160), (96, 320)])
@@ -45,6 +54,39 @@ def test_same_as_comparing_every_point(scene, radius, offset, inclusive):
     assert torch.equal(pairs.gt * len(priors) + pairs.prior, (pairs.gt * len(priors) + pairs.prior).sort().values)
 
 
+@given(targets_and_size(), st.sampled_from([0.5, 0.0]), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_points_in_any_box(scene, offset, inclusive):
+    targets, height, width = scene
+    priors = PointGenerator(offset=offset, box_offset=int(inclusive))(grid_sizes(height, width), torch.device("cpu"))
+    inside = reference.omega(priors.points, priors.strides, targets.boxes, 0)
+    expected = torch.stack([inside[targets.image == i].any(0) for i in range(targets.num_images)])
+    assert torch.equal(in_any_box(priors, targets), expected)
+
+
+def test_points_in_any_box_of_several_priors_per_cell():
+    priors = AnchorGenerator(ratios=(0.5, 2.0))(grid_sizes(64, 64), torch.device("cpu"))
+    with pytest.raises(ValueError, match="one prior per cell"):
+        in_any_box(priors, make_targets([[[0, 0, 9, 9]]]))
+
+
+@given(targets_and_size(), st.sampled_from([0.5, 1.5, 2.5]), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_regions_of_pairs_and_windows_are_the_same(scene, radius, clipped):
+    targets, height, width = scene
+    priors = PointGenerator()(grid_sizes(height, width), torch.device("cpu"))
+    window, inside = center_windows(priors, targets, radius, clipped=clipped)
+    listed = dense(every_pair(window, targets)[inside.flatten()], len(targets), len(priors))
+    every = everywhere(torch.arange(len(targets)), targets, len(priors))
+    mask = in_center_region(every, priors, targets, radius, clipped=clipped).view(-1, len(priors))
+    assert torch.equal(mask, listed)
+    if not clipped:
+        offset = (priors.points - targets.centers.unsqueeze(1)).abs().amax(-1)
+        assert torch.equal(mask, offset < radius * priors.strides)
+    else:
+        assert torch.equal(mask, reference.omega(priors.points, priors.strides, targets.boxes, radius))
+
+
 @given(st.lists(st.floats(width=32), min_size=4, max_size=4))
 @example([0.0, float("nan"), 5.0, 5.0])
 @example([0.0, 0.0, 5.0, float("nan")])
@@ -56,6 +98,7 @@ def test_any_numbers(box):
     targets = make_targets([[box]])
     expected = reference.omega(priors.points, priors.strides, targets.boxes, 0)
     assert torch.equal(dense(inside_box(priors, targets), 1, len(priors)), expected)
+    assert torch.equal(in_any_box(priors, targets), expected)
 
 
 def test_at_most_nine_points_per_level():

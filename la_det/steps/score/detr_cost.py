@@ -1,0 +1,175 @@
+"""DETR's matching cost (ECCV 2020, section 3.1) on dense predictions: every prior is a candidate of every ground truth.
+
+But the cheapest priors of a ground truth can be found among few: blocks of neighbouring priors are compared with it by
+a lower bound of their costs, and only those that can hold one of its cheapest priors are looked into.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from la_det.geometry import aligned_giou, image_scales, relative_boxes
+from la_det.structures import DensePredictions, Pairs, Priors, Score, Targets, chunks
+
+ALPHA = 0.25  # of the focal cost; its gamma is 2
+GIOU_EPS = 1e-6  # square pixels
+
+SIDE = 4  # of a block, cells
+# (block, ground truth) that are compared at a time: on a CPU what stays in its cache, on a GPU what fits its memory.
+_CPU_CHUNK, _GPU_CHUNK = 1 << 17, 1 << 20
+
+
+@dataclass(frozen=True)
+class DETRCost:
+    """K = class_weight (focal cost) + l1_weight |b - b_gt|_1 - giou_weight GIoU(B, B_gt).
+
+    The focal cost is the focal loss of the ground truth's class as a positive minus that as a negative; b is the box B
+    relative to the size of the image before padding.
+
+    Attributes:
+        class_weight, l1_weight, giou_weight: see above.
+        corners: b = (x1, y1, x2, y2), as OneNet has it, instead of DETR's (cx, cy, w, h).
+        eps: added to the probabilities in the focal cost's logarithms.
+    """
+
+    class_weight: float = 2.0
+    l1_weight: float = 5.0
+    giou_weight: float = 2.0
+    corners: bool = False
+    eps: float = 1e-12
+
+    def __call__(self, predictions: DensePredictions, targets: Targets, score: Score) -> "Costs":
+        """The costs of all (prior, ground truth)."""
+        return Costs(self, predictions, targets, score)
+
+    def of_class(self, p: Tensor) -> Tensor:
+        """The part of the class, weighted, from its probabilities."""
+        positive = -ALPHA * (1 - p).square() * (p + self.eps).log()
+        negative = -(1 - ALPHA) * p.square() * (1 - p + self.eps).log()
+        return self.class_weight * (positive - negative)
+
+
+class Costs:
+    """Costs K of R priors, in T blocks of SIDE x SIDE neighbours, for G ground truths; computed where asked for.
+
+    `prior` [T, SIDE^2] has the priors of each block; the last one repeats at the end.
+    """
+
+    def __init__(self, cost: DETRCost, predictions: DensePredictions, targets: Targets, score: Score):
+        self.cost, self.targets = cost, targets
+        order = _blockwise(predictions.priors)
+        number = len(order)
+        self.prior = torch.cat([order, order[-1:].expand(-number % SIDE**2)]).view(-1, SIDE**2)
+        repeated = torch.arange(self.prior.numel(), device=order.device) >= number
+        self.surplus = (
+            torch.zeros_like(repeated, dtype=torch.float32).masked_fill_(repeated, torch.inf).view_as(self.prior)
+        )
+
+        image, cls, self.kind = _kinds(targets, predictions.num_classes)
+        levels = range(len(predictions.priors.grid_sizes))
+        p = [score.of_classes(predictions, level, image, cls).permute(0, 2, 3, 1).flatten(1) for level in levels]
+        self.p = torch.cat(p, 1).index_select(1, self.prior.flatten()).unflatten(1, self.prior.shape)  # [U, T, SIDE^2]
+        boxes = predictions.boxes()
+        scales = image_scales(targets)
+        self.boxes = boxes.permute(2, 0, 1)[..., self.prior]  # [4, N, T, SIDE^2]
+        b = relative_boxes(boxes, scales.unsqueeze(1), cost.corners)
+        self.b = b.permute(2, 0, 1)[..., self.prior]
+        self.b_gt = relative_boxes(targets.boxes, scales[targets.image], cost.corners)  # [G, 4]
+
+        # What bounds the costs in a block: [U, T], then [4, N, T] each, [2, N, T].
+        self.least_cls_cost = cost.of_class(self.p.amax(-1))  # it falls with the probability
+        lowest, highest = self.b.amin(-1), self.b.amax(-1)
+        self.middle, self.half_range = (highest + lowest) / 2, (highest - lowest) / 2
+        self.hulls = torch.cat([self.boxes[:2].amin(-1), self.boxes[2:].amax(-1)])
+        areas = (self.boxes[2] - self.boxes[0]) * (self.boxes[3] - self.boxes[1])
+        self.areas = torch.stack([areas.amin(-1), areas.amax(-1)])
+
+    def at(self, gt: Tensor, block: Tensor) -> Tensor:
+        """K of all priors of blocks [...] for ground truths [...]: [..., SIDE^2]; infinite for the repeated one.
+
+        Minus infinity where it is not a number, which matching reports.
+        """
+        image = self.targets.image[gt]
+        l1 = (self.b[:, image, block].movedim(0, -1) - self.b_gt[gt].unsqueeze(-2)).abs().sum(-1)
+        boxes = self.boxes[:, image, block].movedim(0, -1)
+        giou = aligned_giou(boxes, self.targets.boxes[gt].unsqueeze(-2), GIOU_EPS)
+        cls_cost = self.cost.of_class(self.p[self.kind[gt], block])
+        return self.surplus[block] + _or_least(cls_cost + self.cost.l1_weight * l1 - self.cost.giou_weight * giou)
+
+    def dense(self) -> Tensor:
+        """K of all priors for all ground truths, [G, R]: to look at, not to match."""
+        gts = torch.arange(len(self.b_gt), device=self.prior.device).unsqueeze(1)
+        cost = self.at(gts, torch.arange(len(self.prior), device=gts.device)).flatten(1)
+        num_priors = int(self.prior.max()) + 1
+        return torch.empty_like(cost[:, :num_priors]).index_copy_(
+            1, self.prior.flatten()[:num_priors], cost[:, :num_priors]
+        )
+
+    def bound(self, gts: Tensor) -> Tensor:
+        """Lower bound of K in each block for ground truths `gts` [g]: [g, T].
+
+        No part of K is less than with the least class cost and the nearest of each coordinate in the block; the
+        intersection is at most that with the hull of all boxes, the union at least the larger box.
+        """
+        image = self.targets.image[gts]
+        b_gt = self.b_gt[gts].T.unsqueeze(-1)  # [4, g, 1]
+        l1 = ((b_gt - self.middle[:, image]).abs() - self.half_range[:, image]).clamp(min=0).sum(0)
+        x1, y1, x2, y2 = self.targets.boxes[gts].T.unsqueeze(-1)
+        left, top, right, bottom = self.hulls[:, image]
+        width, height = right.minimum(x2) - left.maximum(x1), bottom.minimum(y2) - top.maximum(y1)
+        smallest, largest = self.areas[:, image]
+        intersection = (width.clamp(min=0) * height.clamp(min=0)).minimum(largest)
+        union = smallest.maximum((x2 - x1) * (y2 - y1)).clamp(min=GIOU_EPS)
+        cls_cost = self.least_cls_cost[self.kind[gts]]
+        bound = cls_cost + self.cost.l1_weight * l1 - self.cost.giou_weight * intersection / union
+        return _or_least(bound - 1e-4)  # rounding must not lose a block
+
+    def cheapest(self, gts: Tensor, number: int) -> tuple[Pairs, Tensor, Tensor]:
+        """At least the `number` cheapest priors of each ground truth in `gts` [g].
+
+        Returns:
+            Pairs ordered by ground truth, their costs [P], and [g] a lower bound of the costs of all other priors.
+        """
+        size = (_CPU_CHUNK if chunks.in_chunks(gts.device) else _GPU_CHUNK) // len(self.prior)
+        parts = [self._cheapest(chunk, number) for chunk in gts.split(max(size, 1))]
+        gt, prior, cost, rest = (torch.cat(x) for x in zip(*parts, strict=True))
+        return Pairs(self.targets.image[gt], prior, gt), cost, rest
+
+    def _cheapest(self, gts: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        bound = self.bound(gts)
+        # The costs in the most promising blocks limit those of the cheapest priors, and so the blocks to look into.
+        num_blocks = min(max(24, number // 3), len(self.prior))
+        promising = bound.topk(num_blocks, largest=False).indices
+        cost = self.at(gts.unsqueeze(1), promising).flatten(1)
+        limit = cost.kthvalue(min(number, cost.shape[1])).values
+        row, block = (bound <= limit.unsqueeze(1)).nonzero(as_tuple=True)  # host synchronisation: the number of blocks
+        cost = self.at(gts[row], block)
+        cheap = (cost <= limit[row].unsqueeze(1)) & (cost < torch.inf)
+        index, member = cheap.nonzero(as_tuple=True)  # host synchronisation: the number of priors
+        return gts[row[index]], self.prior[block[index], member], cost[index, member], limit
+
+
+def _kinds(targets: Targets, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The (image, class) that ground truths are of, image [U] and class [U], and [G] which of them each is of.
+
+    U is a bound of their number that no GPU needs to be asked for; the rest repeats the first entry.
+    """
+    entry = targets.image * num_classes + targets.classes
+    present = torch.zeros(targets.num_images * num_classes, dtype=torch.bool, device=entry.device)
+    present.index_fill_(0, entry, True)
+    size = min(len(entry), len(present))
+    kinds = torch.nonzero_static(present, size=size, fill_value=0).squeeze(1)
+    kind = (present.cumsum(0) - 1).index_select(0, entry)
+    return kinds.div(num_classes, rounding_mode="floor"), kinds % num_classes, kind
+
+
+def _blockwise(priors: Priors) -> Tensor:
+    """The priors [R] in an order that keeps SIDE x SIDE cells of a level together, per prior of a cell."""
+    of_cell = torch.arange(len(priors), device=priors.points.device) % priors.per_cell
+    column, row = (priors.points / priors.strides.unsqueeze(-1)).long().div(SIDE, rounding_mode="floor").unbind(-1)
+    return ((priors.levels << 48) + (of_cell << 40) + (row << 20) + column).argsort(stable=True)
+
+
+def _or_least(cost: Tensor) -> Tensor:
+    return cost.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)

@@ -1,0 +1,58 @@
+"""Entropic optimal transport by Sinkhorn's algorithm (Cuturi, NeurIPS 2013), on the entries that can matter."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Transport:
+    """An optimal transport problem on a sparse matrix, of a whole batch.
+
+    Each row supplies units, each column wants one. A column with a single entry, such as a location that only the
+    background has a say in, stays with that row whatever it costs: such columns are not listed but counted.
+
+    Attributes:
+        row, column, cost: [E] of each entry.
+        supply: [rows] units of each row, positive.
+        free: [rows] how many columns have an entry in this row alone.
+        num_columns: of the others, each of which has an entry.
+    """
+
+    row: Tensor
+    column: Tensor
+    cost: Tensor
+    supply: Tensor
+    free: Tensor
+    num_columns: int
+
+    def shares(self, eps: float, iterations: int) -> tuple[Tensor, Tensor]:
+        """The plan after so many iterations, in shares of each row's largest value.
+
+        An iteration scales each column to the sum 1, then each row to its supply.
+
+        Args:
+            eps: strength of the regularisation, in units of the cost.
+            iterations: at least 1.
+
+        Returns:
+            [E] of the entries, and [rows] of the columns that are not listed. Computed in double precision, they are
+            rounded to single: so equal rows stay equal, in whatever order a GPU adds.
+        """
+        row, column, supply = self.row, self.column, self.supply.double()
+        free, wanted = self.free.double(), supply.new_zeros(self.num_columns)
+        # In logarithms at first. After one scaling of columns and rows, no sum is below 1e-8 / R any more.
+        log = self.cost.double() / -eps
+        log = log - torch.full_like(wanted, -torch.inf).scatter_reduce_(0, column, log, "amax")[column]
+        log = log - wanted.index_add(0, column, log.exp()).log_()[column]
+        log = log - free.log().clamp_(max=0).scatter_reduce_(0, row, log, "amax")[row]
+        plan = log.exp_()
+        for i in range(iterations):
+            if i:
+                plan = plan / wanted.index_add(0, column, plan)[column]
+            scale = supply / free.index_add(0, row, plan)
+            plan = plan * scale[row]
+        alone = scale.masked_fill(free == 0, 0)
+        largest = alone.scatter_reduce(0, row, plan, "amax")
+        return (plan / largest[row]).float(), (alone / largest).float()

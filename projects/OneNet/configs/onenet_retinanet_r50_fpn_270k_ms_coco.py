@@ -1,0 +1,2 @@
+from ....configs.common.models.onenet_retinanet import model
+from ....configs.common.onenet_270k import dataloader, lr_multiplier, optimizer, train

@@ -1,0 +1,4 @@
+from ....configs.common.models.onenet_retinanet import model
+from ....configs.common.onenet_47k_crowdhuman import dataloader, lr_multiplier, optimizer, train, use_crowdhuman
+
+use_crowdhuman(model)
