@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from la_det.structures import DensePredictions, Score, chunks
+from la_det.structures import DensePredictions, Queries, Score, chunks
 
 _SMALLEST = torch.finfo(torch.float32).tiny
 # With a gate, 1 - p = sigma(-c) + sigma(c) sigma(-f) and must not underflow.
@@ -28,19 +28,26 @@ def background_loss(
     prior: Tensor,
     cls: Tensor,
     dropped: tuple[Tensor, Tensor] | None = None,
+    queries: Queries | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Sum of b(p) = -p^2 ln(1 - p) over all images, priors and classes, and the logits at P chosen entries.
 
     Args:
         predictions: with maps "logits" and, where the score has one, its gate.
-        score: p = sigma(c) or p = sigma(c) sigma(f).
+        score: what p is.
         image, prior, cls: int64 [P], the chosen entries.
         dropped: (image [D], prior [D]) that the sum leaves out (`Assignment.dropped`).
+        queries: the sum is over these alone, whatever is dropped.
 
     Returns:
         The sum (a scalar), c [P], and f [P] (None without a gate); all differentiable. With a gate logits count as at
         most 60, in the sum and in c and f.
     """
+    if queries is not None:
+        c, f = score.logits_at(predictions, image, prior, cls)
+        if f is not None:
+            c, f = c.clamp(max=_LARGEST_LOGIT), f.clamp(max=_LARGEST_LOGIT)
+        return _of_queries(predictions, score, queries), c, f
     rows = predictions.num_images * predictions.priors.per_cell
     levels = [(rows, h * w) for h, w in predictions.priors.grid_sizes]
     c = predictions.flat("logits")
@@ -52,7 +59,20 @@ def background_loss(
         return *_Background.apply(c, index, dropped), None
     mask = None if dropped is None else _mask(predictions, *dropped)
     gate_index = predictions.index(score.gate, image, prior)
-    return _GatedBackground.apply(c, predictions.flat(score.gate), index, gate_index, mask, levels)
+    return _GatedBackground.apply(c, predictions.flat(score.gate), index, gate_index, mask, levels, score.square_root)
+
+
+def _of_queries(predictions: DensePredictions, score: Score, queries: Queries) -> Tensor:
+    """The sum over queries: their logits are taken out of the maps and treated as those of a level of their own."""
+    image, prior, none = queries.image.flatten(), queries.prior.flatten(), queries.prior.new_empty(0)
+    classes = torch.arange(predictions.num_classes, device=prior.device).unsqueeze(1)
+    c = predictions.flat("logits").index_select(0, predictions.index("logits", image, prior, classes).flatten())  # [K N Q]
+    mask = ~queries.valid.flatten()
+    if score.gate is None:
+        c = c.view(len(classes), -1).masked_fill(mask, -torch.inf).flatten()
+        return _Background.apply(c, none, None)[0]
+    f = predictions.at(score.gate, image, prior).flatten()
+    return _GatedBackground.apply(c, f, none, none, mask, [(1, len(prior))], score.square_root)[0]
 
 
 def _mask(predictions: DensePredictions, image: Tensor, prior: Tensor) -> Tensor:
@@ -117,11 +137,11 @@ def _plain(c: Tensor, out: Tensor) -> Tensor:
 
 class _GatedBackground(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, c, f, index, gate_index, mask, levels):
-        """b(sigma(c) sigma(f)) and its gradients.
+    def forward(ctx, c, f, index, gate_index, mask, levels, square_root):
+        """b(p) and its gradients, for p = sigma(c) sigma(f) or its square root.
 
-        With u = dp db/dp = p (2 p (-ln(1 - p)) + p^2 / (1 - p)): db/dc = u sigma(-c) and db/df = u sigma(-f), summed
-        over the classes.
+        With u = p db/dp = p (2 p (-ln(1 - p)) + p^2 / (1 - p)): db/dc = u sigma(-c) and db/df = u sigma(-f), summed
+        over the classes, and half of that with the square root.
         """
         # As in the sum, so that a correction takes away just what the sum holds.
         values = [x.index_select(0, i).clamp_(max=_LARGEST_LOGIT) for x, i in ((c, index), (f, gate_index))]
@@ -133,7 +153,7 @@ class _GatedBackground(torch.autograd.Function):
                 gate_out.zero_()
                 size = max(chunks.CPU_CHUNK // max(x.shape[1], 1), 1)
                 for part, part_out in zip(x.split(size), out.split(size), strict=True):
-                    total, u = _gated(part, gate_p, gate_complement, part_out)
+                    total, u = _gated(part, gate_p, gate_complement, square_root, part_out)
                     totals.append(total)
                     gate_out += u.sum(0, keepdim=True)
                 gate_out *= gate_complement
@@ -142,7 +162,7 @@ class _GatedBackground(torch.autograd.Function):
             for wide, gate in zip(_split(every_gate, levels), _split(f, levels), strict=True):
                 wide.copy_(gate)
             gate_p, gate_complement = _sigmoids(every_gate)
-            total, u = _gated(c, gate_p, gate_complement, grad)
+            total, u = _gated(c, gate_p, gate_complement, square_root, grad)
             totals.append(total)
             u.mul_(gate_complement)
             for level, out in zip(_split(u, levels), _split(gate_grad, levels), strict=True):
@@ -154,7 +174,8 @@ class _GatedBackground(torch.autograd.Function):
     def backward(ctx, grad_total, *grad_values):
         grad, gate_grad, index, gate_index = ctx.saved_tensors
         grad = (grad * grad_total).index_add_(0, index, grad_values[0])
-        return grad, (gate_grad * grad_total).index_add_(0, gate_index, grad_values[1]), None, None, None, None
+        gate_grad = (gate_grad * grad_total).index_add_(0, gate_index, grad_values[1])
+        return grad, gate_grad, None, None, None, None, None
 
 
 def _sigmoids(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,16 +183,23 @@ def _sigmoids(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.sigmoid(), x.neg_().sigmoid_()
 
 
-def _gated(c: Tensor, gate: Tensor, gate_complement: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of b, and u; db/dc goes to `out`. The gate broadcasts against the logits."""
+def _gated(
+    c: Tensor, gate: Tensor, gate_complement: Tensor, square_root: bool, out: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sum of b, and u (with the square root u / 2); db/dc goes to `out`. The gate broadcasts against the logits."""
     class_p, class_complement = _sigmoids(c)
     p = class_p * gate
     # 1 - sigma(c) sigma(f) = sigma(-c) + sigma(c) sigma(-f): no cancellation near p = 1.
     complement = class_p.mul_(gate_complement).add_(class_complement)
+    if square_root:
+        p = p.sqrt_()
+        complement.div_(1 + p)
     cost = complement.log().neg_()
     p_squared = p * p
     total = torch.dot(p_squared.view(-1), cost.view(-1))
     u = cost.mul_(2).mul_(p_squared).add_(p_squared.mul_(p).div_(complement))
+    if square_root:
+        u.mul_(0.5)
     torch.mul(u, class_complement, out=out)
     return total, u
 

@@ -14,6 +14,7 @@ pairs can be positive at all), score (a number for each pair), select (pairs int
 from typing import Protocol
 
 from la_det.matchers.atss import ATSS
+from la_det.matchers.ddq import DDQ
 from la_det.matchers.dw import DW
 from la_det.matchers.dynamic_atss import DynamicATSS
 from la_det.matchers.fcos import FCOS
@@ -32,6 +33,7 @@ from la_det.structures import Assignment, DensePredictions, Score, Targets
 
 __all__ = [
     "ATSS",
+    "DDQ",
     "DW",
     "DynamicATSS",
     "FCOS",

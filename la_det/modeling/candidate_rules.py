@@ -9,6 +9,8 @@ flattened A K h w. Sizes may be symbols, where a graph is recorded.
 import torch
 from torch import Tensor
 
+from la_det.structures.no_wait import at_most
+
 
 class TopPairs:
     """The `topk` best pairs.
@@ -67,8 +69,3 @@ class TopClass:
         location = largest.topk(count if self.topk is None else at_most(self.topk, count)).indices
         prior_of_cell = location.div(h * w, rounding_mode="floor")
         return p, location + (prior_of_cell * (k - 1) + cls.gather(1, location)) * (h * w)
-
-
-def at_most(limit: int, count: int | Tensor) -> int | Tensor:
-    """min(limit, count), also where a graph is recorded and sizes are symbols (torch.export) or tensors (tracing)."""
-    return count.clamp(max=limit) if isinstance(count, Tensor) else torch.sym_min(limit, count)

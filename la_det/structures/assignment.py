@@ -7,6 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from la_det.structures.queries import Queries
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -65,6 +67,7 @@ class Assignment:
         classifies: [P] bool, for schemes whose ground truths may share a prior (OneNet's minimum rule): which pair of
             each prior gives it its class. All where None. The focal loss reads it, and no other classification loss may
             be used then; box losses and `num_positives` count every pair.
+        queries: the priors that take part in the losses, those of all pairs among them; None: all.
         num_counted: how many dropped priors count as positives in the losses' normalisers nevertheless (LLA).
     """
 
@@ -74,6 +77,7 @@ class Assignment:
     negatives: Negatives | None = None
     dropped: tuple[Tensor, Tensor] | None = None
     classifies: Tensor | None = None
+    queries: Queries | None = None
     num_counted: int = 0
 
     @cached_property
@@ -89,12 +93,21 @@ class Assignment:
         """
         kept, gone = (~mask).nonzero().squeeze(1), self.pairs[mask]  # two host synchronisations
         before = () if self.dropped is None else (self.dropped,)
-        return replace(
-            self,
-            pairs=self.pairs[kept],
-            weight=None if self.weight is None else self.weight[kept],
-            target=None if self.target is None else self.target[kept],
-            classifies=None if self.classifies is None else self.classifies[kept],
+        return self._keep(
+            kept,
             dropped=tuple(torch.cat(x) for x in zip(*before, (gone.image, gone.prior), strict=True)),
+            queries=None if self.queries is None else self.queries.without(gone.image, gone.prior),
             num_counted=self.num_counted + len(gone) * counted,
         )
+
+    def among(self, queries: Queries) -> "Assignment":
+        """Without the pairs whose priors are no queries, and with losses of queries alone."""
+        if self.negatives is not None:
+            raise ValueError("a matcher that weighs background entries cannot be restricted to queries")
+        kept = queries.at(self.pairs.image, self.pairs.prior).nonzero().squeeze(1)  # host synchronisation
+        return self._keep(kept, queries=queries)
+
+    def _keep(self, index: Tensor, **changes) -> "Assignment":
+        """The pairs at an index [P']."""
+        fields = {name: x[index] for name in ("weight", "target", "classifies") if (x := getattr(self, name)) is not None}
+        return replace(self, pairs=self.pairs[index], **fields, **changes)

@@ -23,9 +23,10 @@ class Score:
     square_root: bool = False
 
     def at(self, predictions: DensePredictions, image: Tensor, prior: Tensor, cls: Tensor) -> Tensor:
-        """Probabilities [P] of class `cls` at (image, prior)."""
+        """Probabilities [P] of class `cls` at (image, prior); 0 where that is no query."""
         c, f = self.logits_at(predictions, image, prior, cls)
-        return c.sigmoid() if f is None else self.gated(c.sigmoid(), f.sigmoid())
+        p = c.sigmoid() if f is None else self.gated(c.sigmoid(), f.sigmoid())
+        return p if predictions.queries is None else p * predictions.queries.at(image, prior)
 
     def logits_at(
         self, predictions: DensePredictions, image: Tensor, prior: Tensor, cls: Tensor
@@ -46,6 +47,11 @@ class Score:
         n, _, h, w = logits.shape
         p = logits.sigmoid().view(n, predictions.priors.per_cell, -1, h, w)
         return p if self.gate is None else self.gated(p, predictions.maps[self.gate][level].sigmoid().unsqueeze(2))
+
+    def largest(self, predictions: DensePredictions, level: int) -> Tensor:
+        """The largest of all classes' probabilities at all priors of one level: [N, A, h, w]."""
+        p = predictions.maps["logits"][level].unflatten(1, (predictions.priors.per_cell, -1)).amax(2).sigmoid()
+        return p if self.gate is None else self.gated(p, predictions.maps[self.gate][level].sigmoid())
 
     def gated(self, class_p: Tensor, gate: Tensor) -> Tensor:
         """p from sigma(c) and sigma(f), which broadcast."""

@@ -38,6 +38,6 @@ class FocalLoss:
 
 def background_and_pairs(decision: Decision) -> tuple[Tensor, Tensor, Tensor | None]:
     """`background_loss` with the pairs' own classes as the chosen entries."""
-    pairs, dropped = decision.assignment.pairs, decision.assignment.dropped
-    entries = pairs.image, pairs.prior, decision.classes
-    return background_loss(decision.predictions, decision.score, *entries, dropped)
+    assignment = decision.assignment
+    entries = assignment.pairs.image, assignment.pairs.prior, decision.classes
+    return background_loss(decision.predictions, decision.score, *entries, assignment.dropped, assignment.queries)

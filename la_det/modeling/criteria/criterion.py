@@ -8,6 +8,7 @@ from torch import nn
 from la_det.matchers import Matcher
 from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
+from la_det.steps.queries import DistinctQueries
 from la_det.structures import DensePredictions, Score, Targets
 
 
@@ -41,6 +42,8 @@ class Criterion(nn.Module):
         matcher: the label-assignment scheme.
         losses: name of each loss -> its term.
         score: the classification probability that matcher and losses share.
+        queries: chooses the locations that take part: the matcher may take no others, whose losses are left out. None:
+            all.
         branch: name of the head's branch that is trained.
         ignored: what becomes of ignored ground truths. "background": the matcher does not see them. "dropped": it does,
             and their priors take part in no loss. "counted": so, but the normalisers count them as positives.
@@ -52,6 +55,7 @@ class Criterion(nn.Module):
         matcher: Matcher,
         losses: dict[str, Term],
         score: Score | None = None,
+        queries: DistinctQueries | None = None,
         branch: str = "main",
         ignored: Literal["background", "dropped", "counted"] = "background",
     ):
@@ -61,6 +65,7 @@ class Criterion(nn.Module):
         # A term with parameters of its own: they are trained, saved and moved with the model.
         self.learnt_losses = nn.ModuleDict({name: term for name, term in losses.items() if isinstance(term, nn.Module)})
         self.score = score or Score()
+        self.queries = queries
         self.branch = branch
         self.ignored = ignored
 
@@ -68,7 +73,12 @@ class Criterion(nn.Module):
         """The matcher's assignment, and what becomes of ignored ground truths."""
         if self.ignored == "background":
             targets = targets.without_ignored()
-        assignment = self.matcher(predictions.detach(), targets, score=self.score, progress=progress)
+        seen = predictions.detach()
+        if self.queries is not None:
+            seen = predictions.detach(self.queries(seen, self.score))
+        assignment = self.matcher(seen, targets, score=self.score, progress=progress)
+        if assignment.queries is None and seen.queries is not None:
+            assignment = assignment.among(seen.queries)
         if self.ignored != "background" and targets.ignored is not None:
             mask = targets.ignored[assignment.pairs.gt]
             assignment = assignment.drop(mask, counted=self.ignored == "counted")

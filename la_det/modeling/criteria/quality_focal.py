@@ -1,6 +1,7 @@
 """Classification losses whose positive target is a quality instead of 1."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,14 +15,17 @@ from la_det.modeling.criteria.reduction import LossTerm
 class QualityFocalLoss:
     """|q - p|^2 BCE(p, q), where q is 0 for background (Li et al., NeurIPS 2020, eq. 6; beta = 2).
 
-    Divided by the number of positives. Their q is the assignment's soft target. The factor |q - p|^2 is
-    differentiated too.
+    The q of a positive is the assignment's soft target. The factor |q - p|^2 is differentiated too.
 
     Attributes:
         weight: factor of the loss.
+        normaliser: the number of positives, or the sum of their q.
+        floor: lower bound of the normaliser.
     """
 
     weight: float = 1.0
+    normaliser: Literal["positives", "targets"] = "positives"
+    floor: float = 1.0
 
     def __call__(self, decision: Decision) -> LossTerm:
         background, log_p, log_complement = _entries(decision)
@@ -29,7 +33,8 @@ class QualityFocalLoss:
         positive = torch.dot((q - p).square(), log_complement.lerp(log_p, q))
         as_background = torch.dot(p.square(), log_complement)
         numerator = background + as_background - positive  # the last two are negative
-        return LossTerm(numerator, decision.assignment.num_positives, weight=self.weight)
+        normaliser = decision.assignment.num_positives if self.normaliser == "positives" else q.sum()
+        return LossTerm(numerator, normaliser, weight=self.weight, floor=self.floor)
 
 
 @dataclass(frozen=True)

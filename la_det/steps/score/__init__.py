@@ -1,6 +1,7 @@
 """A number for each pair."""
 
+from la_det.steps.score.alignment import alignment, normalised_alignment
 from la_det.steps.score.detr_cost import DETRCost
 from la_det.steps.score.matching_quality import matching_quality
 
-__all__ = ["DETRCost", "matching_quality"]
+__all__ = ["DETRCost", "alignment", "matching_quality", "normalised_alignment"]

@@ -43,6 +43,28 @@ class DETRCost:
         """The costs of all (prior, ground truth)."""
         return Costs(self, predictions, targets, score)
 
+    def of_queries(self, predictions: DensePredictions, targets: Targets, score: Score) -> Tensor:
+        """The costs [G, Q] of the queries of each ground truth's image; infinite where the entry is no query."""
+        queries, eps = predictions.queries, GIOU_EPS
+        image, cls, kind = _kinds(targets, predictions.num_classes)
+        prior = queries.prior.index_select(0, image)  # [U, Q]
+        of_kind = (x.unsqueeze(1).expand_as(prior).flatten() for x in (image, cls))
+        p = score.at(predictions, next(of_kind), prior.flatten(), next(of_kind)).view_as(prior)
+        cls_cost = self.of_class(p).masked_fill_(~queries.valid.index_select(0, image), torch.inf)
+        boxes = predictions.boxes_at(queries.image.flatten(), queries.prior.flatten()).view(*queries.prior.shape, 4)
+        scales = image_scales(targets)
+        b = relative_boxes(boxes, scales.unsqueeze(1), self.corners)
+        b_gt = relative_boxes(targets.boxes, scales.index_select(0, targets.image), self.corners)
+        costs = []
+        size = (_CPU_CHUNK if chunks.in_chunks(prior.device) else _GPU_CHUNK) // max(prior.shape[1], 1)
+        for gts in torch.arange(len(targets), device=prior.device).split(max(size, 1)):
+            here = targets.image.index_select(0, gts)
+            l1 = (b.index_select(0, here) - b_gt.index_select(0, gts).unsqueeze(1)).abs_().sum(-1)
+            giou = aligned_giou(boxes.index_select(0, here), targets.boxes.index_select(0, gts).unsqueeze(1), eps)
+            cost = cls_cost.index_select(0, kind.index_select(0, gts))
+            costs.append(cost.add_(l1, alpha=self.l1_weight).sub_(giou, alpha=self.giou_weight))
+        return torch.cat(costs)
+
     def of_class(self, p: Tensor) -> Tensor:
         """The part of the class, weighted, from its probabilities."""
         positive = -ALPHA * (1 - p).square() * (p + self.eps).log()

@@ -2,7 +2,7 @@
 
 from la_det.steps.select.adaptive_threshold import above_threshold, mean_plus_std
 from la_det.steps.select.groups import best_in_group, best_of_each, best_of_groups, best_per_prior, rank_in_group
-from la_det.steps.select.linear_assignment import match, match_listed
+from la_det.steps.select.linear_assignment import match, match_copies, match_listed
 from la_det.steps.select.size_ranges import SIZE_RANGES, in_size_range, possible_levels
 from la_det.steps.select.transport import Transport
 
@@ -16,6 +16,7 @@ __all__ = [
     "best_per_prior",
     "in_size_range",
     "match",
+    "match_copies",
     "match_listed",
     "mean_plus_std",
     "possible_levels",

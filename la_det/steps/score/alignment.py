@@ -1,0 +1,21 @@
+"""The metric of task-aligned assignment (TOOD, ICCV 2021, section 3.2)."""
+
+from torch import Tensor
+
+
+def alignment(p: Tensor, u: Tensor, alpha: float, beta: float) -> Tensor:
+    """t = p^alpha u^beta of classification probabilities and overlaps."""
+    return p**alpha * u**beta
+
+
+def normalised_alignment(t: Tensor, u: Tensor, gt: Tensor, num_gts: int, eps: float) -> Tensor:
+    """The soft target t u_max / (t_max + eps) of each positive, with the largest t and u of its ground truth's positives.
+
+    Args:
+        t, u: [P] of the positives.
+        gt: [P] int64, their ground truths.
+        num_gts: G.
+        eps: added to the largest t.
+    """
+    t_max, u_max = (x.new_zeros(num_gts).scatter_reduce_(0, gt, x, "amax") for x in (t, u))
+    return t * (u_max / (t_max + eps)).index_select(0, gt)
