@@ -223,6 +223,26 @@ O2F = Repository(
     constants=((r"bbox_head\.sizes_of_interest$", lambda match: [64, 128, 256, 512, 1024]),),
 )
 
+# Its auxiliary branch, the one that only training runs, is in the files, too.
+AUXILIARY = "head.predictors.auxiliary."
+DDQ = Repository(
+    "jshilong/DDQ",
+    head="bbox_head.aux_conv_",
+    rules=(
+        (r"neck\.0\.", "neck."),
+        (r"bbox_head\.scales\.(\d)\.scale$", BRANCH + r"scales[\1]"),
+        (r"bbox_head\.aux_scales\.(\d)\.scale$", AUXILIARY + r"scales[\1]"),
+        *MMDETECTION,
+        (r"bbox_head\.conv_", BRANCH),
+        (r"bbox_head\.objectness", BRANCH + "objectness"),
+        (r"bbox_head\.aux_conv_", AUXILIARY),
+        (r"(head\.predictors\.\w+)\.cls", r"\1.logits"),
+        (r"(head\.predictors\.\w+)\.reg", r"\1.boxes"),
+        (r"(head\.predictors\.\w+)\.objectness\.0", r"\1.quality_tower.0"),
+        (r"(head\.predictors\.\w+)\.objectness\.2", r"\1.quality"),
+    ),
+)
+
 REPOSITORIES = (
     DEFCN,
     LLA,
@@ -236,6 +256,7 @@ REPOSITORIES = (
     DATE,
     DW,
     O2F,
+    DDQ,
 )
 
 

@@ -45,6 +45,7 @@ _CONFIGS = (
     (r"OTA/ota_res50_fpn_coco_800size_1x", r"ota_r50_fpn_1x_coco"),
     (r"OneNet/onenet_(fcos|retinanet)_res50", r"onenet_\1_r50_fpn_270k_ms_coco"),
     (r"OneNet/onenet_(fcos|retinanet)_res50_crowdhuman", r"onenet_\1_r50_fpn_47k_crowdhuman"),
+    (r"DDQ/ddq_fcn_(r\d+)_1x", r"ddq_fcn_\1_fpn_12ep_coco"),
     (r"o2f/crowdhuman", "o2f_r50_fpn_47k_crowdhuman"),
 )
 
