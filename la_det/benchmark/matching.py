@@ -78,9 +78,9 @@ class Case:
     targets: Targets
 
     def assign(self) -> None:
-        predictions = self._step()
+        predictions, targets = self._step()
         for criterion in self.criteria:
-            criterion.assign(predictions[criterion.branch], self.targets, PROGRESS)
+            criterion.assign(predictions[criterion.branch], targets, PROGRESS)
 
     def train(self) -> Tensor:
         """Forward and backward; returns the sum of the losses."""
@@ -89,12 +89,13 @@ class Case:
         return loss.detach()
 
     def _loss(self) -> Tensor:
-        terms = loss_terms(self.criteria, self._step(), self.targets, PROGRESS)
+        terms = loss_terms(self.criteria, *self._step(), PROGRESS)
         return torch.stack(list(reduce_losses(terms).values())).sum()
 
-    def _step(self) -> dict[str, DensePredictions]:
-        """The predictions as a new step has them: nothing has been read yet."""
-        return {branch: replace(predictions) for branch, predictions in self.predictions.items()}
+    def _step(self) -> tuple[dict[str, DensePredictions], Targets]:
+        """The predictions and targets as a new step has them: nothing has been read or found yet."""
+        predictions = {branch: replace(predictions) for branch, predictions in self.predictions.items()}
+        return predictions, replace(self.targets)
 
     def dense_assign(self) -> None:
         for criterion in self.criteria:

@@ -44,10 +44,7 @@ def background_loss(
         most 60, in the sum and in c and f.
     """
     if queries is not None:
-        c, f = score.logits_at(predictions, image, prior, cls)
-        if f is not None:
-            c, f = c.clamp(max=_LARGEST_LOGIT), f.clamp(max=_LARGEST_LOGIT)
-        return _of_queries(predictions, score, queries), c, f
+        return _of_queries(predictions, score, queries, queries.at(image, prior), cls)
     rows = predictions.num_images * predictions.priors.per_cell
     levels = [(rows, h * w) for h, w in predictions.priors.grid_sizes]
     c = predictions.flat("logits")
@@ -62,17 +59,21 @@ def background_loss(
     return _GatedBackground.apply(c, predictions.flat(score.gate), index, gate_index, mask, levels, score.square_root)
 
 
-def _of_queries(predictions: DensePredictions, score: Score, queries: Queries) -> Tensor:
-    """The sum over queries: their logits are taken out of the maps and treated as those of a level of their own."""
-    image, prior, none = queries.image.flatten(), queries.prior.flatten(), queries.prior.new_empty(0)
+def _of_queries(
+    predictions: DensePredictions, score: Score, queries: Queries, entry: Tensor, cls: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The sum over queries, and the logits at entries [P] of theirs.
+
+    Their logits are taken out of the maps and treated as a level of one row.
+    """
+    image, prior, mask = queries.image.flatten(), queries.prior.flatten(), ~queries.valid.flatten()
     classes = torch.arange(predictions.num_classes, device=prior.device).unsqueeze(1)
-    c = predictions.flat("logits").index_select(0, predictions.index("logits", image, prior, classes).flatten())  # [K N Q]
-    mask = ~queries.valid.flatten()
+    c = predictions.flat("logits").index_select(0, predictions.index("logits", image, prior, classes).flatten())
+    index, levels = cls * len(prior) + entry, [(1, len(prior))]  # c is [K, N Q]
     if score.gate is None:
-        c = c.view(len(classes), -1).masked_fill(mask, -torch.inf).flatten()
-        return _Background.apply(c, none, None)[0]
-    f = predictions.at(score.gate, image, prior).flatten()
-    return _GatedBackground.apply(c, f, none, none, mask, [(1, len(prior))], score.square_root)[0]
+        return *_Background.apply(_without(c, mask, levels), index, None), None
+    f = predictions.at(score.gate, image, prior).flatten().masked_fill(mask, -torch.inf)  # p = 0
+    return _GatedBackground.apply(c, f, index, entry, None, levels, score.square_root)
 
 
 def _mask(predictions: DensePredictions, image: Tensor, prior: Tensor) -> Tensor:

@@ -37,8 +37,7 @@ class QueryInference(DenseInference):
         p, index = p.topk(at_most(self.candidate_rule.topk, p.shape[1]))
         query = index.div(k, rounding_mode="floor")
         prior = queries.prior.gather(1, query)
-        image = torch.arange(prior.shape[0], device=prior.device).unsqueeze(1).expand_as(prior)
-        boxes = predictions.boxes_at(image.flatten(), prior.flatten()).view(*prior.shape, 4)
+        boxes = queries.boxes.gather(1, query.unsqueeze(-1).expand(-1, -1, 4))
         if self.clip:
             boxes = clip_boxes(boxes, image_sizes, predictions.priors.box_offset)
         return Candidates(boxes, p, index - query * k, prior, p > self.score_threshold)

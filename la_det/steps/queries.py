@@ -26,13 +26,15 @@ class DistinctQueries:
     def __call__(self, predictions: DensePredictions, score: Score) -> Queries:
         """Level by level, in each by descending s."""
         priors, parts = predictions.priors, []
-        for level, start in enumerate(priors.level_starts[:-1]):
-            s = score.largest(predictions, level).flatten(2).transpose(1, 2).flatten(1)  # [N, priors of the level]
+        sizes = [h * w * priors.per_cell for h, w in priors.grid_sizes]
+        levels = score.largest(predictions).split(sizes, 1)
+        for s, start in zip(levels, priors.level_starts[:-1], strict=True):
             s, index = s.topk(at_most(self.topk, s.shape[1]))
             parts.append((s, index + start))
         s, prior = (torch.cat(x, 1) for x in zip(*parts, strict=True))
-        queries = Queries(prior, ~(s <= 0), priors.points.shape[0])  # NaN must not hide
-        if self.nms_threshold is None:
-            return queries
-        boxes = predictions.boxes_at(queries.image.flatten(), prior.flatten()).view(*prior.shape, 4)
-        return Queries(prior, agnostic_nms(boxes, s, queries.valid, self.nms_threshold), queries.num_priors)
+        image = torch.arange(prior.shape[0], device=prior.device).unsqueeze(1).expand_as(prior)
+        boxes = predictions.boxes_at(image.flatten(), prior.flatten()).view(*prior.shape, 4)
+        valid = ~(s <= 0)  # NaN must not hide
+        if self.nms_threshold is not None:
+            valid = agnostic_nms(boxes, s, valid, self.nms_threshold)
+        return Queries(prior, boxes, valid, priors.points.shape[0])

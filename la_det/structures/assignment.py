@@ -85,6 +85,11 @@ class Assignment:
         """Scalar float32, the usual normaliser of losses."""
         return torch.full((), len(self.pairs) + self.num_counted, dtype=torch.float32, device=self.pairs.gt.device)
 
+    @cached_property
+    def target_sum(self) -> Tensor:
+        """Scalar, of the soft targets: a normaliser of losses."""
+        return self.target.sum()
+
     def drop(self, mask: Tensor, *, counted: bool) -> "Assignment":
         """Moves pairs, those at a mask [P], to the dropped priors.
 
@@ -104,7 +109,7 @@ class Assignment:
         """Without the pairs whose priors are no queries, and with losses of queries alone."""
         if self.negatives is not None:
             raise ValueError("a matcher that weighs background entries cannot be restricted to queries")
-        kept = queries.at(self.pairs.image, self.pairs.prior).nonzero().squeeze(1)  # host synchronisation
+        kept = (queries.at(self.pairs.image, self.pairs.prior) >= 0).nonzero().squeeze(1)  # host synchronisation
         return self._keep(kept, queries=queries)
 
     def _keep(self, index: Tensor, **changes) -> "Assignment":

@@ -13,11 +13,13 @@ class Queries:
 
     Attributes:
         prior: [N, Q] int64, all different within a row.
+        boxes: [N, Q, 4] predicted, XYXY pixels, without gradient.
         valid: [N, Q] bool, the entries that are queries.
         num_priors: R.
     """
 
     prior: Tensor
+    boxes: Tensor
     valid: Tensor
     num_priors: int
 
@@ -27,14 +29,20 @@ class Queries:
         return torch.arange(self.prior.shape[0], device=self.prior.device).unsqueeze(1).expand_as(self.prior)
 
     @cached_property
+    def entries(self) -> Tensor:
+        """[N, R] the entry of each prior among all N Q, -1 for priors that are no queries."""
+        every = torch.arange(self.prior.numel(), device=self.prior.device).view_as(self.prior)
+        none = self.prior.new_full((self.prior.shape[0], self.num_priors), -1)
+        return none.scatter_(1, self.prior, every.masked_fill(~self.valid, -1))
+
+    @property
     def mask(self) -> Tensor:
         """[N, R] bool, the priors that are queries."""
-        mask = self.valid.new_zeros(self.prior.shape[0], self.num_priors)
-        return mask.scatter_(1, self.prior, self.valid)
+        return self.entries >= 0
 
     def at(self, image: Tensor, prior: Tensor) -> Tensor:
-        """Which of P (image, prior) are queries: [P] bool."""
-        return self.mask.flatten().index_select(0, image * self.num_priors + prior)
+        """The entries of P (image, prior), see `entries`."""
+        return self.entries.flatten().index_select(0, image * self.num_priors + prior)
 
     def of_images(self, images: Tensor) -> "Queries":
         """The queries of the images in a mask [N]; the others have none."""
@@ -42,5 +50,5 @@ class Queries:
 
     def without(self, image: Tensor, prior: Tensor) -> "Queries":
         """All but those at D (image, prior)."""
-        mask = self.mask.flatten().index_fill(0, image * self.num_priors + prior, False)
-        return replace(self, valid=mask.view_as(self.mask).gather(1, self.prior) & self.valid)
+        kept = self.valid.flatten().index_fill(0, self.at(image, prior), False)
+        return replace(self, valid=kept.view_as(self.valid))

@@ -1,7 +1,7 @@
 """The ground truths of a batch as one list."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -34,6 +34,7 @@ class Targets:
     image_sizes: tuple[tuple[int, int], ...]
     ignored: Tensor | None = None
     masks: Masks | None = None
+    _kinds: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -51,6 +52,21 @@ class Targets:
     def areas(self) -> Tensor:
         """[G] box areas in square pixels."""
         return (self.boxes[:, 2] - self.boxes[:, 0]) * (self.boxes[:, 3] - self.boxes[:, 1])
+
+    def kinds(self, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The (image, class) that ground truths are of, image [U] and class [U], and [G] which of them each is of.
+
+        U is a bound of their number that no GPU needs to be asked for; the rest repeats the first entry. Found once.
+        """
+        if num_classes not in self._kinds:
+            entry = self.image * num_classes + self.classes
+            present = torch.zeros(self.num_images * num_classes, dtype=torch.bool, device=entry.device)
+            present.index_fill_(0, entry, True)
+            size = min(len(entry), len(present))
+            kinds = torch.nonzero_static(present, size=size, fill_value=0).squeeze(1)
+            kind = (present.cumsum(0) - 1).index_select(0, entry)
+            self._kinds[num_classes] = kinds.div(num_classes, rounding_mode="floor"), kinds % num_classes, kind
+        return self._kinds[num_classes]
 
     @property
     def objects(self) -> Tensor:

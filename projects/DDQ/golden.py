@@ -8,6 +8,7 @@ from torch import Tensor
 from la_det import model_zoo
 from la_det.modeling.criteria import Criterion, LossTerm, loss_terms, reduce_losses
 from la_det.modeling.inference import Candidates
+from la_det.steps.score import query_probabilities
 from la_det.structures import DensePredictions, Queries, Targets
 from la_det.testing.golden import GoldenFile, compare_detections, read_targets, terms_of_process
 
@@ -96,7 +97,8 @@ def check_decision(golden: GoldenFile, criterion: Criterion, predictions: DenseP
     """Queries, costs, matches, k and soft targets."""
     prefix, num_priors = PREFIXES[criterion.branch], len(predictions.priors)
     queries = criterion.queries(predictions, criterion.score)
-    costs = criterion.matcher.cost.of_queries(predictions.detach(queries), targets, criterion.score)
+    probabilities = query_probabilities(predictions.detach(queries), targets, criterion.score)
+    costs = criterion.matcher.cost.of_queries(*probabilities, queries, targets)
     assignment = criterion.assign(predictions, targets, progress=0.0).assignment
     pairs, first = assignment.pairs, 0
     for i, count in enumerate(targets.counts):

@@ -35,7 +35,8 @@ class GIoULoss:
             loss, weights = (1 - giou).sum(), assignment.num_positives
         else:
             u = decision.centerness if self.weighting == "centerness" else assignment.target
-            loss, weights = torch.dot(u, 1 - giou), u.sum()
+            loss = torch.dot(u, 1 - giou)
+            weights = assignment.target_sum if self.weighting == "target" else u.sum()
         normaliser = weights if self.normaliser == "weights" else assignment.num_positives
         return LossTerm(loss, normaliser, weight=self.weight, floor=self.floor)
 
