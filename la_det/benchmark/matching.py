@@ -255,6 +255,9 @@ def targets(scheme: str, num_gts: int) -> Cost:
         assignment = {100: 3.0, 300: 10.0}.get(num_gts, 0.0)
     if scheme.endswith("aux") and assignment:
         assignment = 3.0
+    if scheme in ("ddq_fcn", "poto_distinct"):  # both forms have the same NMS
+        both = {100: 3.0, 300: 5.0}.get(num_gts, 0.0) * (scheme == "ddq_fcn")
+        return Cost(both, both, 0.0)
     return Cost(assignment, {20: 2.0, 100: 3.0, 300: 10.0}.get(num_gts, 0.0), {100: 2.0, 300: 5.0}.get(num_gts, 0.0))
 
 

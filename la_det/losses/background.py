@@ -71,7 +71,8 @@ def _of_queries(
     c = predictions.flat("logits").index_select(0, predictions.index("logits", image, prior, classes).flatten())
     index, levels = cls * len(prior) + entry, [(1, len(prior))]  # c is [K, N Q]
     if score.gate is None:
-        return *_Background.apply(_without(c, mask, levels), index, None), None
+        c = c.view(len(classes), -1).masked_fill(mask, -torch.inf).flatten()
+        return *_Background.apply(c, index, None), None
     f = predictions.at(score.gate, image, prior).flatten().masked_fill(mask, -torch.inf)  # p = 0
     return _GatedBackground.apply(c, f, index, entry, None, levels, score.square_root)
 

@@ -1,8 +1,9 @@
 """Scores to positives and weights."""
 
 from la_det.steps.select.adaptive_threshold import above_threshold, mean_plus_std
+from la_det.steps.select.copies import match_copies
 from la_det.steps.select.groups import best_in_group, best_of_each, best_of_groups, best_per_prior, rank_in_group
-from la_det.steps.select.linear_assignment import match, match_copies, match_listed
+from la_det.steps.select.linear_assignment import match, match_listed
 from la_det.steps.select.size_ranges import SIZE_RANGES, in_size_range, possible_levels
 from la_det.steps.select.transport import Transport
 

@@ -19,8 +19,6 @@ from torch import Tensor
 
 from la_det.structures import Pairs, Targets, move
 
-FEW = 80  # cheapest columns of each ground truth that are looked at first
-
 
 def match(
     pairs: Pairs,
@@ -93,36 +91,7 @@ def match_listed(pairs: Pairs, value: Tensor, rest: Tensor, targets: Targets) ->
     return matched, (rest > -torch.inf).index_fill(0, matched.gt, False)
 
 
-def match_copies(cost: Tensor, targets: Targets, most: int) -> tuple[Tensor, Tensor]:
-    """Gives each ground truth k columns of its own, minimising the sum of costs.
-
-    k is the same for all ground truths of an image: `most`, or as many as there are for each one.
-
-    Args:
-        cost: [G, Q] of each column; infinite where the ground truth's image has no such column.
-        targets: the batch's ground truths.
-        most: largest k.
-
-    Returns:
-        Ground truth [P], ascending, and column [P] of each match.
-
-    Raises:
-        FloatingPointError: a cost is NaN, or infinitely small.
-    """
-    cost_np, start, matches = cost.cpu().numpy(), 0, []  # host synchronisation, the only one
-    for count in targets.counts:
-        here = cost_np[start : start + count]
-        columns = np.flatnonzero((here != np.inf).any(0))
-        k = min(most, len(columns) // max(count, 1))
-        if k:
-            rows, chosen = _solve_copies(_finite(here[:, columns].astype(np.float64)), k)
-            matches.append(np.stack([rows + start, columns[chosen]]))
-        start += count
-    fields = np.concatenate([np.empty((2, 0), np.int64), *matches], 1)
-    return move(torch.from_numpy(fields), cost.device).unbind()
-
-
-def _finite(value: np.ndarray) -> np.ndarray:
+def finite(value: np.ndarray) -> np.ndarray:
     if not np.isfinite(value).all():
         raise FloatingPointError(
             "NaN or infinite matching values: the predictions diverged (look at the learning rate and the inputs)"
@@ -137,7 +106,7 @@ def _solve_images(pairs: Pairs, value: Tensor, targets: Targets, solve: Callable
     columns = torch.stack([gt.int(), pairs.prior.int(), value.float().view(torch.int32)]).cpu().numpy()
     columns = columns[:, columns[0] >= 0]
     gt, prior = columns[:2].astype(np.int64)
-    value_np = _finite(columns[2].view(np.float32).astype(np.float64))
+    value_np = finite(columns[2].view(np.float32).astype(np.float64))
     matched_gt, matched_prior, image = [], [], []
     start = 0
     for i, count in enumerate(targets.counts):
@@ -320,40 +289,3 @@ def _solve_listed(
     rows, cols = min_weight_full_bipartite_matching(graph, maximize=True)
     listed = cols < len(columns)
     return rows[listed], columns[cols[listed]]
-
-
-def _solve_copies(cost: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """One image: k matched columns of each row, as (rows ascending, columns), from costs [rows, columns].
-
-    Sparse matching of k copies of each row, which list its cheapest columns. Each copy has a column of its own that costs
-    no more than what the row does not list: an optimum without these columns is one of the whole problem (see
-    `match_listed`), and rows that use them list more.
-    """
-    num_rows, num_columns = cost.shape
-    cost = cost - cost.min() + 1  # 0 is no edge
-    beyond = (num_rows * k + 1) * (cost.max() + 1)
-    listed, rest, todo, number = [None] * num_rows, np.empty(num_rows), np.arange(num_rows), FEW
-    while len(todo):
-        for row in todo:
-            if number >= min(num_columns, num_rows * k):  # no optimum needs more
-                listed[row], rest[row] = _cheapest(cost[row], num_rows * k)[0], beyond
-            else:
-                listed[row], rest[row] = _cheapest(cost[row], number)
-        own = np.arange(num_rows * k)
-        ends = np.cumsum([len(x) + 1 for x in listed for _ in range(k)])
-        indices = np.concatenate([x for columns in listed for x in [np.append(columns, 0)] * k])
-        values = np.concatenate([x for row in range(num_rows) for x in [np.append(cost[row, listed[row]], rest[row])] * k])
-        indices[ends - 1] = num_columns + own
-        graph = csr_array((values, indices, np.append(0, ends)), shape=(len(own), num_columns + len(own)))
-        rows, columns = min_weight_full_bipartite_matching(graph)
-        rows = rows // k
-        todo, number = np.unique(rows[columns >= num_columns]), number * 4
-    return rows, columns
-
-
-def _cheapest(cost: np.ndarray, number: int) -> tuple[np.ndarray, float]:
-    """The `number` cheapest columns, and a lower bound of the others' costs."""
-    if number >= len(cost):
-        return np.arange(len(cost)), np.inf
-    order = np.argpartition(cost, number)
-    return order[:number], cost[order[number]]
