@@ -52,7 +52,7 @@ setup(
         "torchvision",
     ],
     extras_require={
-        "dev": [*EXPORT, "hypothesis", "pytest", "pytest-xdist", "ruff", "selenium", "timm"],
+        "dev": [*EXPORT, "hypothesis", "pytest", "pytest-xdist", "ruff", "scikit-learn>=1.2", "selenium", "timm"],
         "export": EXPORT,
         "timm": ["timm"],
         "wandb": ["wandb"],

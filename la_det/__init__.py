@@ -4,7 +4,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str):
-    # Imported when asked for: `la_det.errors` and the tools that repair an installation need neither torch nor
+    # Imported at its first use: `la_det.errors`, and the tools that repair an installation, must not need torch or
     # Detectron2.
     if name == "Predictor":
         from la_det.predictor import Predictor

@@ -1,4 +1,4 @@
-"""The one door from a config, and weights, to a model."""
+"""The only way from a config and weights to a model."""
 
 from typing import Any
 
@@ -13,25 +13,25 @@ from la_det.errors import UserError
 
 
 def device_of(cfg: DictConfig) -> str:
-    """`cfg.train.device`, or for "auto" a GPU if there is one and else the CPU."""
+    """Device of `cfg.train.device`; "auto" is a GPU if there is one, else the CPU."""
     if cfg.train.device != "auto":
         return cfg.train.device
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def build_model(cfg: DictConfig) -> nn.Module:
-    """The model on its device, with convolutions in the memory format `cfg.train` asks for."""
+    """The config's model on its device, in the memory format that `cfg.train` asks for."""
     memory_format = torch.channels_last if cfg.train.channels_last else torch.preserve_format
     return instantiate(cfg.model).to(device_of(cfg), memory_format=memory_format)
 
 
 def load_model(cfg: DictConfig, weights: str) -> tuple[nn.Module, dict[str, Any]]:
-    """The model in evaluation mode with trained weights, and what else their file holds.
+    """The model in evaluation mode with trained weights, and the other contents of their file.
 
-    `cfg` gets what converted weights need.
+    `cfg` gets the settings that converted weights need.
 
     Raises:
-        UserError: no weights are named, or they cannot be read or are of another model.
+        UserError: no weights are named, they cannot be read, or they belong to another model.
     """
     if not weights:
         raise UserError("no trained weights: name a checkpoint, a file or an address")

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from la_det.errors import UserError
 
-# What a YAML config may name: parts of detectors, data and training, and nothing else that can be called.
+# What a YAML config may build: parts of detectors, data and training, and no other callable.
 BUILDABLE = (
     "detectron2.data.transforms",
     "detectron2.evaluation",
@@ -39,13 +39,13 @@ BUILDABLE = (
     "torch.nn",
     "torch.optim",
 )
-MAX_NODES = 100_000  # of a YAML config; the largest here has about a thousand
+MAX_NODES = 100_000  # upper bound of the nodes of a YAML config; the largest config here has about a thousand
 
 
 def named(**items: Any) -> dict[str, Any]:
     """The items as a dict: `L(named)(a=L(A)(), b=L(B)())`.
 
-    Detectron2's `instantiate` builds what it finds in lists and in other calls, but not inside plain dicts.
+    Detectron2's `instantiate` builds what it finds in lists and in calls, but not in plain dicts.
     """
     return items
 
@@ -54,21 +54,21 @@ def _training_length(*, _root_: DictConfig) -> int:
     return OmegaConf.select(_root_, "train.max_iter", default=90000)
 
 
-# `${training_length:}` in a model config: also where the model's node is built alone, without a training around it.
+# `${training_length:}` in a model config, which also works if the model is built alone, without a training config.
 OmegaConf.register_new_resolver("training_length", _training_length, replace=True)
 
 
 def class_node(model: DictConfig) -> DictConfig:
-    """The node of a model's config that has `num_classes`: in Detectron2's R-CNNs it is not the model's own."""
+    """The node of a model's config that has `num_classes`. In Detectron2's R-CNNs it is not the model's node."""
     return model.roi_heads if "roi_heads" in model else model
 
 
 def load_yaml_config(path: str | Path) -> DictConfig:
-    """A config that Detectron2's `LazyConfig.save` wrote, read without running code: its tags and names are checked.
+    """Reads a config of Detectron2's `LazyConfig.save` without running code: tags and names are checked.
 
     Raises:
-        UserError: it is no YAML config, has Python tags that such configs do not have, or builds other things than
-            detectors, their data and their training.
+        UserError: the file is no YAML config, has Python tags that such configs do not have, or builds something other
+            than detectors, their data and their training.
     """
     content = _parse(path, _BuildingLoader)
     for key, name in _names(content):
@@ -77,10 +77,10 @@ def load_yaml_config(path: str | Path) -> DictConfig:
 
 
 def read_saved_config(path: str | Path) -> DictConfig:
-    """Such a config for looking at: it may name anything, since nothing of it is to be built.
+    """Reads such a config to look at it. It may name anything, since nothing of it is built.
 
     Raises:
-        UserError: it is no YAML config, or has Python tags that such configs do not have.
+        UserError: the file is no YAML config, or has Python tags that such configs do not have.
     """
     return OmegaConf.create(_parse(path, _Loader), flags={"allow_objects": True})
 
@@ -107,11 +107,11 @@ def _parse(path: str | Path, kind: type[_Loader]) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Knows, beside plain YAML, the two kinds of objects in Detectron2's configs; classes are their names."""
+    """Loads plain YAML and the two kinds of objects in Detectron2's configs; a class becomes its name."""
 
 
 class _BuildingLoader(_Loader):
-    """Gives the classes, if they are among BUILDABLE."""
+    """Loads classes as classes, if they are among BUILDABLE."""
 
 
 def _construct_class(loader: _Loader, name: str, node: yaml.Node) -> Any:
@@ -127,7 +127,7 @@ _Loader.add_constructor("tag:yaml.org,2002:python/object/new:detectron2.layers.s
 
 
 def _count(node: yaml.Node | None, path: list[yaml.Node], counts: dict[int, int]) -> int:
-    """Number of nodes with those behind aliases each time; few aliases can stand for any number."""
+    """Number of nodes, where the nodes behind an alias count each time: a few aliases can stand for any number."""
     if node in path:
         raise ValueError("it contains itself")
     if id(node) not in counts:
@@ -140,7 +140,7 @@ def _count(node: yaml.Node | None, path: list[yaml.Node], counts: dict[int, int]
 
 
 def _names(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Key and value of each `_target_`."""
+    """Key and value of each `_target_` in a config."""
     if isinstance(content, dict):
         for name, value in content.items():
             if name == "_target_":
@@ -161,7 +161,7 @@ def _find(path: str | Path, key: str, name: Any) -> Any:
             found = locate(name)
         except ImportError as error:
             raise UserError(f"{path}: {key or 'it'} names {name}, which is not there ({error})") from error
-        owner = getattr(found, "__self__", found)  # of a class method, the class
+        owner = getattr(found, "__self__", found)  # for a class method, the class
         module = getattr(owner, "__module__", None) or ""
         if callable(found) and _is_part_of(module, BUILDABLE):
             return found

@@ -15,7 +15,7 @@ OUTPUT_ERRORS = frozenset(
     {errno.EACCES, errno.EEXIST, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EFBIG}
 )
 LOST_PROCESS = "lost the connection to another process of the training, which has died"
-# Errors of libraries for which something outside the program is to blame: a pattern, and what to say.
+# Errors of libraries whose cause lies outside the program: a pattern, and the message.
 _KNOWN = (
     (
         r"DataLoader worker \(pid[^)]*\) (?:is killed by|exited|died).*",
@@ -31,13 +31,13 @@ _KNOWN = (
 
 
 class UserError(Exception):
-    """Something outside the program is wrong: the message names the file or record and says what to do."""
+    """An error whose cause lies outside the program. The message names the file or record and says what to do."""
 
 
 def explain(error: BaseException) -> str:
-    """One line for an error whose cause lies outside the program; "" for any other."""
+    """A message of one line for an error whose cause lies outside the program; "" for any other error."""
     if isinstance(error, UserError):
-        # torch's data loader puts its worker's traceback before the message of an exception it passes on.
+        # torch's data loader puts the worker's traceback before the message of an exception that it passes on.
         return str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
     if isinstance(error, torch.OutOfMemoryError):
         return "the GPU's memory is full; lower dataloader.train.total_batch_size, or set train.amp.enabled=True"
@@ -56,10 +56,10 @@ def one_line_errors(speaks: Callable[[str], bool] = lambda line: True) -> Iterat
     """Turn an error with an explanation (see `explain`) into one line on stderr and exit status 2.
 
     Args:
-        speaks: whether this process is to print a line, and not another one that failed with it.
+        speaks: whether this process prints a line, rather than another process that failed for the same reason.
     """
     show = threading.excepthook
-    # TensorBoard's thread passes on to the main one what goes wrong with writing.
+    # TensorBoard's thread passes errors of writing on to the main thread.
     threading.excepthook = lambda args: None if isinstance(args.exc_value, OSError) else show(args)
     try:
         yield

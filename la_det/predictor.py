@@ -1,4 +1,4 @@
-"""Detections of a trained model in images that are no data set."""
+"""Detections of a trained model in single images, without a data set."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from la_det.engine.setup import load_config
 
 
 class Predictor:
-    """A config's model with trained weights, applied to images as the config's evaluation would be.
+    """A config's model with trained weights, applied to images in the same way as in the config's evaluation.
 
-    Works with every LazyConfig whose model takes and returns what Detectron2's detectors do.
+    Every LazyConfig is possible whose model takes and returns what Detectron2's detectors do.
 
     Args:
         config: a name of `la_det.model_zoo.list()`, a LazyConfig file, or a config.
         weights: file or address of a checkpoint; None leaves the weights random, for measuring speed.
 
     Attributes:
-        metadata: names the classes, as the weights say, or else the config or its test data set.
-        model: in evaluation mode, on the device that `config.train.device` says.
+        metadata: names of the classes, from the weights, else from the config, else from its test data set.
+        model: the model in evaluation mode, on the device `config.train.device`.
 
     Raises:
-        UserError: there is no such config, or the checkpoint cannot be read or is of another model.
+        UserError: there is no such config, or the checkpoint cannot be read or belongs to another model.
     """
 
     def __init__(self, config: str | Path | DictConfig, weights: str | Path | None) -> None:
@@ -49,11 +49,11 @@ class Predictor:
     def __call__(self, images: Sequence[np.ndarray | str | Path]) -> list[Instances]:
         """Detections of each image, on the CPU, with boxes in pixels of the given image.
 
-        The images are one batch, padded to one size. Norms that average over an image see the padding, so that scores
-        change a little with what else is in a batch.
+        The images are one batch, padded to one size. Norms that average over an image see the padding, so scores depend
+        a little on the other images of the batch.
 
         Args:
-            images: arrays [H, W, 3] uint8 in BGR, OpenCV's order, or files.
+            images: arrays [H, W, 3] uint8 in BGR, OpenCV's order, or paths of files.
 
         Raises:
             UserError: a file cannot be read.

@@ -1,4 +1,4 @@
-"""Ending a training by a signal: after the step, with a checkpoint."""
+"""Signals that end a training after the present step, with a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SAME = 0.3  # seconds within which a launcher and a terminal may both pass on one signal
+SAME = 0.3  # seconds within which two signals count as one: a launcher and a terminal may both pass it on
 
 
 class Interrupted(BaseException):
-    """A signal ends the process, whose exit status is then 128 + its number."""
+    """A signal ends the process, with the exit status 128 + the signal's number."""
 
     def __init__(self, number: int, state: str = "") -> None:
         self.number = number
@@ -23,7 +23,7 @@ class Interrupted(BaseException):
 
 
 class StopSignals:
-    """Handles signals that ask a process to stop: raises `Interrupted`, or notes it where that is `deferred`.
+    """Handles signals that ask a process to stop: raises `Interrupted`, or only notes the signal while `deferred`.
 
     A second signal ends the process at once.
 
@@ -38,7 +38,7 @@ class StopSignals:
 
     @contextmanager
     def handled(self, *names: str) -> Iterator[None]:
-        """Handle the signals of these names inside the context. Only a main thread can."""
+        """Handle the signals with these names inside the context. Only the main thread can do this."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -52,7 +52,7 @@ class StopSignals:
 
     @contextmanager
     def deferred(self, defer: bool = True) -> Iterator[None]:
-        """Only note a signal inside the context; `defer` False raises, as outside."""
+        """Only note a signal inside the context. With `defer` False, a signal raises as outside."""
         before, self._defer = self._defer, defer
         try:
             if not defer:
@@ -79,9 +79,9 @@ stop_signals = StopSignals()
 
 
 def leave_signals_to_parent(worker: int = 0) -> None:
-    """For a data loader's worker: a signal for the whole process group is the trainer's to handle.
+    """Make a data loader's worker ignore signals to the whole process group, which the trainer handles.
 
-    Only a SIGTERM from the trainer itself ends the worker. Who sent it, only a waiting thread is told.
+    Only a SIGTERM from the trainer ends the worker. Only a thread that waits for the signal learns who sent it.
     """
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

@@ -22,7 +22,7 @@ examples:
   without NMS, on the CPU:       %(prog)s FCOS/fcos_r50_fpn_3x_ms_coco --opts model.inference.nms_threshold=null \\
                                      train.device=cpu
 
-The image is noise. Random weights find next to nothing in it: give --weights where the postprocessing matters.
+The image is noise. Random weights find next to nothing in it: give --weights if the time of postprocessing matters.
 """
 
 
@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("config", metavar="CONFIG", help="LazyConfig: file or name")
     parser.add_argument("--weights", metavar="FILE", help="trained weights, file or address (default: random)")
     parser.add_argument(
-        "--size", nargs=2, type=int, default=(480, 640), metavar=("HEIGHT", "WIDTH"), help="of the image (480 640)"
+        "--size", nargs=2, type=int, default=(480, 640), metavar=("HEIGHT", "WIDTH"), help="image size (480 640)"
     )
     parser.add_argument("--repeats", type=int, default=10, help="calls whose median counts")
     parser.add_argument("--opts", nargs="+", default=[], metavar="key=value", help="options of the config to change")
@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Run and print a table."""
+    """Measure, and print a table."""
     cfg = load_config(args.config, args.opts)
     if "head" not in cfg.model:
         raise UserError(f"{args.config}: its model is none of this project's dense detectors; choose another config")

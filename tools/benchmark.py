@@ -1,24 +1,24 @@
 #!/usr/bin/env python
 """Measure speed and memory.
 
-matching: cost of assignment and losses on a scene at real size (two images of 800 x 1333, prediction maps given),
-beside the straightforward dense forms, with this project's targets for the ratios; every case in a fresh process. "ops"
-counts the operations that a GPU is given in assignment and losses, forward and backward, and "waits" how often the CPU
-needs one of their results.
+matching: cost of assignment and losses on a scene at real size (two images of 800 x 1333, given prediction maps),
+beside the dense forms, with this project's targets for the ratios. Every case has a fresh process. "ops" is the number
+of operations that a GPU gets in assignment and losses, forward and backward. "waits" is how often the CPU waits for one
+of their results.
 
-official: the same beside the official code, in one process in turn. It takes your checkouts of DeFCN and DW; neither
+official: the same beside the official code, in one process in turn. It takes your checkouts of DeFCN and DW. Neither
 cvpods nor MMDetection is needed.
 
 paired: the same beside another checkout of this project, each in a process of its own, call by call in turn.
 
-scaling: how the assignment's cost grows with the number of ground truths and with the size of the image.
+scaling: growth of the assignment's cost with the number of ground truths and with the size of the image.
 
-train: milliseconds of a training step on Shapes images, by part, beside Detectron2's own RetinaNet on the same backbone
-and images in the same run.
+train: milliseconds of each part of a training step on Shapes images, beside Detectron2's own RetinaNet with the same
+backbone and images in the same run.
 
-inference: milliseconds per image, by part, of several models in turn: eager with and without NMS, compiled, in ONNX
-Runtime. "ratio" is the total divided by that of the first model in the same runtime and round. In ONNX Runtime the
-network's part is the whole graph, top-k and NMS included.
+inference: milliseconds per image of each part of inference, for several models in turn: eager with and without NMS,
+compiled, and in ONNX Runtime. "ratio" is the total divided by that of the first model in the same runtime and round. In
+ONNX Runtime, the network's part is the whole graph, with top-k and NMS.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def main() -> None:
 
     train = commands.add_parser("train", help="parts of a training step")
     train.add_argument("configs", nargs="+", metavar="CONFIG", help="names as in la_det.model_zoo")
-    train.add_argument("--short-edge", type=int, default=256, help="of the images, pixels")
+    train.add_argument("--short-edge", type=int, default=256, help="short side of the images, pixels")
     train.add_argument("--batch-size", type=int, default=2)
     train.add_argument("--steps", type=int, default=10, help="steps whose median counts")
     train.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -76,9 +76,9 @@ def main() -> None:
 
     inference = commands.add_parser("inference", help="parts of inference, with and without NMS")
     inference.add_argument("configs", nargs="+", metavar="CONFIG", help="names as in la_det.model_zoo")
-    inference.add_argument("--weights", nargs="+", default=[], metavar="CONFIG=FILE", help="trained; random without")
-    inference.add_argument("--candidates", type=int, default=1000, help="per image, of models with random weights")
-    inference.add_argument("--images", choices=sorted(SHAPES), default="shapes", help="of which data set")
+    inference.add_argument("--weights", nargs="+", default=[], metavar="CONFIG=FILE", help="trained; random by default")
+    inference.add_argument("--candidates", type=int, default=1000, help="per image, for models with random weights")
+    inference.add_argument("--images", choices=sorted(SHAPES), default="shapes", help="data set of the images")
     inference.add_argument("--image-size", type=int, nargs=2, default=(256, 256), metavar=("H", "W"))
     inference.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
     inference.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=RUNTIMES)
@@ -153,7 +153,7 @@ def run_inference(args: argparse.Namespace) -> None:
 
 
 def weights_by_config(pairs: Sequence[str], configs: Sequence[str]) -> dict[str, str]:
-    """The files in `--weights CONFIG=FILE ...`."""
+    """Config -> file, from `--weights CONFIG=FILE ...`."""
     weights = {}
     for pair in pairs:
         name, separator, weights[name] = pair.partition("=")

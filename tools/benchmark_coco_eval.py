@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Time the COCO evaluation alone and with the task `nms_gap`, on generated detections; both see the same ones."""
+"""Time the COCO evaluation alone and with the task `nms_gap`, on the same generated detections."""
 
 import argparse
 import contextlib
@@ -30,14 +30,14 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=5000, help="default: %(default)s, as in COCO val2017")
     parser.add_argument("--detections", type=int, default=100, help="per image (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=1, help="of dataloader.test (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="the fastest counts (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=1, help="images in a batch (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="the fastest round counts (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
 def make_truth(rng: np.random.Generator, num_images: int) -> dict:
-    """A COCO annotation file of boxes of all sizes."""
+    """A COCO annotation file with boxes of all sizes."""
     images = [{"id": i, "file_name": f"{i}.jpg", "height": SIZE[0], "width": SIZE[1]} for i in range(num_images)]
     annotations = []
     for image in images:
@@ -52,7 +52,7 @@ def make_truth(rng: np.random.Generator, num_images: int) -> dict:
 
 
 def make_detections(rng: np.random.Generator, record: dict, number: int) -> Instances:
-    """Jittered objects, with a score that tells how much."""
+    """Detections from objects with random jitter; more jitter means a lower score."""
     annotations = [record["annotations"][i] for i in rng.integers(len(record["annotations"]), size=number)]
     boxes = BoxMode.convert(np.array([a["bbox"] for a in annotations]), BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
     jitter = rng.exponential(0.15, number)
@@ -75,7 +75,7 @@ def after_nms(found: Instances) -> Instances:
 
 
 class GivenVariants:
-    """In place of `VariantInference`: the detections after NMS, batch by batch."""
+    """A stand-in for `VariantInference` that gives the detections after NMS, batch by batch."""
 
     names = ("with_nms",)
 
@@ -87,7 +87,7 @@ class GivenVariants:
 
 
 def seconds(evaluator: DatasetEvaluator, inputs: Sequence[list[dict]], batches: Sequence[list[Instances]]) -> float:
-    """CPU seconds: the machine may have other work."""
+    """CPU seconds of an evaluation; not wall time, since the machine may have other work."""
     start = time.process_time()
     evaluator.reset()
     for images, found in zip(inputs, batches, strict=True):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Time the CrowdHuman evaluation beside its rules written as loops, on generated data of CrowdHuman val's size.
 
-Both versions see the same data in the same run, one after the other; the numbers must agree.
+Both versions see the same data in the same run, one after the other. Their numbers must agree.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def make_image(rng: np.random.Generator, image_id: int, num_detections: int) -> tuple[GroundTruth, Detections]:
-    """Persons in clusters, some ignored; detections are jittered persons with a score that tells quality, or strays."""
+    """Persons in clusters, some of them ignored; detections are persons with jitter, which lowers the score."""
     num_gts = 1 + rng.poisson(22)
     centres = rng.uniform((100, 100), (SIZE[1] - 100, SIZE[0] - 100), (4, 2))[rng.integers(4, size=num_gts)]
     height = np.exp(rng.uniform(np.log(60), np.log(400), num_gts))

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Measure how long reading and checking of annotations takes, in which memory, and what worker processes add.
+"""Measure time and memory of reading and checking annotations, and the memory that worker processes add.
 
 `read` reads one generated COCO file of the given size with la_det and with Detectron2, each in a process of its own.
 `workers` holds the records of one generated file in a training loader with 1 and with 4 workers, and prints the memory
-of all its processes together; what they share counts once.
+of all its processes together. Shared memory counts once.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=int, default=118_000)
     parser.add_argument("--boxes", type=int, default=860_000)
     parser.add_argument(
-        "--points", type=int, default=20, help="of the outline of an object, on average; 0 for boxes only"
+        "--points", type=int, default=20, help="points of an object's outline, on average; 0 for boxes only"
     )
-    parser.add_argument("--repeats", type=int, default=3, help="of reading; the fastest counts")
+    parser.add_argument("--repeats", type=int, default=3, help="times to read; the fastest counts")
     parser.add_argument("--file", help=argparse.SUPPRESS)
     parser.add_argument("--by", help=argparse.SUPPRESS)
     return parser
 
 
 def write_coco(path: str, num_images: int, num_boxes: int, points: int) -> None:
-    """A COCO file of 640 x 480 images and 80 classes, written piece by piece."""
+    """Write a COCO file of 640 x 480 images and 80 classes, piece by piece."""
     rng = np.random.default_rng(0)
     with open(path, "w") as file:
         images = (
@@ -80,7 +80,7 @@ def write_coco(path: str, num_images: int, num_boxes: int, points: int) -> None:
 
 
 def read_once(by: str, path: str) -> dict[str, float]:
-    """Seconds, and the highest memory beyond that before reading, in GB."""
+    """Seconds of reading, and the peak memory beyond that before reading, in GB."""
     from detectron2.data.datasets import load_coco_json
 
     from la_det.data.coco import read_coco
@@ -94,7 +94,7 @@ def read_once(by: str, path: str) -> dict[str, float]:
 
 
 def hold(path: str, num_workers: int) -> dict[str, float]:
-    """Memory of a training loader's processes in GB while it gives batches: what they share counts once."""
+    """Memory, in GB, of a training loader's processes while it gives batches; shared memory counts once."""
     from la_det.data.coco import read_coco
     from la_det.data.loader import build_train_loader
 
@@ -113,7 +113,7 @@ def _without_pixels(record: dict) -> dict:
 
 
 def _proportional_memory(pid: int) -> int:
-    """kB, of shared pages the process's share."""
+    """Memory of a process in kB, with its share of shared pages."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
@@ -124,7 +124,7 @@ def _in_process(*arguments: str) -> dict[str, float]:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Run and print a table."""
+    """Measure, and print a table."""
     if args.what == "_read":
         print(json.dumps(read_once(args.by, args.file)))
         return

@@ -1,15 +1,15 @@
 #!/usr/bin/env python
-"""All that is measured on a GPU, in one run of at most six minutes, for whoever has one for a short time.
+"""Measure all that needs a GPU in one run of at most six minutes, for the case that a GPU is there for a short time.
 
 1. Assignment and losses of every scheme on the scene of `tools/benchmark.py matching`: milliseconds, operations and
    waits.
-2. A training step at full size under AMP in channels_last, with few and with many images: of each config, eager and
-   with backbone and head compiled, and of Detectron2's RetinaNet and FCOS on the same backbone, whose "network" holds
-   their assignment and losses. "share" is the part of assignment and losses in the step's parts, which are timed in
-   steps of their own.
+2. A training step at full size under AMP in channels_last, with few and with many images. It is measured for each
+   config, eager and with backbone and head compiled, and for Detectron2's RetinaNet and FCOS on the same backbone,
+   whose "network" contains assignment and losses. "share" is the share of assignment and losses in the sum of the
+   step's parts, which are timed in steps of their own.
 
-Every row is printed, and written to --json, as soon as it is there. After --seconds nothing more is begun, and the
-table says how many rows it lacks.
+Every row is printed, and written to --json, as soon as it is measured. After --seconds no measurement is begun, and the
+number of missing rows is printed.
 """
 
 import argparse
@@ -39,13 +39,13 @@ STEP_HEADER = ["model", "images", "step ms", *(f"{part} ms" for part in PARTS[1:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=330, help="nothing is begun later (default: %(default)s)")
-    parser.add_argument("--device", default="cuda", help="default: %(default)s; a CPU only to try the command")
+    parser.add_argument("--seconds", type=float, default=330, help="no later measurement begins (default: %(default)s)")
+    parser.add_argument("--device", default="cuda", help="default: %(default)s; cpu is only for trying the command")
     parser.add_argument("--schemes", nargs="*", choices=sorted(SCHEMES), default=list(SCHEMES), metavar="SCHEME")
     parser.add_argument("--gts", nargs="+", type=int, default=[20, 300], help="ground truths per image of the scene")
-    parser.add_argument("--configs", nargs="*", default=CONFIGS, metavar="CONFIG", help="of the steps")
-    parser.add_argument("--image-size", type=int, nargs=2, default=(800, 1333), metavar=("H", "W"), help="of the steps")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[2, 16], help="of the steps")
+    parser.add_argument("--configs", nargs="*", default=CONFIGS, metavar="CONFIG", help="for steps")
+    parser.add_argument("--image-size", type=int, nargs=2, default=(800, 1333), metavar=("H", "W"), help="for steps")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[2, 16], help="for steps")
     parser.add_argument("--repeats", type=int, default=9, help="calls and steps whose median counts")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here, after every row")
     return parser.parse_args()
@@ -83,7 +83,7 @@ Case = Callable[[], tuple[list[str], dict]]
 
 
 def scheme_cases(args: argparse.Namespace) -> Iterator[Case]:
-    """Measurements that give a row of the first table and a record."""
+    """Measurements, each of which gives a row of the first table and a record."""
 
     def run(scheme: str, num_gts: int) -> tuple[list[str], dict]:
         measurement = measure(scheme, num_gts, args.device, args.repeats)
@@ -95,7 +95,7 @@ def scheme_cases(args: argparse.Namespace) -> Iterator[Case]:
 
 
 def step_cases(args: argparse.Namespace) -> Iterator[Case]:
-    """Measurements that give a row of the second table and a record; those that compile come last."""
+    """Measurements, each of which gives a row of the second table and a record. Compiled models come last."""
 
     def run(label: str, name: str, images: int) -> tuple[list[str], dict]:
         model = label if label in DETECTRON2 else f"{name}, {label}"
@@ -112,7 +112,7 @@ def step_cases(args: argparse.Namespace) -> Iterator[Case]:
 
 
 def measure_step(label: str, name: str, images: int, args: argparse.Namespace) -> dict[str, float]:
-    """Milliseconds of the step and its parts, the share of assignment and losses in these, and peak MiB of a step."""
+    """Milliseconds of the step and its parts, the parts' share of assignment and losses, and peak MiB of a step."""
     config, device = model_zoo.get_config(name), torch.device(args.device)
     node = detectron2_model(DETECTRON2[label], config.model) if label in DETECTRON2 else config.model
     torch.manual_seed(0)
@@ -134,7 +134,7 @@ def measure_step(label: str, name: str, images: int, args: argparse.Namespace) -
 
 
 def make_batch(images: int, num_classes: int, size: tuple[int, int], device: torch.device) -> list[dict]:
-    """Images of noise with the 7 ground truths per image of a scene, about as many as in COCO."""
+    """Images of noise with the ground truths of a scene, 7 per image, about as many as in COCO."""
     scene = make_scene(7, num_classes, images, size=size)
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(256, (3, *size), dtype=torch.uint8, generator=generator)

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Check a data set before it is trained on, and show what a detector will see of it.
+"""Check a data set before it is trained on, and show how a detector sees it.
 
-Reads the annotations as training does and says what is wrong with them; reads the headers of all image files (size,
-EXIF orientation, kind of pixels); counts the objects of each class and of each size, and, for each scheme, the objects
-that could get no positive even if they were alone in their image. A picture of it goes to the output folder. Exit
-status: 0 if the data set can be used, 1 if image files are damaged, 2 if it cannot be used.
+The tool reads the annotations as training does and says what is wrong with them. It reads the headers of all image
+files (size, EXIF orientation, kind of pixels). It counts the objects of each class and of each size and, for each
+scheme, the objects that could get no positive even if they were alone in their image. A picture of the counts goes to
+the output folder. Exit status: 0 if the data set can be used, 1 if image files are damaged, 2 if it cannot be used.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ examples:
   one scheme:             %(prog)s --dataset voc:VOC2012 --config-file FCOS/fcos_r50_fpn_3x_ms_coco
   annotations only:       %(prog)s --dataset coco:images,train.json --skip-images --recipes none
 """
-NAMED = 5  # image files that are wrong
+NAMED = 5  # number of wrong image files that are named
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -59,25 +59,25 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dataset", required=True, metavar="DATASET", help=f"a registered name, or {FORMAT}")
     parser.add_argument(
-        "--config-file", nargs="+", default=[], metavar="CONFIG", help="schemes: LazyConfigs, files or names"
+        "--config-file", nargs="+", default=[], metavar="CONFIG", help="configs of the schemes: files or names"
     )
     parser.add_argument(
         "--recipes",
         choices=["coco", *ENDINGS, "none"],
         default="coco",
-        help="without --config-file: the schemes' recipes for which data, which decides how images are resized "
+        help="without --config-file: data of the schemes' recipes, which decide how images are resized "
         "(default: %(default)s)",
     )
     parser.add_argument(
-        "--objects", type=int, default=1000, help="evenly spaced ones to look at (default: %(default)s)"
+        "--objects", type=int, default=1000, help="evenly spaced objects to look at (default: %(default)s)"
     )
-    parser.add_argument("--skip-images", action="store_true", help="leave the image files alone")
+    parser.add_argument("--skip-images", action="store_true", help="do not read the image files")
     parser.add_argument("--output", type=Path, default=Path("output/check_dataset"), metavar="FOLDER")
     return parser
 
 
 def main(args: argparse.Namespace) -> int:
-    """Check as `args` says; return the exit status."""
+    """Check as the arguments say. Return the exit status."""
     if args.objects < 1:
         raise UserError(f"--objects {args.objects}: look at least at one")
     names = names_of(args.dataset)
@@ -101,7 +101,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def names_of(dataset: str) -> list[str]:
-    """Names of the data sets that an option lists: all of them, training and test, without repetition."""
+    """Names of all data sets that an option lists, for training and test, without repetition."""
     if not is_source(dataset):
         return [dataset]
     if any(source.splits() for source in parse(dataset)):
@@ -120,13 +120,13 @@ def recipes(data: str) -> list[str]:
 
 
 def problems(records: Records) -> str:
-    """What was found in the annotations."""
+    """The problems found in the annotations."""
     found = records.problems.found
     return "\n".join(f"- {problem}" for problem in found) + "\n" if found else "annotations: nothing is wrong\n"
 
 
 def images(headers: Headers) -> str:
-    """What was found in the image files."""
+    """Kinds and problems of the image files."""
     kinds = ", ".join(f"{count} {mode}" for mode, count in headers.modes.most_common())
     lines = [f"image files: {kinds or 'none that can be read'}"]
     if headers.turned:
@@ -140,7 +140,7 @@ def images(headers: Headers) -> str:
 
 
 def report(names: list[str], records: Records, count: int, picture: Path) -> str:
-    """Tables of levels and schemes, and where the picture is."""
+    """Tables of levels and schemes, and the path of the picture."""
     configs = {name: load_config(name) for name in names}
     lacking = {}
     for name, config in track(configs.items(), "schemes", console=Console(stderr=True)):
@@ -163,7 +163,7 @@ def scheme_of(config: str) -> str:
 
 
 def levels_table(objects: NetworkBoxes, levels: np.ndarray) -> str:
-    """How many objects belong to each level, and how large they are in the network's input."""
+    """Table of the number of objects on each level, and their size in the network's input."""
     longer = (objects.boxes[:, 2:] - objects.boxes[:, :2]).max(axis=1)
     rows = []
     for i, name in enumerate(LEVELS):
@@ -175,7 +175,7 @@ def levels_table(objects: NetworkBoxes, levels: np.ndarray) -> str:
 
 
 def schemes_table(objects: NetworkBoxes, lacking: dict[str, np.ndarray]) -> str:
-    """How many objects could get no positive, by COCO's sizes."""
+    """Table of the objects that could get no positive, by COCO's sizes."""
     bounds = list(SIZES.values())
     size = np.searchsorted(bounds, objects.sides)
     rows = [

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 """Compare la_det with the official implementations' numbers.
 
-Takes golden files, or folders of them, and prints for each file the worst error of every kind of quantity beside its
-tolerance. The parent folder's name says which method a file belongs to. Files of methods and models that la_det does
-not have are listed as not built. Exits 1 on any miss, on an unknown file, on a file in which nothing was recognised,
-and on a quantity without implementation that --allow-missing does not name.
+For each golden file, the tool prints the worst error of every kind of quantity beside its tolerance. The name of the
+file's folder is the method. Files of methods and models that la_det does not have are listed as not built. The exit
+status is 1 if an error is larger than its tolerance, if a file is unknown or nothing in it was recognised, or if a
+quantity has no implementation and --allow-missing does not name it.
 """
 
 import argparse
@@ -30,8 +30,8 @@ def main() -> int:
         metavar="VARIANT",
         help="variants or keys that need no implementation",
     )
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="that computes (%(default)s)")
-    parser.add_argument("-v", "--verbose", action="store_true", help="a line for every quantity")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="device that computes (%(default)s)")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print a line for every quantity")
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: there is no GPU that torch can use; see tools/doctor.py")
@@ -70,7 +70,7 @@ def print_report(report: Report, verbose: bool) -> None:
 
 
 def worst_of_each_kind(comparisons: tuple[Comparison, ...]) -> list[Comparison]:
-    """Of keys that differ only in their numbers (levels, images), the one furthest beyond its tolerance."""
+    """The worst comparison, relative to its tolerance, of the keys that differ only in numbers (levels, images)."""
     worst: dict[str, Comparison] = {}
     for c in comparisons:
         kind = re.sub(r"(^|_)(l?)\d+", r"\1\2*", c.key)

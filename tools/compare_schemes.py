@@ -26,7 +26,7 @@ examples:
   tables and plots:  %(prog)s report
   change an option:  %(prog)s run --data shapes_tiny --max-iter 1200 --opts train.amp.enabled=True
 
-A finished run leaves one JSON file in --results, and is not done again: after a stop, give the same command.
+A finished run leaves one JSON file in --results and is not done again. After a stop, give the same command again.
 """
 
 
@@ -40,16 +40,16 @@ def build_parser() -> argparse.ArgumentParser:
     _add_selection(run)
     budget = run.add_mutually_exclusive_group(required=True)
     budget.add_argument("--max-iter", type=_positive, metavar="N", help="iterations of each run")
-    budget.add_argument("--seconds", type=_positive, metavar="S", help="as many as fit, by what `cost` has measured")
+    budget.add_argument("--seconds", type=_positive, metavar="S", help="as many as fit, by the times of `cost`")
     run.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="SEED")
-    run.add_argument("--gpus", nargs="+", default=[None], metavar="GPU", help="one run at a time on each of these")
-    run.add_argument("--output", type=Path, default=Path("output/comparison"), help="of the trainings (%(default)s)")
+    run.add_argument("--gpus", nargs="+", default=[None], metavar="GPU", help="one run at a time on each of these GPUs")
+    run.add_argument("--output", type=Path, default=Path("output/comparison"), help="for the trainings (%(default)s)")
     run.set_defaults(command=run_schemes)
 
-    cost = commands.add_parser("cost", help="time the training steps; wants a quiet machine")
+    cost = commands.add_parser("cost", help="time the training steps; needs a quiet machine")
     _add_selection(cost)
-    cost.add_argument("--rounds", type=_positive, default=5, help="over all schemes (%(default)s)")
-    cost.add_argument("--steps", type=_positive, default=20, help="of each round, whose median counts (%(default)s)")
+    cost.add_argument("--rounds", type=_positive, default=5, help="rounds over all schemes (%(default)s)")
+    cost.add_argument("--steps", type=_positive, default=20, help="steps of a round; the median counts (%(default)s)")
     cost.set_defaults(command=measure_schemes)
 
     report = commands.add_parser("report", help="write tables and plots of the results")
@@ -81,7 +81,7 @@ def measure_schemes(args: argparse.Namespace) -> None:
 
 
 def _add_selection(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", choices=ENDINGS, required=True, help="data set, which picks the configs")
+    parser.add_argument("--data", choices=ENDINGS, required=True, help="data set, which selects the configs")
     parser.add_argument("--schemes", nargs="+", default=SCHEMES, metavar="SCHEME", help=f"default: {' '.join(SCHEMES)}")
     parser.add_argument("--opts", nargs="+", default=[], metavar="key=value", help="options of the configs to change")
     _add_results(parser)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Convert weights that an official repository published into a checkpoint of this project.
 
-The file's keys and shapes tell which configs it can be of. Where several have the same parameters, they are listed and
---config says which. Every key has to find its place and every parameter its key. The converted file also says what its
-weights need from the config; evaluation reads that.
+The tool finds the config by the keys and shapes of the file's parameters. If several configs have the same parameters,
+it lists them, and you choose one with --config. Every key must find its place, and every parameter its key. The
+converted file also says which settings its weights need in the config; evaluation reads and applies them.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("source", metavar="IN", help="published file (.pth, .pkl)")
     parser.add_argument("target", metavar="OUT", type=Path, help=f"file to write, named {' or '.join(SUFFIXES)}")
-    parser.add_argument("--config", metavar="NAME", help="config it is of, e.g. POTO/poto_r50_fpn_3x_ms_coco")
+    parser.add_argument("--config", metavar="NAME", help="config of the weights, e.g. POTO/poto_r50_fpn_3x_ms_coco")
     parser.add_argument(
         FLAG, action="store_true", help="read pickled objects other than tensors too, which can run any code"
     )
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def print_summary(target: Path, fit: Fit) -> None:
-    """What was converted to what."""
+    """Print the source, the target and the recipe of a conversion."""
     recipe = fit.recipe()
     print(f"{fit.repository.name}: {len(fit.sources)} keys used, {len(fit.dropped)} without use here, none left over")
     print(f"{target}: weights for {fit.config}")

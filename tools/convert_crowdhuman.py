@@ -2,7 +2,7 @@
 """Convert CrowdHuman annotations from odgt to the COCO JSON that o2f and DATE use, or back.
 
 The direction follows from the names: *.odgt to *.json, or *.json to *.odgt. COCO JSON holds neither head boxes nor the
-reason why a box is ignored ("iscrowd": 1), so that the way back writes the tag "mask" for all of those.
+reason why a box is ignored ("iscrowd": 1). So the way back writes the tag "mask" for all ignored boxes.
 """
 
 import argparse
@@ -22,7 +22,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         "--images",
         type=Path,
         metavar="DIR",
-        help="folder of the images, for their sizes where the odgt file lacks them",
+        help="folder of the images, from which sizes are read that the odgt file lacks",
     )
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave damaged lines of the odgt file out, and count them"
@@ -34,7 +34,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def convert(args: argparse.Namespace) -> str:
-    """The target's text."""
+    """The text of the target file."""
     if args.source.suffix == ".odgt":
         return json.dumps(odgt_to_coco(read_odgt(args.source, args.images, args.skip_bad)))
     try:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Detect objects in images, folders and videos: annotated pictures, and detections in COCO's result format."""
+"""Detect objects in images, folders and videos: write annotated pictures, and detections in COCO's result format."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ DESCRIPTION = """
 Detect objects in images, folders and videos.
 
 The output folder gets an annotated picture or video for every input; detections.json, in COCO's result format; and
-images.json, which says what its image ids are and is a COCO data set without annotations. Files that cannot be read
-are named and skipped. Exit status: 0 if there was none, else 1; 2 if nothing could be done.
+images.json, a COCO data set without annotations that has the image ids of detections.json. Files that cannot be read
+are named and skipped. Exit status: 0 if no file was skipped, 1 if files were skipped, 2 if nothing could be done.
 """
 
 EXAMPLES = """
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="image, video, or folder of such")
+    parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="image, video, or folder of these")
     parser.add_argument("--config-file", metavar="CONFIG", help="LazyConfig: file or name")
     parser.add_argument("--weights", metavar="FILE", help="trained weights, file or address")
     parser.add_argument("--onnx", metavar="FILE", help="instead of both, a file of tools/export_model.py")
@@ -52,14 +52,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--device", choices=["cpu", "cuda"], help="default: train.device of the config, the CPU for an ONNX file"
     )
     parser.add_argument("--output", type=Path, default=Path("output/pictures"), metavar="FOLDER")
-    parser.add_argument("--min-score", type=float, default=0.3, help="detections below it are left out")
-    parser.add_argument("--batch-size", type=int, default=4, help="images or pictures of a video at a time")
+    parser.add_argument("--min-score", type=float, default=0.3, help="smallest score of a detection")
+    parser.add_argument("--batch-size", type=int, default=4, help="images, or pictures of a video, in a batch")
     parser.add_argument("--opts", nargs="+", default=[], metavar="key=value", help="options of the config to change")
     return parser
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run; return the exit status."""
+    """Detect as the arguments say. Return the exit status."""
     if args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: at least one image")
     files = find_files(args.inputs)
@@ -86,7 +86,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def build_predictor(args: argparse.Namespace) -> Predictor:
-    """A config with its weights, or an exported file, whichever the arguments name."""
+    """The predictor of the config and weights, or of the exported file, that the arguments name."""
     if args.config_file and args.weights and not args.onnx:
         device = [f"train.device={args.device}"] if args.device else []
         return Predictor(load_config(args.config_file, args.opts + device), args.weights)

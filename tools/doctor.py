@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Report versions and devices, and whether what la_det needs works; say what to do where it does not.
+"""Report versions and devices, check that what la_det needs works, and say what to do if it does not.
 
-Exits with 1 if something that la_det needs is broken. Optional parts are reported only.
+The exit status is 1 if something that la_det needs is broken. Optional parts are only reported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PACKAGES = ("torch", "torchvision", "detectron2", "numpy", "scipy", "pycocotools
 
 @dataclass(frozen=True)
 class Check:
-    """One thing to try. `run` returns what to print, and raises anything if it does not work."""
+    """One thing to try. `run` returns the text to print, and raises any exception if the thing does not work."""
 
     name: str
     run: Callable[[], str]
@@ -134,7 +134,7 @@ CHECKS = (
 
 
 def installed(package: str) -> str:
-    """Version of a distribution, or that it is missing."""
+    """Version of a distribution, or "not installed"."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -149,7 +149,7 @@ def main() -> int:
     for check in CHECKS:
         try:
             print(f"[ok]      {check.name}: {check.run()}")
-        except Exception as error:  # whatever is broken is what this command is to report
+        except Exception as error:  # this command reports whatever is broken
             failures += check.needed
             reason = " ".join(str(error).split()) or type(error).__name__
             print(f"[{'BROKEN]' if check.needed else 'without]'} {check.name}: {reason}\n          -> {check.advice}")

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Export a trained detector as one graph from normalised images to detections.
 
-One-to-one schemes have no NMS: their ONNX graph is checked to have no NonMaxSuppression node. The graph holds only
-what inference runs; training branches are left out. The file says itself what its classes are and how images are to be
-prepared (docs/export.md).
+One-to-one schemes have no NMS: the tool checks that their ONNX graph has no NonMaxSuppression node. The graph holds
+only what inference runs, without training branches. The file contains the names of its classes and how images are to
+be prepared (docs/export.md).
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--half", action="store_true", help="half precision inside; inputs and outputs stay float32")
     parser.add_argument(
-        "--raw-candidates", action="store_true", help="of one-to-many schemes: all candidates, NMS is left to you"
+        "--raw-candidates", action="store_true", help="one-to-many schemes: write all candidates, leave NMS to you"
     )
     parser.add_argument("--opts", nargs="+", default=[], metavar="key=value", help="options of the config to change")
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
-    """Export as the command line says."""
+    """Export as the arguments say."""
     if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: at least one image")
     options = Options(

@@ -3,17 +3,17 @@
 
 Detectron2 is not on the Python package registry under its own name. Without options this script
 
-1. keeps an installed Detectron2 if it works (upstream's with compiled operators, or ours unless it lacks some of
-   today's patches), else
-2. takes release 0.6's Python tree from the registry's source archive `pb1-detectron2==0.6` (sha256 checked; from the
-   index that pip is configured for), mends what today's Python stack broke (`PATCHES`), builds a pure-Python wheel
-   and installs it, and
-3. proves that what la_det needs of it works.
+1. keeps an installed Detectron2 if it works: upstream's with compiled operators, or ours with all of today's patches.
+   Otherwise it
+2. takes release 0.6's Python tree from the registry's source archive `pb1-detectron2==0.6` (from the index that pip is
+   configured for, with checked sha256), repairs what today's Python packages broke (`PATCHES`), builds a pure-Python
+   wheel and installs it. Then it
+3. checks that the parts of Detectron2 that la_det needs work.
 
 The archive has no C++ sources, so there is no `detectron2._C`: rotated boxes, Detectron2's own deformable convolution
 on GPUs and its fast COCO evaluation are missing. la_det uses torchvision and faster-coco-eval instead.
 
-Only the standard library and pip are needed to run it; torch and torchvision must be installed before Detectron2 works.
+The script needs only the standard library and pip. Detectron2 works once torch and torchvision are installed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ARCHIVE = "pb1-detectron2-0.6.tar.gz"
-VERSION = "0.6+py2"  # of the wheel; the last digit counts changes of PATCHES
+VERSION = "0.6+py2"  # version of the wheel; the last digit counts changes of PATCHES
 SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
 
 
@@ -45,10 +45,10 @@ class Patch:
 
     Attributes:
         file: path in the source tree.
-        old: text to replace, exactly as it stands there.
-        new: its replacement.
+        old: exact text to replace.
+        new: replacement.
         mends: the upstream problem that the edit solves.
-        count: how many times `old` occurs.
+        count: number of times that `old` occurs.
     """
 
     file: str
@@ -58,7 +58,7 @@ class Patch:
     count: int = 1
 
     def apply(self, tree: Path) -> None:
-        """Edit the file below `tree`; raise InstallError unless `old` occurs exactly `count` times."""
+        """Edit the file below `tree`. Raise InstallError unless `old` occurs exactly `count` times."""
         path = tree / self.file
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         found = text.count(self.old)
@@ -160,7 +160,7 @@ def __getattr__(name):
 '''
 
 # Replaces the archive's setup.py, which imports torch, names the missing C++ sources and pins black and iopath.
-# Dependencies are those of the 0.6 release less black, pydot and future (code formatting and Caffe2 export).
+# Dependencies are those of release 0.6 without black, pydot and future (code formatting and Caffe2 export).
 SETUP = f"""from setuptools import find_packages, setup
 
 projects = {{
@@ -198,13 +198,13 @@ setup(
 )
 """
 
-# Makes older pips build in isolation too, whatever setuptools is installed.
+# With this file, older versions of pip also build in isolation, whatever setuptools is installed.
 PYPROJECT = """[build-system]
 requires = ["setuptools>=70.1"]
 build-backend = "setuptools.build_meta"
 """
 
-# What la_det needs of Detectron2, run in a fresh interpreter.
+# A program that uses the parts of Detectron2 that la_det needs. It runs in a fresh interpreter.
 ESSENTIALS = """
 import numpy as np
 import detectron2.config, detectron2.data, detectron2.engine, detectron2.evaluation, detectron2.layers
@@ -222,7 +222,7 @@ print(detectron2.__version__, "in", detectron2.__path__[0])
 
 
 def verify() -> tuple[bool, str]:
-    """Run ESSENTIALS: (True, version and place) or (False, the error's last lines)."""
+    """Run ESSENTIALS. Return (True, version and place) or (False, last lines of the error)."""
     with tempfile.TemporaryDirectory() as elsewhere:  # so that a checkout in the working directory is not imported
         done = subprocess.run([sys.executable, "-c", ESSENTIALS], cwd=elsewhere, capture_output=True, text=True)
     lines = (done.stderr if done.returncode else done.stdout).strip().splitlines()
@@ -239,16 +239,16 @@ def is_outdated() -> bool:
 
 
 def pip(*arguments: str) -> None:
-    """Run this interpreter's pip; raise InstallError if it fails."""
+    """Run this interpreter's pip. Raise InstallError if it fails."""
     if subprocess.run([sys.executable, "-m", "pip", *arguments]).returncode:
         raise InstallError(f"`pip {' '.join(arguments)}` failed, see above; mend that and run this command again")
 
 
 def download(folder: Path) -> Path:
-    """Fetch ARCHIVE into `folder` from wherever pip's own configuration finds it, and check its sha256.
+    """Fetch ARCHIVE into `folder` from the place that pip is configured for, and check its sha256.
 
-    `pip download` would run the archive's setup.py, which fails without its C++ sources; so pip's finder and session
-    (index, proxy, certificates, credentials as the user configured them) are used without its build step.
+    `pip download` would run the archive's setup.py, which fails without the C++ sources. So pip's finder and session
+    (with the user's index, proxy, certificates and credentials) are used without pip's build step.
     """
     logging.getLogger("pip").setLevel(logging.ERROR)
     try:
@@ -283,7 +283,7 @@ def check_sha256(path: Path) -> None:
 
 
 def build_wheel(wheel_dir: Path) -> Path:
-    """Download, patch and build the wheel into `wheel_dir`; return its path."""
+    """Download the archive, patch it, and build the wheel into `wheel_dir`. Return the wheel's path."""
     with tempfile.TemporaryDirectory() as scratch:
         with tarfile.open(download(Path(scratch))) as archive:
             archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, path: member)
@@ -322,7 +322,7 @@ def install_default() -> None:
 
 
 def install_opencv() -> None:
-    """Install OpenCV unless some build of it is there: Detectron2 imports it but leaves the choice of wheel open."""
+    """Install OpenCV unless a build of it is there: Detectron2 imports it, but leaves the choice of the wheel open."""
     if importlib.util.find_spec("cv2") is None:
         pip("install", "--quiet", "opencv-python-headless")
 

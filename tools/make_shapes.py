@@ -12,7 +12,7 @@ import numpy as np
 from la_det.data.builtin import DATASETS_ROOT
 from la_det.data.shapes import SHAPES, make_shapes, remove_shapes
 
-TILE, COLUMNS, ROWS = 320, 6, 3  # of a preview: pixels, and images per data set
+TILE, COLUMNS, ROWS = 320, 6, 3  # pixels of an image in a preview, and columns and rows of each data set
 BLACK, WHITE, GREEN, YELLOW, RED = (0, 0, 0), (255, 255, 255), (0, 255, 0), (0, 255, 255), (0, 0, 255)
 
 
@@ -26,13 +26,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         help="folder of data sets (default: $DETECTRON2_DATASETS, else datasets)",
     )
     parser.add_argument("--workers", type=int, default=1, help="processes that draw (default: %(default)s)")
-    parser.add_argument("--force", action="store_true", help="generate anew what is there, of whatever version")
+    parser.add_argument("--force", action="store_true", help="generate an existing data set of any version anew")
     parser.add_argument(
         "--preview",
         type=Path,
         metavar="FILE.png",
-        help="also draw the first validation images with their annotations: boxes green, of iscrowd annotations red, "
-        "visible boxes of shapes_crowd yellow",
+        help="also draw the first validation images with their annotations: boxes are green, those of iscrowd "
+        "annotations red, visible boxes of shapes_crowd yellow",
     )
     return parser.parse_args(argv)
 
@@ -60,7 +60,7 @@ def draw_annotations(image: np.ndarray, annotations: list[dict], classes: dict[i
 
 
 def preview(folders: list[Path]) -> np.ndarray:
-    """Contact sheet: of each data set, ROWS x COLUMNS validation images."""
+    """Contact sheet with ROWS x COLUMNS validation images of each data set."""
     tiles = []
     for folder in folders:
         coco = json.loads((folder / "annotations" / "val.json").read_text())

@@ -17,15 +17,15 @@ examples:
   evaluate:           %(prog)s --config-file CONFIG --eval-only train.init_checkpoint=output/poto/model_final.pth
   change an option:   %(prog)s --config-file CONFIG train.max_iter=5000 optimizer.lr=0.005
   own data:           %(prog)s --config-file CONFIG --dataset coco:train_images,train.json,val_images,val.json
-  of other tools:     %(prog)s --config-file CONFIG --dataset yolo:data.yaml (or voc:FOLDER, odgt:IMAGES,ODGT)
+  other forms:        %(prog)s --config-file CONFIG --dataset yolo:data.yaml (or voc:FOLDER, odgt:IMAGES,ODGT)
   8 GPUs:             %(prog)s --config-file CONFIG --num-gpus 8
   torchrun:           torchrun --nproc-per-node 8 %(prog)s --config-file CONFIG
 
-All options of a config are listed in its output folder's config.yaml, which is itself a config file. A Python config is
-a program, run only those that you trust; a YAML config and a checkpoint run nothing.
+The config.yaml in a run's output folder lists all options of the config, and is itself a config file. A Python config
+is a program: run only those that you trust. A YAML config and a checkpoint run no code.
 
-A training ends after the step at SIGTERM, SIGINT or train.preemption_signal, with a checkpoint and status 128 + signal;
-a second signal ends it at once.
+At SIGTERM, SIGINT or train.preemption_signal, a training ends after the present step, with a checkpoint and exit status
+128 + the signal's number. A second signal ends it at once.
 """
 
 
@@ -39,15 +39,15 @@ def build_parser() -> argparse.ArgumentParser:
     of_run = parser.add_mutually_exclusive_group()
     of_run.add_argument("--resume", action="store_true", help="go on from the last checkpoint in train.output_dir")
     of_run.add_argument(
-        "--overwrite", action="store_true", help="start anew where a run is; that one is kept as OUTPUT_DIR.old-1"
+        "--overwrite", action="store_true", help="start anew; a run in the folder is kept as OUTPUT_DIR.old-1"
     )
     parser.add_argument(
-        "--break-lock", action="store_true", help="take train.output_dir from a training that goes on in it"
+        "--break-lock", action="store_true", help="take train.output_dir from another training that uses it"
     )
     parser.add_argument(
         "--dataset",
         metavar="DATASET",
-        help=f"own data: for training, and for evaluation; sets the number of classes (docs/data.md): {FORMAT}",
+        help=f"own data, for training and evaluation; sets the number of classes (docs/data.md): {FORMAT}",
     )
     parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine, each with one GPU (or CPU)")
     parser.add_argument("--num-machines", type=int, default=1, help="machines that take part")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write the tables of the projects' READMEs and the commands of docs/reproduce.md from zoo.yaml and schemes.yaml.
 
-What lies between `<!-- zoo: SECTION -->` and `<!-- end -->` is replaced; all else stays.
+The text between `<!-- zoo: SECTION -->` and `<!-- end -->` is replaced. All other text stays.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def generated(root: Path) -> dict[Path, str]:
-    """What each file with generated parts should contain.
+    """File -> the text that it should contain, for all files with generated parts.
 
     Raises:
         UserError: a file's sections are not those of its records.
@@ -72,7 +72,7 @@ def fill(file: Path, sections: dict[str, str]) -> str:
 
 
 def readme_table(table: Table, readme: Path) -> str:
-    """A row per record, with its config's name linked as seen from `readme`."""
+    """A table with a row per record, where the config's name is a link relative to `readme`."""
     header = ["config", *map(column_header, table.columns)]
     return markdown(
         header,
@@ -81,7 +81,7 @@ def readme_table(table: Table, readme: Path) -> str:
 
 
 def where_table(readme: Path) -> str:
-    """A row per scheme of the project: where each of its parts is."""
+    """A table with a row per scheme of the project, with links to the scheme's parts."""
     rows = [
         [
             scheme.title,
@@ -100,7 +100,7 @@ def where_table(readme: Path) -> str:
 
 
 def source_link(name: str, readme: Path) -> str:
-    """The object of a dotted name, linked to its file."""
+    """A link from the object with a dotted name to its file."""
     found = load(name)
     return file_link(Path(inspect.getfile(found)), readme, found.__name__)
 
@@ -136,12 +136,13 @@ def link(record: Record, readme: Path) -> str:
     own = project == readme.parent.name
     target = f"configs/{config}.py" if own else f"../{project}/configs/{config}.py"
     name = config if own else record.name
-    linked = f"[{name}]({target})" if (readme.parent / target).is_file() else name
+    has_file = (Path(__file__).resolve().parents[1] / "projects" / project / "configs" / f"{config}.py").is_file()
+    linked = f"[{name}]({target})" if has_file else name
     return linked + (f", {record.note}" if record.note else "")
 
 
 def published_results(records: Iterable[Record]) -> str:
-    """What evaluations should give, and whose weights give it."""
+    """A table of published figures, and of the repositories whose weights should give them."""
     rows = [
         [
             record.name,
@@ -155,10 +156,10 @@ def published_results(records: Iterable[Record]) -> str:
 
 
 def measuring_commands(records: Iterable[Record]) -> str:
-    """Every command that measured something, for any config, and the metrics that it gives."""
+    """All commands that measure metrics, with $CONFIG for the config, and the metrics that each command gives."""
     metrics: dict[str, list[str]] = {}
     for record in records:
-        for metric in ("AP", *record.measured):  # the others start from what the first trains
+        for metric in ("AP", *record.measured):  # the other commands evaluate what the first one trains
             command = record.command(metric).replace(record.name, "$CONFIG")
             metrics.setdefault(command, []).append(metric)
     lines = [f"# {', '.join(dict.fromkeys(names))}\n{command}" for command, names in metrics.items()]

@@ -1,4 +1,4 @@
-"""DATE's recipe on CrowdHuman: 30,000 iterations with DETR's augmentation; every location can be matched one-to-one."""
+"""DATE's recipe on CrowdHuman: 30,000 iterations, DETR's augmentation, one-to-one matching over all locations."""
 
 from detectron2.config import LazyCall as L
 
@@ -15,7 +15,7 @@ train.max_iter = 30000
 
 
 def use_crowdhuman(model):
-    """One class, DETR's cost for the one-to-one branch, and more detections."""
+    """Changes a model to one class, DETR's cost for the one-to-one branch, and more detections."""
     model.num_classes = 1
     model.criteria[0].matcher = L(Hungarian)()
     model.inference.candidates.topk = 1000

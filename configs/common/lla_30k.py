@@ -1,4 +1,4 @@
-"""The LLA repository's training on CrowdHuman: 30 epochs, ignored boxes stay among the ground truths."""
+"""The LLA repository's recipe on CrowdHuman: 30 epochs; ignored boxes stay among the ground truths."""
 
 from .data.crowdhuman import dataloader
 from .optim import SGD as optimizer

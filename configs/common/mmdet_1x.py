@@ -1,4 +1,4 @@
-"""MMDetection's 12 epochs on COCO, shorter side 800."""
+"""MMDetection's recipe on COCO: 12 epochs, shorter side 800."""
 
 from .data.coco import dataloader
 from .optim import SGD as optimizer

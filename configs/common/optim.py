@@ -1,4 +1,4 @@
-"""Optimizers. `optimizer.params.model` is set by the trainer. `fused` updates all parameters by a few kernels."""
+"""Optimizers. The trainer sets `optimizer.params.model`. `fused` updates all parameters by a few kernels."""
 
 import torch
 from detectron2.config import LazyCall as L

@@ -1,4 +1,4 @@
-"""Learning-rate multipliers over the relative progress: they keep their shape when `train.max_iter` is changed."""
+"""Learning-rate multipliers over the relative progress, whose shape stays when `train.max_iter` is changed."""
 
 from detectron2.config import LazyCall as L
 from detectron2.solver import WarmupParamScheduler
@@ -13,7 +13,7 @@ def multistep(
     warmup_factor: float = 0.001,
     warmup_method: str = "linear",
 ) -> DictConfig:
-    """Warm-up from `warmup_factor`, "linear" or "constant", then a tenth at each of `steps` (all in iterations)."""
+    """Warm-up from `warmup_factor` ("linear" or "constant"), then division by 10 at each of `steps`, in iterations."""
     return L(WarmupParamScheduler)(
         scheduler=L(MultiStepParamScheduler)(
             values=[0.1**i for i in range(len(steps) + 1)],
@@ -37,14 +37,14 @@ def one_cycle(warmup: float = 0.1, start: float = 0.04, end: float = 0.0) -> Dic
     )
 
 
-# COCO, batch 16. 1x counts 90,000 iterations; the longer ones keep the last drops 60k and 20k before the end.
+# COCO with 16 images per batch. 1x is 90,000 iterations; in longer schedules, drops are 60k and 20k before the end.
 lr_multiplier_1x = multistep(90000, (60000, 80000))
 lr_multiplier_2x = multistep(180000, (120000, 160000))
 lr_multiplier_3x = multistep(270000, (210000, 250000))
 lr_multiplier_6x = multistep(540000, (480000, 520000))
 lr_multiplier_9x = multistep(810000, (750000, 790000))
 
-# The same for recipes that count epochs: 7,330 iterations each; drops after 8 and 11, 16 and 22, 24 and 33 epochs.
+# For recipes that count epochs, of 7,330 iterations each; drops after 8 and 11, 16 and 22, 24 and 33 epochs.
 lr_multiplier_12_epochs = multistep(87960, (58640, 80630))
 lr_multiplier_24_epochs = multistep(175920, (117280, 161260))
 lr_multiplier_36_epochs = multistep(263880, (175920, 241890))

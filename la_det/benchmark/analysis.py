@@ -1,4 +1,4 @@
-"""What a detector costs when it detects: parameters, operations, and time of each part."""
+"""Cost of a detector's inference: parameters, operations, and time of each part."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Analysis:
     """Costs for one image.
 
     Attributes:
-        input_size: (height, width) of what the network sees, with padding.
-        parameters: of backbone and head as far as inference needs them, in millions.
-        training_parameters: what only training needs, in millions.
+        input_size: (height, width) of the network's input, with padding.
+        parameters: number of parameters of backbone and head that inference needs, in millions.
+        training_parameters: number of parameters that only training needs, in millions.
         giga_flops: multiply-adds of backbone and head, in 10^9.
-        milliseconds: median of each of `PARTS`. Resizing is part of the first, NMS and masks of the last.
+        milliseconds: median of each of `PARTS`. Resizing belongs to the first part, NMS and masks to the last part.
     """
 
     input_size: tuple[int, int]
@@ -36,7 +36,7 @@ class Analysis:
 
 
 def analyze(predictor: Predictor, image: np.ndarray, repeats: int) -> Analysis:
-    """Measure a predictor of a dense detector on an image [H, W, 3] in BGR; what only training needs is removed."""
+    """Measure a dense detector's predictor on a BGR image [H, W, 3]. Parts that only training needs are removed."""
     model = predictor.model
     whole = _mega_parameters(model)
     model.inference_only()

@@ -1,29 +1,35 @@
-"""The straightforward form of every scheme, to measure ours beside: what the tests use as reference.
+"""The dense form of every scheme, which the benchmark compares with: the reference of the tests.
 
-Assignment by the dense versions in la_det/references, image by image; losses by fvcore's focal loss on one-hot
-targets over all locations and its GIoU loss at the positives (DW: the losses of its reference), with autograd.
+Assignment is done by the dense rules in la_det/references, image by image. Losses are fvcore's focal loss on one-hot
+targets over all locations and fvcore's GIoU loss at the positives (for DW and AutoAssign the losses of their
+references), with autograd.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 
 import torch
 from fvcore.nn import giou_loss, sigmoid_focal_loss
 from torch import Tensor
 
 from la_det import matchers
+from la_det.matchers import Matcher
 from la_det.model_zoo.schemes import references
 from la_det.modeling.criteria import Criterion
-from la_det.references import ddq, dw
-from la_det.references.image import Image, images
+from la_det.references import autoassign, ddq, dw
+from la_det.references.image import PROGRESS, Image, images
+from la_det.steps.queries import DistinctQueries
 from la_det.structures import DensePredictions, Targets
 
 NO_QUERY = -2  # of a prior that takes part in no loss
-MAX_PAIR_LOGITS = 2e8  # what a dense rule may expand per image: beyond this the foreground loss needs over 10 GB
+MAX_PAIR_LOGITS = 2e8  # upper bound of the logits expanded per image; beyond it, the foreground loss needs over 10 GB
 
 
 def fits(criterion: Criterion, predictions: DensePredictions, targets: Targets) -> bool:
-    """Whether the dense rule fits into the memory of an ordinary machine."""
+    """Whether the dense rule fits into the memory of an ordinary machine, and what it needs is installed."""
+    if isinstance(criterion.matcher, matchers.PAA) and find_spec("sklearn") is None:
+        return False
     pairs = len(predictions.priors) * max(targets.counts)
     return not isinstance(criterion.matcher, matchers.ForegroundLoss) or (
         pairs * predictions.num_classes <= MAX_PAIR_LOGITS
@@ -32,25 +38,29 @@ def fits(criterion: Criterion, predictions: DensePredictions, targets: Targets) 
 
 @torch.no_grad()
 def assign(criterion: Criterion, predictions: DensePredictions, targets: Targets) -> list:
-    """Per image what the dense rule gives: the ground truth of each prior [R], or DW's weights."""
-    rule = references()[type(criterion.matcher)]
-    return [_assign(rule, criterion, x) for x in images(criterion.score, predictions, targets)]
+    """The result of the dense rule per image: the ground truth of each prior [R]; weights for DW and AutoAssign."""
+    matcher = matchers.matcher_at(criterion.matcher, PROGRESS)
+    rule = references()[type(matcher)]
+    return [_assign(rule, matcher, criterion.queries, x) for x in images(criterion.score, predictions, targets)]
 
 
-def _assign(rule: Callable, criterion: Criterion, x: Image) -> Tensor | tuple[Tensor, ...]:
-    """What the rule gives for an image, of a criterion with queries for these alone."""
-    if criterion.queries is None:
-        return rule(criterion.matcher, x)
-    options = criterion.queries
-    x = replace(x, queries=ddq.queries(x.p, x.boxes, x.priors.level_starts, options.topk, options.nms_threshold))
-    assigned = rule(criterion.matcher, x)
+def _assign(rule: Callable, matcher: Matcher, queries: DistinctQueries | None, x: Image) -> Tensor | tuple[Tensor, ...]:
+    """The result of the rule for an image, with queries for these alone."""
+    if queries is None:
+        return rule(matcher, x)
+    x = replace(x, queries=ddq.queries(x.p, x.boxes, x.priors.level_starts, queries.topk, queries.nms_threshold))
+    assigned = rule(matcher, x)
     return torch.full_like(assigned, NO_QUERY).index_copy_(0, x.queries, assigned[x.queries])
 
 
 def loss(criterion: Criterion, predictions: DensePredictions, targets: Targets) -> Tensor:
-    """Scalar: classification and box loss on the dense assignment, averaged over the positives."""
-    decisions = assign(criterion, predictions, targets)
+    """Classification and box loss on the dense assignment, averaged over the positives: a scalar."""
     total, count = torch.zeros(()), 0
+    if isinstance(criterion.matcher, matchers.AutoAssign):
+        for x in images(criterion.score, predictions, targets):
+            total = total + sum(autoassign.losses(x.p, *autoassign.rule(criterion.matcher, x)))
+        return total / max(len(targets), 1)
+    decisions = assign(criterion, predictions, targets)
     for x, decision in zip(images(criterion.score, predictions, targets), decisions, strict=True):
         if isinstance(criterion.matcher, matchers.DW):
             total = total + sum(dw.losses(x.logits, x.gates["quality"], x.boxes, x.gts, x.classes, *decision))

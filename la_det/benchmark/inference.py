@@ -1,6 +1,6 @@
-"""Where the time of inference goes: eager, compiled and in ONNX Runtime, of several models in turn.
+"""Times of the parts of inference, eager, compiled and in ONNX Runtime, for several models in turn.
 
-Every repeat runs all cases once, one after the other, so that a machine that gets slower or faster does so for all.
+Every round runs all cases once, one after the other. So a machine that gets slower or faster does so for all cases.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from la_det.modeling.inference import to_instances
 
 PARTS = ("preprocess", "network", "postprocess")
 COLUMNS = (*PARTS, "total")
-OTHER_NMS = 0.6  # for schemes without NMS, to see what it would cost
-# One function per part, each of which takes what the one before gave.
+OTHER_NMS = 0.6  # for schemes without NMS, to measure what NMS would cost
+# One function per part. Each takes the result of the function before.
 Stages = tuple[Callable, Callable, Callable]
 
 
@@ -40,9 +40,9 @@ class Case:
 
     Attributes:
         model: name of the config.
-        nms: IoU threshold, None for no NMS.
+        nms: IoU threshold of NMS; None: no NMS.
         runtime: "eager", "compile" or "onnx".
-        batch_size: images at a time.
+        batch_size: number of images in a batch.
     """
 
     model: str
@@ -52,14 +52,14 @@ class Case:
 
 
 def images(spec: ShapesSpec, count: int, size: tuple[int, int]) -> list[dict]:
-    """Shapes images resized to (height, width), as a data mapper gives them."""
+    """Images of Shapes, resized to (height, width), in the form that a data mapper returns."""
     drawn = (draw_scene(spec, "val", i)[0] for i in range(count))
     resized = (cv2.resize(image, size[::-1])[:, :, ::-1] for image in drawn)
     return [{"image": torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1)))} for x in resized]
 
 
 def load(name: str, weights: Path | None, inputs: list[dict], candidates: int) -> AssignmentDetector:
-    """A config's model with trained weights, or random ones with about so many candidates per image."""
+    """A config's model with trained weights, or with random weights that give about `candidates` per image."""
     config = model_zoo.get_config(name)
     config.train.device = "cpu"
     if weights is not None:
@@ -72,9 +72,9 @@ def load(name: str, weights: Path | None, inputs: list[dict], candidates: int) -
 
 @torch.no_grad()
 def spread(model: AssignmentDetector, inputs: list[dict], candidates: int) -> None:
-    """Random class probabilities, of which so many per image exceed the threshold, and boxes that overlap.
+    """Sets random weights with which `candidates` probabilities per image exceed the threshold, and boxes overlap.
 
-    Untrained, every probability is the prior one, below the threshold, and NMS would have nothing to do.
+    In an untrained model, every probability is the prior probability, below the threshold: NMS would have no work.
     """
     predictor = model.head.predictors[model.inference_branch]
     nn.init.normal_(predictor.logits.weight, std=0.1)
@@ -89,7 +89,7 @@ def spread(model: AssignmentDetector, inputs: list[dict], candidates: int) -> No
 
 
 def torch_stages(model: AssignmentDetector, nms: float | None, compiled: bool = False) -> Stages:
-    """The detector's own code, with or without NMS; `compiled` compiles backbone and head."""
+    """The stages of the detector's code, with or without NMS; `compiled` compiles backbone and head."""
     predict = torch.compile(model.predict, dynamic=False) if compiled else model.predict
 
     def network(batch):
@@ -105,7 +105,7 @@ def torch_stages(model: AssignmentDetector, nms: float | None, compiled: bool = 
 
 
 def onnx_stages(model: AssignmentDetector, name: str, size: tuple[int, int], folder: Path) -> Stages:
-    """ONNX Runtime; its network is the whole graph, top-k and NMS included."""
+    """The stages in ONNX Runtime. The network is the whole graph, with top-k and NMS."""
     path = folder / f"{name.replace('/', '_')}.onnx"
     config, nms = model_zoo.get_config(name), nms_of(model.inference)
     metadata = metadata_of(config, name, model.backbone.size_divisibility, nms)
@@ -133,10 +133,10 @@ def cases(
     size: tuple[int, int],
     folder: Path,
 ) -> dict[Case, Stages]:
-    """Every model in every runtime with the NMS of its recipe, and in the eager one also with the other choice.
+    """Every model in every runtime with the NMS of its recipe; in the eager runtime also with the other choice.
 
     Args:
-        folder: where ONNX files are written.
+        folder: folder for ONNX files.
     """
     stages: dict[tuple[str, float | None, str], Stages] = {}
     for name, model in models.items():
@@ -154,7 +154,7 @@ def cases(
 @torch.no_grad()
 def measure(stages: Mapping[Case, Stages], inputs: Sequence[dict], repeats: int, warmup: int = 2) -> dict[Case, dict]:
     """Figures of each case: median milliseconds per image of each part and the "total", the "totals" of all rounds,
-    "detections" per image, and the "ratio" of its total to the first case's of the same runtime and batch size.
+    "detections" per image, and the "ratio" of the total to that of the first case with this runtime and batch size.
     """
     times = defaultdict(lambda: StepTimes(torch.device("cpu")))
     found = {}
@@ -176,10 +176,10 @@ def measure(stages: Mapping[Case, Stages], inputs: Sequence[dict], repeats: int,
 
 
 def paired_ratio(row: Mapping, reference: Mapping) -> float:
-    """Median over the rounds of this case's total by the reference's in the same round."""
+    """Median, over the rounds, of this case's total divided by the reference's total in the same round."""
     return statistics.median(a / b for a, b in zip(row["totals"], reference["totals"], strict=True))
 
 
 def _reference(case: Case, others: Iterable[Case]) -> Case:
-    """The first case of the same runtime and batch size: the first model as its recipe has it."""
+    """The first case with the same runtime and batch size: the first model with the NMS of its recipe."""
     return next(c for c in others if (c.runtime, c.batch_size) == (case.runtime, case.batch_size))

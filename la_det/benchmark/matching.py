@@ -1,4 +1,4 @@
-"""Cost of assignment and losses on the scene, prediction maps given."""
+"""Cost of assignment and losses on the scene, with given prediction maps."""
 
 import json
 import statistics
@@ -25,10 +25,10 @@ from la_det.modeling.criteria import Criterion, loss_terms, reduce_losses
 from la_det.references.image import PROGRESS
 from la_det.structures import DensePredictions, Targets
 
-# What is measured by the scheme's name; those for crowds with one class on a crowd.
+# Scheme -> config that is measured. Schemes for crowds are measured on a crowd of one class.
 SCHEMES = {name: scheme.config for name, scheme in get_schemes().items()}
 CROWD_SCHEMES = {name for name, scheme in get_schemes().items() if scheme.crowd}
-DENSE_REPEATS = 2  # the dense forms take seconds where there are many ground truths
+DENSE_REPEATS = 2  # with many ground truths, the dense forms take seconds
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Cost:
 
     Attributes:
         assignment: milliseconds of the assignment alone.
-        total: of assignment + losses, forward and backward.
-        memory: peak MiB beyond what the maps take, of the latter.
+        total: milliseconds of assignment + losses, forward and backward.
+        memory: peak MiB of assignment + losses beyond the memory of the maps.
     """
 
     assignment: float
@@ -51,12 +51,12 @@ class Measurement:
     """One scheme at G ground truths per image.
 
     Attributes:
-        ours: this project's cost.
-        dense: that of the straightforward form in the same process (`la_det.benchmark.dense`), None where it does not
-            fit into memory, and on a GPU, for which it is not written.
-        operations: how many small operations assignment + losses, forward and backward, give a GPU to do.
-        waits: how often they need one of its results (`la_det.benchmark.operations`).
-        host_syncs: the same as waits, counted by CUDA; None on a CPU.
+        ours: cost in this project.
+        dense: cost of the dense form in the same process (`la_det.benchmark.dense`). None if it does not fit into
+            memory, and on a GPU, for which it is not written.
+        operations: number of operations that assignment + losses, forward and backward, launch on a GPU.
+        waits: how often they wait for a result of the GPU (`la_det.benchmark.operations`).
+        host_syncs: the waits as CUDA counts them; None on a CPU.
     """
 
     scheme: str
@@ -71,7 +71,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Case:
-    """Criteria, the predictions each of them reads, and the targets."""
+    """Criteria, the predictions that they read, and the targets."""
 
     criteria: list[Criterion]
     predictions: dict[str, DensePredictions]
@@ -83,7 +83,7 @@ class Case:
             criterion.assign(predictions[criterion.branch], targets, PROGRESS)
 
     def train(self) -> Tensor:
-        """Forward and backward; returns the sum of the losses."""
+        """Forward and backward pass. Returns the sum of the losses."""
         loss = self._loss()
         self._backward(loss)
         return loss.detach()
@@ -93,7 +93,7 @@ class Case:
         return torch.stack(list(reduce_losses(terms).values())).sum()
 
     def _step(self) -> tuple[dict[str, DensePredictions], Targets]:
-        """The predictions and targets as a new step has them: nothing has been read or found yet."""
+        """Predictions and targets as in a new step, before any map has been read."""
         predictions = {branch: replace(predictions) for branch, predictions in self.predictions.items()}
         return predictions, replace(self.targets)
 
@@ -118,7 +118,7 @@ class Case:
 
 
 def measure_in_fresh_process(scheme: str, num_gts: int, device: str, repeats: int, threads: int) -> Measurement:
-    """`measure` in a process of its own, so that no case inherits another's memory."""
+    """The result of `measure` in a process of its own, so that no case inherits the memory of another."""
     arguments = json.dumps([scheme, num_gts, device, repeats, threads])
     code = "import sys, json; from la_det.benchmark.matching import _child; _child(*json.loads(sys.argv[1]))"
     done = subprocess.run([sys.executable, "-c", code, arguments], capture_output=True, text=True)
@@ -128,7 +128,7 @@ def measure_in_fresh_process(scheme: str, num_gts: int, device: str, repeats: in
 
 
 def measurement_from(fields: dict) -> Measurement:
-    """The inverse of `dataclasses.asdict`."""
+    """The `Measurement` of which `dataclasses.asdict` made these fields."""
     costs = {name: fields[name] and Cost(**fields[name]) for name in ("ours", "dense")}
     return Measurement(**fields | costs)
 
@@ -162,18 +162,18 @@ def _cost(assign: Callable[[], None], train: Callable[[], None], device: str, re
 
 
 def scheme_case(scheme: str, num_gts: int, device: str, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Case:
-    """The scheme on the scene of two images of (height, width) that it is measured on."""
+    """The case in which a scheme is measured: its scene of two images of (height, width)."""
     num_classes, crowd = (1, True) if scheme in CROWD_SCHEMES else (80, False)
     return build_case(scheme, _scene(num_gts, num_classes, crowd=crowd, size=size), num_classes, device)
 
 
-_scene = lru_cache(maxsize=4)(make_scene)  # drawing it takes longer than most measurements on it
+_scene = lru_cache(maxsize=4)(make_scene)  # drawing a scene takes longer than most measurements
 
 
 def build_case(scheme: str, scene: Scene, num_classes: int, device: str) -> Case:
-    """The scheme's criteria and codecs from its config, the maps from the scene."""
-    # A training frees blocks of this size all the time. Having seen one, glibc keeps what is freed, while otherwise it
-    # may give it back in every step, whose page faults take as long as the step.
+    """A case with criteria and codecs of the scheme's config and maps of the scene."""
+    # A training frees blocks of this size all the time. After the first one, glibc keeps freed memory. Otherwise it may
+    # give memory back to the system in every step, and the page faults take as long as the step.
     torch.empty(31 << 20, dtype=torch.uint8)
     config = model_zoo.get_config(SCHEMES[scheme]).model
     config.num_classes = num_classes
@@ -208,7 +208,7 @@ def _per_prior(levels: list[Tensor], per_cell: int) -> list[Tensor]:
 
 
 def _boxes(predictor, priors, scene: Scene, device: str) -> list[Tensor]:
-    """The scene's boxes in the branch's codec."""
+    """The scene's boxes, encoded by the branch's codec."""
     levels = []
     for level, ltrb in enumerate(scene.ltrb):
         n, _, h, w = ltrb.shape
@@ -224,7 +224,7 @@ def _boxes(predictor, priors, scene: Scene, device: str) -> list[Tensor]:
 
 
 def count_host_syncs(run: Callable[[], object]) -> int:
-    """How often the CPU waits for the GPU in a call, for example to copy a number from there."""
+    """How often the CPU waits for the GPU in a call, for example to copy a number from the GPU."""
     mode = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -237,7 +237,7 @@ def count_host_syncs(run: Callable[[], object]) -> int:
 
 
 def median_ms(run: Callable[[], object], repeats: int, device: str) -> float:
-    """Median wall time of a call, after one that is not counted."""
+    """Median wall time of a call in milliseconds, after a first call that is not counted."""
     times = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
@@ -248,21 +248,31 @@ def median_ms(run: Callable[[], object], repeats: int, device: str) -> float:
     return statistics.median(times[1:])
 
 
+# Where they are not 10 and 25.
+_ASSIGNMENT_TARGETS = {
+    # The rules of these look at every location.
+    "poto_3dmf_aux": {100: 3.0, 300: 3.0},
+    "simota": {100: 3.0, 300: 10.0},
+    "tood": {100: 3.0, 300: 10.0},
+    "onenet_fcos": {100: 3.0, 300: 10.0},
+    "onenet_retinanet": {100: 3.0, 300: 10.0},
+    "onenet_min": {100: 3.0, 300: 10.0},
+    "paa": {100: 15.0, 300: 30.0},
+    "autoassign": {},  # its weights are computed with their gradient
+}
+
+
 def targets(scheme: str, num_gts: int) -> Cost:
-    """How many times what we take the dense form should take, at G ground truths per image; 0 means no target."""
-    assignment = {100: 10.0, 300: 25.0}.get(num_gts, 0.0)
-    if scheme.startswith(("simota", "onenet")):  # the rules of these and the next look at every location
-        assignment = {100: 3.0, 300: 10.0}.get(num_gts, 0.0)
-    if scheme.endswith("aux") and assignment:
-        assignment = 3.0
+    """Target ratios dense / ours of each cost at G ground truths per image; 0: there is no target."""
     if scheme in ("ddq_fcn", "poto_distinct"):  # both forms have the same NMS
-        both = {100: 3.0, 300: 5.0}.get(num_gts, 0.0) * (scheme == "ddq_fcn")
+        both = {100: 3.0, 300: 5.0}.get(num_gts, 0.0) if scheme == "ddq_fcn" else 0.0
         return Cost(both, both, 0.0)
+    assignment = _ASSIGNMENT_TARGETS.get(scheme, {100: 10.0, 300: 25.0}).get(num_gts, 0.0)
     return Cost(assignment, {20: 2.0, 100: 3.0, 300: 10.0}.get(num_gts, 0.0), {100: 2.0, 300: 5.0}.get(num_gts, 0.0))
 
 
 def table_row(m: Measurement) -> list[str]:
-    """Cells: scheme, G, of assignment, total and memory ours and how much the dense form takes; the counts."""
+    """Cells of a row: scheme, G; our cost and the ratio dense / ours of assignment, total and memory; the counts."""
     goals, cells = targets(m.scheme, m.num_gts), [m.scheme, str(m.num_gts)]
     for name in ("assignment", "total", "memory"):
         ours = getattr(m.ours, name)
@@ -272,7 +282,7 @@ def table_row(m: Measurement) -> list[str]:
 
 
 def without_empty_columns(rows: list[list[str]], header: list[str]) -> tuple[list[list[str]], list[str]]:
-    """Drops columns in which no row has an entry: a GPU has no dense form, a CPU no host syncs."""
+    """Rows and header without columns that are empty in all rows: a GPU has no dense form, a CPU no host syncs."""
     kept = [i for i in range(len(header)) if any(row[i] for row in rows)]
     return [[row[i] for i in kept] for row in rows], [header[i] for i in kept]
 

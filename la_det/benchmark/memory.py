@@ -9,7 +9,7 @@ import torch
 
 
 def peak_extra_mib(run: Callable[[], object], device: str) -> float:
-    """Peak memory during `run` beyond what was in use before, in MiB: resident memory on a CPU, allocated on CUDA.
+    """Peak memory during `run` beyond that in use before, in MiB: resident memory on a CPU, allocated memory on CUDA.
 
     The CPU figure needs Linux with glibc.
     """
@@ -19,7 +19,7 @@ def peak_extra_mib(run: Callable[[], object], device: str) -> float:
         before = torch.cuda.memory_allocated(device)
         run()
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    ctypes.CDLL(None).malloc_trim(0)  # freed memory that the heap keeps would hide what the run takes
+    ctypes.CDLL(None).malloc_trim(0)  # freed memory that the heap keeps would hide memory of the run
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = _status_kib("VmRSS")
     run()
@@ -27,8 +27,8 @@ def peak_extra_mib(run: Callable[[], object], device: str) -> float:
 
 
 def peak_allocated_mib(run: Callable[[], object]) -> float:
-    """Peak of what PyTorch has allocated on the CPU during `run` beyond what it had before, in MiB."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler would report on itself
+    """Peak of the memory that PyTorch allocates on the CPU during `run`, beyond that allocated before, in MiB."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise the profiler prints messages
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
         run()
@@ -41,10 +41,10 @@ def peak_allocated_mib(run: Callable[[], object]) -> float:
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc keep what this process frees, as PyTorch does on a GPU; other C libraries are left as they are.
+    """Lets glibc keep memory that this process frees, as PyTorch does on a GPU. Other C libraries stay as they are.
 
-    glibc gives blocks above 32 MiB back to the system. The page faults of the next call would then take several times
-    as long as the call.
+    By default, glibc gives blocks above 32 MiB back to the system. The page faults of the next call then take several
+    times as long as the call.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -1,7 +1,7 @@
 """This project's assignment and losses beside those of the official code, in one process, call by call in turn.
 
-The official code is the user's own checkout of DeFCN or DW. It runs as it is on the scene of scene.py, with the
-prediction maps given; what it imports of its framework is replaced by `la_det.benchmark.stand_ins`.
+The official code is the user's checkout of DeFCN or DW. It runs unchanged on the scene of scene.py, with given
+prediction maps. `la_det.benchmark.stand_ins` replaces its imports from its framework.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from la_det.benchmark.memory import peak_allocated_mib
 from la_det.benchmark.scene import HEIGHT, STRIDES, WIDTH, Scene, make_scene
 from la_det.errors import UserError
 
-# scheme -> its folder in DeFCN's playground/detection/coco
+# Scheme -> folder in DeFCN's playground/detection/coco
 DEFCN = {
     "center": "center.res50.fpn.coco.800size.3x_ms",
     "fcos_wo_ctrness": "fcos.res50.fpn.coco.800size.3x_ms.wo_ctrness",
@@ -37,7 +37,7 @@ DEFCN = {
     "poto_argmax": "poto.res50.fpn.coco.800size.3x_ms.argmax",
 }
 DW = "dw"
-TOLERANCE = 1e-4  # relative, of the sum of all losses
+TOLERANCE = 1e-4  # relative tolerance of the sum of all losses
 HEADER = ["scheme", "G"]
 for _name in ("assign ms", "total ms", "peak MiB"):
     HEADER += [_name, "official", "official / ours"]
@@ -49,8 +49,8 @@ class Official:
 
     Attributes:
         losses: the forward pass of assignment and losses.
-        assign: the assignment alone; None where it cannot be called apart from the losses.
-        maps: the predictions that gradients go to.
+        assign: the assignment alone; None if it cannot be called apart from the losses.
+        maps: the prediction maps, which get gradients.
     """
 
     losses: Callable[[], dict[str, Tensor]]
@@ -58,7 +58,7 @@ class Official:
     maps: list[Tensor]
 
     def train(self) -> Tensor:
-        """Forward and backward; returns the sum of the losses."""
+        """Forward and backward pass. Returns the sum of the losses."""
         total = sum(self.losses().values())
         total.backward()
         for x in self.maps:
@@ -67,7 +67,7 @@ class Official:
 
 
 class _Given(nn.Module):
-    """Returns what it was given, whatever it is called with."""
+    """A module that always returns the given result."""
 
     def __init__(self, result: object):
         super().__init__()
@@ -78,7 +78,7 @@ class _Given(nn.Module):
 
 
 def defcn(checkout: Path, scheme: str, scene: Scene) -> Official:
-    """A detector of DeFCN, whose head gives the scene's maps."""
+    """A detector of DeFCN whose head returns the scene's maps."""
     folder = checkout / "playground" / "detection" / "coco" / DEFCN[scheme]
     code, config = (
         stand_ins.load(_existing(folder / name, "--defcn", checkout, "Megvii-BaseDetection/DeFCN"), stand_ins.CVPODS)
@@ -115,7 +115,7 @@ def defcn(checkout: Path, scheme: str, scene: Scene) -> Official:
 
 
 def dw(checkout: Path, scheme: str, scene: Scene) -> Official:
-    """DW's head; its weights are part of its losses."""
+    """DW's head. It computes its weights inside its losses."""
     paths = [
         _existing(checkout / name, "--dw", checkout, "strongwolf/DW")
         for name in ("dw_head.py", "configs/dw_r50_fpn_1x_coco.py", "configs/dw_r50_fpn_worefine_1x_coco.py")
@@ -152,7 +152,7 @@ def _leaves(levels: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _recorded(model: nn.Module, name: str, run: Callable[[], object]) -> Callable[[], object]:
-    """A method with the arguments that it gets in a run."""
+    """A function that calls a method with the arguments that the method gets in a run."""
     method, calls = getattr(model, name), []
 
     def record(*args: object) -> object:
@@ -170,9 +170,9 @@ class Comparison:
     """Two implementations of one scheme, ours first.
 
     Attributes:
-        assignment, total: median milliseconds of each, and the median of official / ours over the turns; the first is
-            None where the official assignment cannot be called alone.
-        memory: peak MiB of what a call allocates, forward and backward.
+        assignment, total: median milliseconds of ours and official, and the median of official / ours over the turns.
+            The assignment is None if the official assignment cannot be called alone.
+        memory: peak MiB that a call allocates, forward and backward.
     """
 
     assignment: tuple[float, float, float] | None
@@ -181,10 +181,10 @@ class Comparison:
 
 
 def compare(scheme: str, official: Official, ours: Case, turns: int) -> Comparison:
-    """Checks that both have the same losses, then calls them in turn.
+    """Checks that both implementations have equal losses, then calls them in turn.
 
     Raises:
-        UserError: if the sums of the losses differ by more than one in 10,000.
+        UserError: the sums of the losses differ by more than one in 10,000.
     """
     our_loss, their_loss = float(ours.train()), float(official.train())
     if not abs(our_loss - their_loss) <= TOLERANCE * abs(their_loss):
@@ -203,7 +203,7 @@ def _in_turn(ours: Callable[[], object], official: Callable[[], object], turns: 
         order = (ours, official) if turn % 2 else (official, ours)
         taken = {run: _milliseconds(run) for run in order}
         times.append((taken[ours], taken[official]))
-    times = times[1:]  # the first is a warm-up
+    times = times[1:]  # the first turn is a warm-up
     a, b = (statistics.median(column) for column in zip(*times, strict=True))
     return a, b, statistics.median(y / x for x, y in times)
 

@@ -1,7 +1,7 @@
-"""How many operations a call launches, and how often it waits for one of their results.
+"""Counts of the operations that a call launches, and of its waits for their results.
 
-On a GPU small operations cost the CPU's time to launch them, whatever their size, and a wait stops it from launching
-more. Both can be counted on any machine, without a clock.
+On a GPU, small operations cost the time that the CPU takes to launch them, whatever their size. During a wait, the CPU
+launches nothing. Both can be counted on any machine, without a clock.
 """
 
 from collections import Counter
@@ -17,25 +17,25 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from la_det.structures import chunks
 
-# These only make views, memory or metadata.
+# These operators only make views, memory or metadata.
 _FREE = {"alias", "detach", "lift_fresh", "_unsafe_view"}
 _FREE |= {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
-# These need a number on the host: a value, or the size of the result.
+# These operators need a number on the host: a value, or the size of the result.
 _WAITS = {"_local_scalar_dense", "_unique2", "bincount", "equal", "masked_select", "nonzero", "unique_dim"}
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What a call did: per operator, how often it ran, and how often it waited."""
+    """For each operator, how often it ran in a call, and how often it waited."""
 
     operations: Counter = field(default_factory=Counter)
     waits: Counter = field(default_factory=Counter)
 
 
 def count_operations(run: Callable[[], object]) -> Counts:
-    """Counts ATen's operators in a call on the CPU that takes the path of a GPU, its backward pass included.
+    """Counts ATen's operators in a call on the CPU that takes the code path of a GPU, with its backward pass.
 
-    Views, allocations and `detach` are free. Waits are `nonzero` and what is like it, masks as indices,
+    Views, allocations and `detach` are free. Waits are `nonzero` and similar operators, masks as indices,
     `repeat_interleave` without the size of its result, and copies to the host: `item`, `tolist`, `cpu` and `bool`.
     """
     counts = Counts()
@@ -73,7 +73,7 @@ def _repeats_unknown(name: str, kwargs: dict) -> bool:
 
 
 class _Copies(TorchFunctionMode):
-    """Copies to the host that are no operators on a CPU."""
+    """Counts copies to the host, which are no operators on a CPU."""
 
     def __init__(self, counts: Counts):
         super().__init__()

@@ -1,4 +1,4 @@
-"""This checkout beside another one, call by call in turn, so that a noisy machine troubles both alike."""
+"""This checkout beside another one, call by call in turn, so that a noisy machine disturbs both alike."""
 
 import argparse
 import inspect
@@ -18,7 +18,7 @@ from la_det.benchmark.matching import CROWD_SCHEMES, SCHEMES
 from la_det.benchmark.memory import peak_allocated_mib
 from la_det.errors import UserError
 
-# A checkout that is older than this module can run it.
+# This program also runs in a checkout that is older than this module.
 _WORKER = f"""
 import json, os, sys, time
 from collections.abc import Callable
@@ -48,9 +48,9 @@ class Pair:
     """Medians of this checkout and the other one.
 
     Attributes:
-        ours, theirs: milliseconds of CPU time, which other programs disturb less than the wall's.
-        ratio: median of ours / theirs of each turn.
-        memory: peak of what a call has allocated, ours / theirs.
+        ours, theirs: milliseconds of CPU time, which other programs disturb less than wall time.
+        ratio: median of ours / theirs over the turns.
+        memory: peak of the memory that a call allocates, ours / theirs.
     """
 
     ours: float
@@ -60,7 +60,7 @@ class Pair:
 
 
 def compare(scheme: str, num_gts: int, other: Path, *, call: str, pairs: int, threads: int) -> Pair:
-    """`Case.assign` or `Case.train` of a scheme in both checkouts, on a CPU."""
+    """Compares `Case.assign` or `Case.train` of a scheme in both checkouts, on a CPU."""
     here = Path(__file__).parents[2]
     arguments = json.dumps([scheme, SCHEMES[scheme], scheme in CROWD_SCHEMES, num_gts, threads])
     with _worker(here, arguments) as ours, _worker(other, arguments) as theirs:
@@ -70,7 +70,7 @@ def compare(scheme: str, num_gts: int, other: Path, *, call: str, pairs: int, th
             order = (ours, theirs) if turn % 2 else (theirs, ours)
             taken = {id(worker): _ask(worker, call) for worker in order}
             times.append((taken[id(ours)], taken[id(theirs)]))
-    times = times[1:]  # the first is a warm-up
+    times = times[1:]  # the first turn is a warm-up
     a, b = (statistics.median(column) for column in zip(*times, strict=True))
     return Pair(a, b, statistics.median(x / y for x, y in times), memory)
 
@@ -105,8 +105,8 @@ def run(args: argparse.Namespace) -> None:
 
 @contextmanager
 def _worker(checkout: Path, arguments: str) -> Iterator[subprocess.Popen]:
-    # glibc keeps what is freed, as it does in a training. Otherwise it may give it back in every call, and the page
-    # faults of the next one, which depend on luck, take as long as the call.
+    # glibc keeps freed memory, as it does in a training. Otherwise it may give memory back to the system in every call,
+    # and the page faults of the next call, which depend on luck, take as long as the call.
     keep = dict.fromkeys(("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"), str(1 << 30))
     environment = os.environ | keep | {"PYTHONPATH": str(checkout), "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-c", _WORKER, arguments]

@@ -1,4 +1,4 @@
-"""How the cost of assignment grows with the number of ground truths and with the size of the image."""
+"""Growth of the cost of assignment with the number of ground truths and with the size of the image."""
 
 import argparse
 import itertools
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints both tables; an exponent e says that the cost grew as the number of ground truths, or pixels, to the e."""
+    """Prints both tables. Exponent e: the cost grew like the number of ground truths, or of pixels, to the power e."""
     torch.set_num_threads(args.threads)
     keep_freed_memory()
     print(f"torch {torch.__version__}, {args.threads} threads, device {args.device}", file=sys.stderr)
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
 def _rows(
     scheme: str, cases: list[tuple[int, tuple[int, int]]], scale: list[int], device: str, repeats: int
 ) -> Iterator[list]:
-    """A row for each case, which the table's last column compares with the first one."""
+    """A row for each case; the last column compares the case with the first case."""
     times = []
     for (num_gts, size), x in zip(cases, scale, strict=True):
         print(f"{scheme}, {num_gts} ground truths, {size[0]} x {size[1]}", file=sys.stderr)
@@ -53,5 +53,5 @@ def _rows(
 
 
 def assignment_ms(scheme: str, num_gts: int, size: tuple[int, int], device: str, repeats: int) -> float:
-    """Median time of the assignment of two images of (height, width) with so many ground truths each."""
+    """Median milliseconds of the assignment of two images of (height, width) with `num_gts` ground truths each."""
     return median_ms(scheme_case(scheme, num_gts, device, size).assign, repeats, device)

@@ -1,8 +1,8 @@
 """The scene of the matching benchmark: ground truths and informative predictions at real size.
 
-Two images, by default of 800 x 1333 pixels, padded to 800 x 1344 (R = 22,400 locations on strides 8 to 128), G ground
-truths each in overlapping clusters, and predictions that are noise plus a signal around them. The same arguments give
-the same numbers.
+There are two images, by default of 800 x 1333 pixels, padded to 800 x 1344 (R = 22,400 locations on strides 8 to 128).
+Each has G ground truths in overlapping clusters. Predictions are noise plus a signal around the ground truths. The same
+arguments give the same numbers.
 """
 
 import math
@@ -14,19 +14,19 @@ from torch import Tensor
 
 STRIDES = (8, 16, 32, 64, 128)
 HEIGHT, WIDTH = 800, 1333
-SIZE_DIVISIBILITY = 32  # to which both sides are padded
+SIZE_DIVISIBILITY = 32  # both sides are padded to multiples of this
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Maps are per level, finest first.
+    """Ground truths by image, and prediction maps by level, finest first.
 
     Attributes:
-        boxes: per image [G, 4] XYXY pixels.
-        classes: per image [G].
-        logits: [N, K, h, w].
-        ltrb: [N, 4, h, w] distances in pixels.
-        quality, filter: [N, 1, h, w] logits.
+        boxes: [G, 4] XYXY pixels of each image.
+        classes: [G] of each image.
+        logits: [N, K, h, w] of each level.
+        ltrb: [N, 4, h, w] distances in pixels of each level.
+        quality, filter: [N, 1, h, w] logits of each level.
     """
 
     boxes: list[Tensor]
@@ -76,7 +76,7 @@ def _locations(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
 def _ground_truths(
     rng, num: int, num_classes: int, crowd: bool, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Log-normal sizes; 55 % of the boxes sit beside, over or inside an earlier one."""
+    """Boxes of log-normal sizes and their classes; 55 % of the boxes lie beside, over or inside an earlier box."""
     height, width = size
     median = min(110 if num <= 20 else 65 if num <= 100 else 45, height / 4)
     boxes, classes = [], []

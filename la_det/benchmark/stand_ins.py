@@ -1,7 +1,7 @@
-"""Enough of cvpods and of MMDetection for the files of DeFCN and DW to run their assignment and losses, and no more.
+"""Stand-ins for the parts of cvpods and MMDetection that assignment and losses of DeFCN and DW import.
 
-The frameworks need compiled operators and versions of PyTorch that are long gone. What those files import from them is
-made here, of Detectron2, fvcore and torchvision wherever these have it. Only training is possible.
+The frameworks need compiled operators and old versions of PyTorch. Their functions are replaced here, by those of
+Detectron2, fvcore and torchvision wherever these exist. Only training is possible.
 """
 
 import importlib.util
@@ -23,7 +23,7 @@ from torchvision.ops import generalized_box_iou_loss
 from la_det.benchmark.scene import STRIDES
 from la_det.errors import UserError
 
-# What DeFCN's configs leave to cvpods: the network has no part in the measurement, and inference does not run.
+# Options that DeFCN's configs leave to cvpods. The network is not part of the measurement, and inference does not run.
 _FCOS_DEFAULTS = {
     "DEVICE": "cpu",
     "NMS_TYPE": None,
@@ -42,10 +42,10 @@ _FCOS_DEFAULTS = {
 
 
 def load(path: Path, framework: dict[str, dict[str, object]]) -> ModuleType:
-    """Runs a Python file of a checkout, to whose imports `framework` (module -> names) answers.
+    """Runs a Python file of a checkout, with imports from `framework` (module -> names -> objects).
 
     Raises:
-        UserError: if it imports what the stand-ins do not have.
+        UserError: the file imports a name that the stand-ins do not have.
     """
     spec = importlib.util.spec_from_file_location(f"checkout_{path.parent.name}_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
@@ -59,7 +59,7 @@ def load(path: Path, framework: dict[str, dict[str, object]]) -> ModuleType:
 
 @contextmanager
 def _importable(framework: dict[str, dict[str, object]]) -> Iterator[None]:
-    """Modules of these names, and the packages around them, instead of installed ones."""
+    """Context in which imports find these modules, and the packages around them, instead of installed ones."""
     modules = {name: ModuleType(name) for full in framework for name in _with_packages(full)}
     for name, module in modules.items():
         vars(module).update(framework.get(name, {}), __path__=[])
@@ -81,7 +81,7 @@ def _with_packages(name: str) -> list[str]:
 
 
 class FCOSConfig:
-    """DeFCN's config over the defaults, by attributes."""
+    """DeFCN's config, merged over the defaults, with attribute access."""
 
     def __init__(self):
         self._values = {"MODEL": _FCOS_DEFAULTS, "TEST": {"DETECTIONS_PER_IMAGE": 100}}
@@ -117,7 +117,7 @@ class ShiftTransform:
 
 
 def ltrb_iou_loss(inputs: Tensor, targets: Tensor, box_mode: str, loss_type: str, reduction: str = "none") -> Tensor:
-    """GIoU loss [...] of boxes around the same points, as distances to their sides [..., 4]."""
+    """GIoU loss [...] of boxes around the same points, given as distances to the sides [..., 4]."""
     if (box_mode, loss_type) != ("ltrb", "giou"):
         raise UserError(f"IoU loss {loss_type!r} of {box_mode!r} boxes: expected is 'giou' of 'ltrb'")
     boxes = (torch.cat([-x[..., :2], x[..., 2:]], -1) for x in (inputs, targets))
@@ -135,7 +135,7 @@ def _all_rows(*maps_and_classes: object) -> list[Tensor]:
 
 
 class Scale(nn.Module):
-    """Stands in the head, which does not run."""
+    """A part of the head, which does not run."""
 
     def __init__(self, init_value: float):
         super().__init__()
@@ -169,7 +169,7 @@ CVPODS: dict[str, dict[str, object]] = {
 
 
 class Points:
-    """Locations of every level [h w, 2] of maps of sizes (h, w)."""
+    """Generator of the locations [h w, 2] of every level, for maps of sizes (h, w)."""
 
     def __init__(self, strides: Sequence[int]):
         self.strides, self.offset = strides, 0.5
@@ -183,7 +183,7 @@ class Points:
 
 
 class AnchorFreeHead(nn.Module):
-    """What DW's head takes over from MMDetection's for its loss."""
+    """The parts of MMDetection's head that the loss of DW's head uses."""
 
     def __init__(self, num_classes: int, strides: Sequence[int], loss_bbox: dict, **_: object):
         super().__init__()
@@ -196,7 +196,7 @@ class AnchorFreeHead(nn.Module):
 
 
 def _aligned_iou(a: Tensor, b: Tensor, is_aligned: bool) -> Tensor:
-    """IoU of boxes [n, 4] and [n, 4], one by one."""
+    """IoU [n] of each box of [n, 4] with the box of the other [n, 4] at the same place."""
     sides = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0)
     areas = [(x[:, 2:] - x[:, :2]).prod(1) for x in (a, b)]
     overlap = sides.prod(1)
@@ -204,7 +204,7 @@ def _aligned_iou(a: Tensor, b: Tensor, is_aligned: bool) -> Tensor:
 
 
 def _multi_apply(function: Callable[..., tuple], *lists: Sequence, **options: object) -> tuple[list, ...]:
-    """The function's results for each position of the lists, as one list per result."""
+    """The function's results for each position of the lists, as one list for each result."""
     return tuple(map(list, zip(*map(partial(function, **options), *lists), strict=True)))
 
 

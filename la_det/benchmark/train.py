@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, beside Detectron2's RetinaNet on the same backbone and images."""
+"""Times of the parts of a training step, beside Detectron2's RetinaNet on the same backbone and images."""
 
 import math
 import statistics
@@ -25,14 +25,14 @@ PARTS = ("data", "network", "matching", "losses", "backward", "optimizer")
 
 @dataclass
 class StepTimes:
-    """Milliseconds of each part, one entry per call."""
+    """Milliseconds of each part, with one entry per call."""
 
     device: torch.device
-    enabled: bool = True  # otherwise calls are only passed on
+    enabled: bool = True  # whether calls are timed
     milliseconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def time(self, part: str, run: Callable, *args, **kwargs):
-        """Runs and records a call."""
+        """The result of a call, whose time is recorded."""
         if not self.enabled:
             return run(*args, **kwargs)
         start = self._now()
@@ -41,7 +41,7 @@ class StepTimes:
         return result
 
     def timed(self, part: str, run: Callable) -> Callable:
-        """The same function, recorded at each call."""
+        """The same function, with each call timed."""
         return lambda *args, **kwargs: self.time(part, run, *args, **kwargs)
 
     def _now(self) -> float:
@@ -62,7 +62,7 @@ def load_config(name: str, short_edge: int, batch_size: int) -> DictConfig:
 
 
 def detectron2_model(name: str, ours: DictConfig) -> DictConfig:
-    """Detectron2's "retinanet" or "fcos" with the backbone, size of head, classes and pixel statistics of our model."""
+    """Detectron2's "retinanet" or "fcos" with the backbone, head size, classes and pixel statistics of our model."""
     theirs = detectron2_model_zoo.get_config(f"common/models/{name}.py").model
     theirs.backbone = ours.backbone
     channels = ours.backbone.out_channels
@@ -77,7 +77,7 @@ def detectron2_model(name: str, ours: DictConfig) -> DictConfig:
 
 
 def _with_float32_predictions(head: type[nn.Module]) -> type[nn.Module]:
-    """The head with float32 predictions under autocast, too, as ours has; Detectron2's FCOS loss fails on others."""
+    """The head with float32 predictions also under autocast, as ours. Detectron2's FCOS loss fails on other types."""
 
     class Float32Head(head):
         def forward(self, features: list[Tensor]) -> tuple[list[Tensor], ...]:
@@ -87,12 +87,12 @@ def _with_float32_predictions(head: type[nn.Module]) -> type[nn.Module]:
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
-    """Detectron2's "GN", which its head cannot use with current torch: it also builds one of a single channel."""
+    """Detectron2's "GN", also for one channel: its head builds such a norm, which current torch refuses as "GN"."""
     return nn.GroupNorm(min(32, channels), channels)
 
 
 def harmless_optimizer(config: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """The config's optimizer for a model, at a learning rate that cannot make it diverge while it is timed."""
+    """The config's optimizer, with a learning rate so small that the model cannot diverge while it is timed."""
     config.optimizer.lr = 1e-6
     config.optimizer.params.model = model
     return instantiate(config.optimizer)
@@ -109,8 +109,9 @@ def step_times(
 ) -> dict[str, float]:
     """Median milliseconds per part over `steps` training steps, under autocast to `amp_dtype` if one is given.
 
-    "losses" is without "matching". A model that is not ours has neither of its own: its "network" is the whole forward
-    pass. A GPU would wait for the end of each part, so there "step" is from as many steps before, timed as a whole.
+    "losses" does not include "matching". For a model that is not ours, "network" is the whole forward pass, with
+    matching and losses. Timing the parts makes a GPU wait for the end of each. So on a GPU "step" is the median of as
+    many earlier steps, timed as a whole.
     """
     model = model.to(device).train()
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
@@ -156,7 +157,7 @@ def _median_step(milliseconds: list[float], calls_per_step: int, warmup: int) ->
 
 
 class _Network(nn.Module):
-    """Backbone and head on a batch of images, for counting operations."""
+    """Backbone and head on a batch of images, to count operations."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -166,17 +167,17 @@ class _Network(nn.Module):
     def forward(self, images: Tensor):
         features = self.backbone(images)
         predictions = self.head([features[name] for name in self.in_features])
-        # The tracer wants tensors, and leaves out what does not lead to one.
+        # The tracer needs tensors as results, and leaves out operations that lead to none of them.
         return predictions if isinstance(predictions, tuple) else [p.maps | p.image_maps for p in predictions.values()]
 
 
 def _deform_conv_flops(inputs: list, outputs: list) -> int:
-    """Those of a convolution: where it reads the image needs no more of them, how it interpolates is left out."""
+    """Multiply-adds of the plain convolution; interpolation is not counted."""
     return conv_flop_count(*map(get_shape, (*inputs[:2], outputs[0])))
 
 
 def _attention_flops(inputs: list, outputs: list) -> int:
-    """The products of queries with keys, and of weights with values."""
+    """Multiply-adds of queries with keys, and of weights with values."""
     (*batch, queries, channels), (*_, keys, value_channels) = get_shape(inputs[0]), get_shape(inputs[2])
     return math.prod(batch) * queries * keys * (channels + value_channels)
 

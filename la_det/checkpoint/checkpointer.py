@@ -1,7 +1,8 @@
-"""Detectron2's checkpointer, made safe: atomic writes, no pickled code, no weights that silently do not fit."""
+"""Detectron2's checkpointer, made safe: atomic writes, no pickled code, and an error if weights do not fit."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
@@ -24,17 +25,20 @@ from la_det.checkpoint.safe_pickle import (
 )
 from la_det.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 
 class Checkpointer(DetectionCheckpointer):
     """Reads Detectron2's formats, `.safetensors`, `torchvision://resnet{18,34,50,101}` and `timm://<model name>`.
 
-    A file is read and checked as a whole before the model gets any of it.
+    A file is read and checked as a whole before the model gets any weights.
 
     Args:
-        allow_pickle: read files that hold objects other than tensors, arrays and containers. They can run any code.
-        strict: refuse a checkpoint that does not have exactly the model's parameters; a model in evaluation mode can do
-            without its `training_only_keys()`. Otherwise the checkpoint needs to have some of them, as initial weights
-            of a backbone do.
+        allow_pickle: read files that hold objects other than tensors, arrays and containers. Such files can run any
+            code.
+        strict: which parameters a checkpoint must have.
+            True: exactly those of the model; in evaluation mode, the model's `training_only_keys()` may be missing.
+            False: at least one of them, as initial weights of a backbone have.
     """
 
     def __init__(
@@ -53,12 +57,12 @@ class Checkpointer(DetectionCheckpointer):
         self._required: Set[str] = frozenset()
 
     def save(self, name: str, *, mark_last: bool = True, **kwargs: Any) -> None:
-        """Write `name`.pth and mark it as the last one; a kill at any moment leaves a complete last checkpoint.
+        """Write `name`.pth and mark it as the last checkpoint. A kill at any moment leaves a complete last checkpoint.
 
-        Every process must call it, because states are gathered; the main one writes.
+        Every process must call this method, because states are gathered. The main process writes.
 
         Args:
-            mark_last: False for a file that a resumed run is not to start from.
+            mark_last: whether a resumed run starts from this file.
         """
         data = {key: obj.state_dict() for key, obj in {"model": self.model, **self.checkpointables}.items()}
         if not comm.is_main_process():
@@ -71,45 +75,13 @@ class Checkpointer(DetectionCheckpointer):
             with replacing(path.with_name("last_checkpoint")) as file:
                 file.write(path.name.encode())
 
-    def newest_intact(self) -> str:
-        """The checkpoint marked as last or, if that is damaged, the newest one that is not; "" if there is none.
-
-        Raises:
-            UserError: there are checkpoints, but all are damaged.
-        """
-        marked = self._marked()
-        others = sorted(Path(self.save_dir).glob("model_[0-9]*.pth"), reverse=True)
-        problem = ""
-        for path in dict.fromkeys([*marked, *others]):
-            try:
-                outline(str(path), verify=True)
-            except (UserError, OSError) as error:
-                problem = problem or (str(error) if isinstance(error, UserError) else f"{path}: {error.strerror}")
-            else:
-                if problem:
-                    self.logger.warning("%s; going on from the newest intact checkpoint, %s", problem, path)
-                elif not marked:
-                    self.logger.warning("%s: nothing says which checkpoint is the last; taking %s", self.save_dir, path)
-                return str(path)
-        if problem:
-            raise UserError(f"{problem}; there is no intact checkpoint beside it; start the run again with --overwrite")
-        return ""
-
-    def _marked(self) -> list[Path]:
-        """The file that is marked as the last one, in a list that is empty where none is."""
-        try:
-            name = Path(self.save_dir, "last_checkpoint").read_text(encoding="utf-8").strip()
-        except (OSError, ValueError):
-            return []
-        return [Path(self.save_dir, name)] if name and Path(name).name == name else []
-
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Go on from the newest intact checkpoint if `resume` and there is one; else load the weights at `path`."""
-        last = self.newest_intact() if resume else ""
+        """With `resume`, go on from the newest intact checkpoint. Without one, load the weights at `path`."""
+        last = newest_intact(self.save_dir) if resume else ""
         return self.resume(last) if last else self.load(path, checkpointables=[])
 
     def resume(self, path: str) -> dict[str, Any]:
-        """Load a checkpoint of this run: all has to be there and to fit, but for an average that it did not have."""
+        """Load a checkpoint of this run. Everything must be there and fit; only a moving average may be missing."""
         self.strict = True
         self._required = self.checkpointables.keys() - {"ema"}
         return self.load(path)
@@ -118,7 +90,7 @@ class Checkpointer(DetectionCheckpointer):
         """Load a checkpoint.
 
         Raises:
-            UserError: if it cannot be had or read, needs `allow_pickle`, or does not fit the model.
+            UserError: the checkpoint cannot be found or read, needs `allow_pickle`, or does not fit the model.
         """
         self._path = path
         weights = initial_weights(path)
@@ -182,7 +154,7 @@ class Checkpointer(DetectionCheckpointer):
         return incompatible
 
     def _check_types(self, weights: dict[str, torch.Tensor]) -> None:
-        """Refuse integers for weights, and numbers with fractions for counters, which torch would convert."""
+        """Refuse integers for weights, and floating-point numbers for counters: torch would convert them."""
         model = self.model.state_dict()
         for key in model.keys() & weights.keys():
             found, wanted = weights[key].dtype, model[key].dtype
@@ -192,8 +164,42 @@ class Checkpointer(DetectionCheckpointer):
                 )
 
 
+def newest_intact(folder: str) -> str:
+    """The folder's checkpoint marked as last or, if it is damaged, the newest intact one; "" if there is none.
+
+    Raises:
+        UserError: there are checkpoints, but all are damaged.
+    """
+    marked = _marked(folder)
+    others = sorted(Path(folder).glob("model_[0-9]*.pth"), reverse=True)
+    problem = ""
+    for path in dict.fromkeys([*marked, *others]):
+        try:
+            outline(str(path), verify=True)
+        except (UserError, OSError) as error:
+            problem = problem or (str(error) if isinstance(error, UserError) else f"{path}: {error.strerror}")
+        else:
+            if problem:
+                logger.warning("%s; going on from the newest intact checkpoint, %s", problem, path)
+            elif not marked:
+                logger.warning("%s: nothing says which checkpoint is the last; taking %s", folder, path)
+            return str(path)
+    if problem:
+        raise UserError(f"{problem}; there is no intact checkpoint beside it; start the run again with --overwrite")
+    return ""
+
+
+def _marked(folder: str) -> list[Path]:
+    """A list of the file marked as the last checkpoint; empty if none is marked."""
+    try:
+        name = Path(folder, "last_checkpoint").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return []
+    return [Path(folder, name)] if name and Path(name).name == name else []
+
+
 def _detectron_format(data: Any) -> Any:
-    """What Detectron2 makes of a .pkl file: its own zoo's has an author, Caffe2's weights lie in "blobs"."""
+    """A .pkl file's content in Detectron2's form: its own zoo's has an author, Caffe2's has weights in "blobs"."""
     if not isinstance(data, dict) or ("model" in data and "__author__" in data):
         return data
     blobs = data.get("blobs", data)
@@ -203,7 +209,7 @@ def _detectron_format(data: Any) -> Any:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes the place of `path` when it is complete, and leaves no trace when writing fails."""
+    """A file to write. It takes the place of `path` when it is complete, and is removed when writing fails."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:

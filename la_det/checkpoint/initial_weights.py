@@ -16,7 +16,7 @@ TORCHVISION = "torchvision://"
 TIMM = "timm://"
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 
-# In this order: the stem has no "layer" prefix, and torchvision counts its stages from 1, Detectron2 from 2.
+# Applied in this order. The stem has no "layer" prefix. torchvision counts stages from 1, Detectron2 from 2.
 _RENAMES = (
     (r"^(conv1|bn1)", r"stem.\1"),
     (r"^layer(\d)", lambda match: f"res{int(match[1]) + 1}"),
@@ -27,10 +27,10 @@ _RENAMES = (
 
 
 def initial_weights(path: str) -> dict[str, Tensor] | None:
-    """Weights at a path of a scheme of this module; None for other paths.
+    """Weights at a path that begins with `TORCHVISION` or `TIMM`; None for other paths.
 
     Raises:
-        UserError: for an unknown name, or when the weights are neither cached nor to be had.
+        UserError: the name is unknown, or the weights are not cached and cannot be downloaded.
     """
     if path.startswith(TORCHVISION):
         return torchvision_weights(path)
@@ -40,7 +40,7 @@ def initial_weights(path: str) -> dict[str, Tensor] | None:
 
 
 def timm_weights(path: str) -> dict[str, Tensor]:
-    """Weights at `timm://<model name>` for a `TimmBackbone` of this model, downloaded or from the cache."""
+    """Weights at `timm://<model name>`, downloaded or from the cache, for a `TimmBackbone` with this model."""
     name = path.removeprefix(TIMM)
     try:
         net = import_timm().create_model(name, features_only=True, pretrained=True)
@@ -68,7 +68,7 @@ def torchvision_weights(path: str) -> dict[str, Tensor]:
 
 
 def convert_torchvision_resnet(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a torchvision ResNet's parameters to Detectron2's, without the ImageNet classifier and batch counters."""
+    """A torchvision ResNet's parameters under Detectron2's names, without ImageNet classifier and batch counters."""
     return {
         detectron2_name(key): value
         for key, value in state_dict.items()

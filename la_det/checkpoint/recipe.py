@@ -1,4 +1,4 @@
-"""What a converted file says about its weights: the config they are for, and what that config must agree on."""
+"""The recipe in a converted file: the config of its weights, and facts with which this config must agree."""
 
 from __future__ import annotations
 
@@ -22,17 +22,21 @@ from la_det.errors import UserError
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".safetensors", ".pth")
-_KEY = "recipe"  # in the metadata of .safetensors, at the top level of .pth
-# All that a converted file may change in a config, and what it may say there.
+_KEY = "recipe"  # key in the metadata of .safetensors, and at the top level of .pth
+# The only keys of a config that a converted file may set, and the check of their values.
 _OVERRIDES: dict[str, Callable[[Any], bool]] = {
     "model.head.predictors.main.priors.box_offset": lambda value: value in (0, 1),
+    "model.head.predictors.main.repair": lambda value: type(value) is bool,
+    "model.inference.clip": lambda value: type(value) is bool,
+    "model.inference.candidates._target_": lambda value: value == "la_det.modeling.candidate_rules.TopPairs",
+    "model.inference.candidates.cap": lambda value: type(value) is bool,
     "model.backbone.top_block.in_feature": lambda value: value in ("p5", "res5"),
     "model.backbone.top_block.in_channels": lambda value: type(value) is int and 0 < value <= 4096,
 }
 
 
 def network_facts(model: DictConfig) -> dict[str, Any]:
-    """What weights need from a model's config beyond its layers: how it sees images and boxes, P6's input."""
+    """Facts of a model's config that weights need besides the layers: conventions of images and boxes, P6's input."""
     priors = model.head.predictors[model.get("inference_branch", "main")].priors
     return {
         "input_format": model.input_format,
@@ -45,7 +49,7 @@ def network_facts(model: DictConfig) -> dict[str, Any]:
 
 
 def write_weights(path: Path, weights: dict[str, Tensor], recipe: dict[str, Any]) -> None:
-    """Write .safetensors or Detectron2's .pth, by the suffix; a failure leaves the file that was there.
+    """Write .safetensors or Detectron2's .pth, as the suffix says. After a failure, the old file is still there.
 
     Args:
         recipe: "config" (its name), "repository", "overrides" (key -> value) and "network" (see `network_facts`).
@@ -61,19 +65,19 @@ def write_weights(path: Path, weights: dict[str, Tensor], recipe: dict[str, Any]
 
 
 def read_recipe(path: str) -> dict[str, Any]:
-    """The recipe in a converted file, or in one at an address; empty for whatever else the path may be.
+    """The recipe in a converted file, at a path or an address; empty for all other paths.
 
     Raises:
-        UserError: it is not as the converter writes it.
+        UserError: the recipe is not one that the converter writes.
     """
     recipe = _read_entry(path, _KEY)
     return _checked(path, recipe) if recipe else {}
 
 
 def read_classes(path: str) -> dict[str, list] | None:
-    """Names and ids of the classes that the weights in a file were trained for; None where it does not say.
+    """Names and ids of the classes of the weights in a file; None if the file does not have them.
 
-    In the form of `la_det.data.classes.Classes.state_dict`.
+    The form is that of `la_det.data.classes.Classes.state_dict`.
     """
     found = _read_entry(path, "classes")
     if not isinstance(found, dict) or not all(isinstance(found.get(key), list) for key in ("names", "ids")):
@@ -83,7 +87,7 @@ def read_classes(path: str) -> dict[str, list] | None:
 
 
 def _read_entry(path: str, key: str) -> Any:
-    """What a file of weights holds beside them; empty for whatever else the path may be."""
+    """The entry `key` that a file has beside its weights; empty for all other paths."""
     if not path.endswith(SUFFIXES):
         return {}
     try:
@@ -94,11 +98,11 @@ def _read_entry(path: str, key: str) -> Any:
         content = outline(local)
         return content.get(key, {}) if isinstance(content, Mapping) else {}
     except (OSError, ValueError, RecursionError, SafetensorError, UserError):
-        return {}  # whoever loads the weights says what is wrong with them
+        return {}  # loading the weights will report what is wrong with the file
 
 
 def _checked(path: str, recipe: Any) -> dict[str, Any]:
-    """The recipe, if it is one that the converter writes: whatever it says goes into a config, which builds things."""
+    """The recipe, if the converter can have written it: its values go into a config, which builds objects."""
     parts = {"config": str, "repository": str, "overrides": dict, "network": dict}
     if not isinstance(recipe, dict) or not all(isinstance(recipe.get(key), kind) for key, kind in parts.items()):
         raise UserError(f"{path}: its recipe is damaged or not of tools/convert_checkpoint.py; convert the file again")
@@ -112,10 +116,10 @@ def _checked(path: str, recipe: Any) -> dict[str, Any]:
 
 
 def apply_recipe(cfg: DictConfig, path: str) -> None:
-    """Give `cfg` the options that the converted weights at `path` need; does nothing for other files.
+    """Give `cfg` the options that the converted weights at `path` need. For other files, nothing is done.
 
     Raises:
-        UserError: the config is for weights that see images or count boxes in another way.
+        UserError: the config has other conventions of images or boxes than the weights.
     """
     recipe = read_recipe(path)
     if not recipe or "head" not in cfg.model:
@@ -134,7 +138,7 @@ def apply_recipe(cfg: DictConfig, path: str) -> None:
 
 
 def apply_overrides(cfg: DictConfig, overrides: dict[str, Any]) -> DictConfig:
-    """Set config keys; returns the config."""
+    """Set keys of a config, and return the config."""
     for key, value in overrides.items():
         OmegaConf.update(cfg, key, value)
     return cfg

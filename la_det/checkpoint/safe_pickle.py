@@ -1,6 +1,6 @@
-"""Reading checkpoint files without running code from them, without taking far more memory than they have on disk.
+"""Reads checkpoint files without running code from them, and without taking far more memory than their size on disk.
 
-Only tensors, NumPy arrays and plain containers are read, and what checksums a file has must be right.
+Only tensors, NumPy arrays and plain containers are read. If a file has checksums, they must be right.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from la_det.errors import UserError
 
-# What unpicklers raise, beside UnpicklingError, where a file was cut or is none.
+# What unpicklers raise, besides UnpicklingError, if a file was cut or is no pickle.
 DAMAGES = (
     AssertionError,
     AttributeError,
@@ -41,22 +41,22 @@ DAMAGES = (
     zipfile.BadZipFile,
 )
 FLAG = "train.allow_pickle=True"
-CHECKSUM = "sha256"  # key of it in the metadata of our .safetensors files
+CHECKSUM = "sha256"  # key of the checksum in the metadata of our .safetensors files
 MAX_EXPANDED = 1 << 29  # bytes that the tensors of a state dict may claim beyond those in the file
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")  # before and since NumPy 2
 _PICKLES_OF_OLD_FORMAT = 4  # before torch 1.6: magic number, protocol, system, then the content
 
 
 def load_torch_file(path: str, allow_pickle: bool, flag: str = FLAG) -> Any:
-    """What `torch.save` wrote, on the CPU.
+    """The content of a file of `torch.save`, on the CPU.
 
     Args:
         allow_pickle: also read objects other than tensors and containers. They can run any code.
-        flag: how the user says so, for the error message.
+        flag: the user's option for `allow_pickle`, for the error message.
 
     Raises:
         OSError: the file cannot be opened.
-        UserError: it holds other objects that `allow_pickle` does not allow, or is damaged.
+        UserError: the file holds other objects without `allow_pickle`, or it is damaged.
     """
     with open(path, "rb") as file:
         _check_archive(path, file)
@@ -72,19 +72,19 @@ def load_torch_file(path: str, allow_pickle: bool, flag: str = FLAG) -> Any:
                 f"{path}: it holds more than tensors or is damaged ({_first_line(error)}); "
                 f"if you trust its author, {flag} reads it and runs whatever code it holds"
             ) from error
-        except (OSError, *DAMAGES) as error:  # an OSError where a cut file is read beyond its end
+        except (OSError, *DAMAGES) as error:  # an OSError if a cut file is read beyond its end
             raise UserError(f"{path}: damaged, or no PyTorch checkpoint; get the file again") from error
 
 
 def outline(path: str, verify: bool = False) -> Any:
-    """What `torch.save` wrote, without its tensors: there is an `Inert` in place of each.
+    """The content of a file of `torch.save` without its tensors: an `Inert` is in the place of each tensor.
 
     Args:
-        verify: also that all content has its checksum.
+        verify: also check the checksums of all content.
 
     Raises:
         OSError: the file cannot be opened.
-        UserError: it is damaged, or holds more than tensors and containers.
+        UserError: the file is damaged, or holds more than tensors and containers.
     """
     with open(path, "rb") as file:
         _check_archive(path, file, verify)
@@ -99,7 +99,7 @@ def load_safetensors(path: str) -> dict[str, Tensor]:
 
     Raises:
         OSError: the file cannot be opened.
-        UserError: it is damaged.
+        UserError: the file is damaged.
     """
     try:
         tensors = load_file(path)
@@ -113,7 +113,7 @@ def load_safetensors(path: str) -> dict[str, Tensor]:
 
 
 def tensors_checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """SHA-256 of tensors with their names, types and shapes, and of all metadata but a checksum."""
+    """SHA-256 of tensors with their names, types and shapes, and of all metadata except the checksum."""
     digest = hashlib.sha256(json.dumps(sorted((k, v) for k, v in metadata.items() if k != CHECKSUM)).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
@@ -122,11 +122,11 @@ def tensors_checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str])
 
 
 def load_pickled_arrays(path: str, flag: str = FLAG) -> Any:
-    """What a pickle of NumPy arrays and plain containers holds.
+    """The content of a pickle of NumPy arrays and plain containers.
 
     Raises:
         OSError: the file cannot be opened.
-        UserError: it names anything else, or is no pickle; the message says that `flag` reads it.
+        UserError: the pickle has other objects, or the file is no pickle; the message says that `flag` reads it.
     """
     with open(path, "rb") as file:
         try:
@@ -140,7 +140,7 @@ def load_pickled_arrays(path: str, flag: str = FLAG) -> Any:
 
 @contextmanager
 def unpickling(path: str) -> Iterator[None]:
-    """Turn what goes wrong while a trusted file is unpickled into a `UserError`: damage, and packages it wants."""
+    """Turn errors of unpickling a trusted file, from damage or missing packages, into a `UserError`."""
     try:
         yield
     except (pickle.UnpicklingError, ImportError, OSError, *DAMAGES) as error:
@@ -150,14 +150,14 @@ def unpickling(path: str) -> Iterator[None]:
 
 
 def check_tensors(path: str, state: Any) -> dict[str, Tensor]:
-    """A state dict whose entries are ordinary tensors with finite values; arrays become tensors.
+    """A state dict whose entries are ordinary tensors with finite values. Arrays become tensors.
 
     Args:
-        path: for error messages.
-        state: what was read as one.
+        path: path of the file, for error messages.
+        state: the content that should be a state dict.
 
     Raises:
-        UserError: it is something else; the message names the entry.
+        UserError: `state` is no such state dict; the message names the entry.
     """
     if not isinstance(state, Mapping) or not state:
         raise UserError(f"{path}: it holds no state dict of names and tensors, but {_kind(state)}; give a checkpoint")
@@ -179,12 +179,12 @@ def check_tensors(path: str, state: Any) -> dict[str, Tensor]:
 
 
 def _expanded(value: Tensor) -> int:
-    """Bytes that a tensor would need beyond those that it shares among its elements."""
+    """Bytes that a tensor would need beyond its storage, which its elements may share."""
     return max(value.numel() * value.element_size() - value.untyped_storage().nbytes(), 0)
 
 
 def _problem(value: Any) -> str:
-    """Why this is no tensor that a model can load; "" if it is one."""
+    """Why a value is no tensor that a model can load; "" if it is one."""
     if not isinstance(value, Tensor):
         return f"is no tensor, but {_kind(value)}"
     if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_nested or value.is_complex():
@@ -201,7 +201,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _check_archive(path: str, file: IO[bytes], contents: bool = True) -> None:
-    """Refuse a zip archive, torch's format since 1.6, that is cut, compressed or, in its `contents`, altered."""
+    """Refuse a cut or compressed zip archive (torch's format since 1.6); with `contents`, also an altered one."""
     if file.read(2) == b"PK":
         try:
             with zipfile.ZipFile(file) as archive:
@@ -232,7 +232,7 @@ def _outline(file: IO[bytes]) -> Any:
 
 
 class Inert:
-    """Stands for a tensor or a type: does nothing when it is called or set up."""
+    """Stands for a tensor or a type, and does nothing when it is called or set up."""
 
     def __call__(self, *args: Any) -> Inert:
         return Inert()
@@ -241,13 +241,13 @@ class Inert:
         pass
 
 
-# Unpicklers in Python, whose memo cannot be made to take memory that the file does not fill.
+# These unpicklers are in Python: a file cannot make their memo take memory that the file does not fill.
 
 
 class _TorchOutline(pickle._Unpickler):
     """Reads the structure that `torch.save` pickled.
 
-    torch's own restricted unpickler knows more types, among them some that take any memory that a file asks for.
+    torch's restricted unpickler knows more types, and some of them take as much memory as a file asks for.
     """
 
     NAMES = frozenset(
@@ -291,7 +291,7 @@ _ARRAY = object()
 
 
 def _empty_array(kind: object, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """NumPy's `_reconstruct` as its pickles call it: an array of no size, which then gets its values."""
+    """NumPy's `_reconstruct`, as pickles call it: an empty array, which gets its values afterwards."""
     if kind is not _ARRAY or tuple(shape) != (0,):
         raise pickle.UnpicklingError("it holds an array that NumPy does not write in this way")
     return np.empty(0)

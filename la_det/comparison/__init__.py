@@ -1,1 +1,1 @@
-"""All schemes under one budget: what `tools/compare_schemes.py` trains, measures and reports."""
+"""Trainings, measurements and reports of `tools/compare_schemes.py`: all schemes under one budget."""

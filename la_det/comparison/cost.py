@@ -1,4 +1,4 @@
-"""What a training step of each scheme costs: in rounds over all schemes, so that drift of the machine meets all."""
+"""Cost of a training step of each scheme, measured in rounds over all schemes: drift of the machine hits all alike."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class CostRecord:
     """Costs of a scheme's training step on the data of its config.
 
     A round has the median milliseconds of the step and its parts ("step", "data", "network", "matching", "losses",
-    "backward", "optimizer"), and "peak_mib", the peak memory beyond the model's before training. `parameters` counts
-    the model's numbers.
+    "backward", "optimizer"), and "peak_mib", the peak memory beyond that of the model before training. `parameters` is
+    the number of the model's parameters.
     """
 
     scheme: str
@@ -53,20 +53,20 @@ class CostRecord:
             raise ValueError("no figures of a round")
 
     def median(self, figure: str) -> float:
-        """Of a figure over the rounds."""
+        """Median of a figure over the rounds."""
         return statistics.median(figures[figure] for figures in self.rounds)
 
 
 def cost_file(results: Path, scheme: str, data: str) -> Path:
-    """Where the cost of a scheme belongs in the folder of results."""
+    """File for the cost of a scheme in the folder of results."""
     return results / f"{scheme}{ENDINGS[data]}_cost.json"
 
 
 def iterations_in(seconds: float, scheme: str, data: str, results: Path) -> int:
-    """How many training steps of a scheme fit, by its record in `results`.
+    """Number of training steps of a scheme that fit into `seconds`, by its cost record in `results`.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: there is no record, or it is damaged.
     """
     path = cost_file(results, scheme, data)
     if not path.exists():
@@ -80,8 +80,8 @@ def measure_all(
     """Measure each scheme until its record in `results` has `rounds` rounds.
 
     Raises:
-        UserError: a record is damaged or was made with other settings; or, after all others, a scheme cannot be
-            measured.
+        UserError: a record is damaged or was made with other settings. If a scheme cannot be measured, the error comes
+            after all other schemes have been measured.
     """
     failed: dict[str, UserError] = {}
     for number in range(1, rounds + 1):
@@ -107,7 +107,7 @@ def measure_all(
 
 
 def measure_in_fresh_process(scheme: str, data: str, overrides: list[str], steps: int) -> CostRecord:
-    """`measure` in a process of its own, so that no scheme inherits another's memory."""
+    """The result of `measure` in a process of its own, so that no scheme inherits the memory of another."""
     arguments = json.dumps([scheme, data, overrides, steps])
     code = "import sys, json; from la_det.comparison.cost import _child; _child(*json.loads(sys.argv[1]))"
     done = subprocess.run([sys.executable, "-c", code, arguments], capture_output=True, text=True)
@@ -121,7 +121,7 @@ def _child(scheme: str, data: str, overrides: list[str], steps: int) -> None:
 
 
 def measure(scheme: str, data: str, overrides: list[str], steps: int) -> CostRecord:
-    """One round of a scheme or of a `BASELINES`, Detectron2's models on the backbone and data of our FCOS."""
+    """One round of a scheme, or of one of `BASELINES`: Detectron2's models with the backbone and data of our FCOS."""
     config = config_name("fcos" if scheme in BASELINES else scheme, data)
     cfg = load_config(config, overrides)
     if scheme in BASELINES:

@@ -16,7 +16,7 @@ MARKERS = "osD^vPX"
 
 
 def draw(rows: list[Row], folder: Path, data: str) -> list[Path]:
-    """Draw what there are figures for as PNG files in `folder`; return their paths."""
+    """Draw the plots for which there are figures, as PNG files in `folder`. Return their paths."""
     plots: dict[str, Callable[[list[Row]], Figure | None]] = {
         "nms": ap_with_and_without_nms,
         "iterations": ap_over_iterations,
@@ -35,7 +35,7 @@ def draw(rows: list[Row], folder: Path, data: str) -> list[Path]:
 
 
 def ap_with_and_without_nms(rows: list[Row]) -> Figure | None:
-    """Two bars for each scheme, with the spread over seeds; None if no scheme has both APs."""
+    """Plot with two bars for each scheme and the spread over seeds; None if no scheme has both APs."""
     columns = ("AP without NMS", "AP with NMS")
     found = [(row.scheme, figures) for row in rows if set(columns) <= (figures := row.figures()).keys()]
     if not found:
@@ -52,7 +52,7 @@ def ap_with_and_without_nms(rows: list[Row]) -> Figure | None:
 
 
 def ap_over_iterations(rows: list[Row]) -> Figure | None:
-    """A line for each scheme, the best at the end on top of the legend; None if no scheme has several evaluations."""
+    """Plot with a line for each scheme, the finally best one first in the legend; None without several evaluations."""
     lines = [(row.scheme, points) for row in rows if len(points := row.ap_over_iterations()) > 1]
     if not lines:
         return None
@@ -65,7 +65,7 @@ def ap_over_iterations(rows: list[Row]) -> Figure | None:
 
 
 def ap_and_cost(rows: list[Row]) -> Figure | None:
-    """A point for each scheme that has both; None if none has."""
+    """Plot with a point for each scheme that has AP and cost; None if no scheme has both."""
     found = [(row.scheme, figures) for row in rows if {"AP", "s/iter"} <= (figures := row.figures()).keys()]
     if not found:
         return None

@@ -15,34 +15,35 @@ from la_det.comparison.schemes import SCHEMES
 from la_det.comparison.summary import METRICS, PART_COLUMNS, Figure, Row, read_rows
 
 COLUMNS = (*METRICS, *PART_COLUMNS.values(), "s/iter", "matching %", "peak MiB", "M params")
-DECIMALS = {"duplicates": 2, "duplicates without NMS": 2, "s/iter": 3, "peak MiB": 0, "M params": 2}  # of the others 1
+DECIMALS = {"duplicates": 2, "duplicates without NMS": 2, "s/iter": 3, "peak MiB": 0, "M params": 2}  # 1 by default
 
 INTRODUCTION = """# Comparison
 
 All schemes under one budget: the same data, backbone, schedule and seed. Made by `tools/compare_schemes.py report` from
 the JSON files in [{folder}]({folder}): one for each run, and one for what each scheme's training step costs.
 
-"AP" and "duplicates" (per image) are of the detector as its config has it, with NMS or without; those "without NMS" and
-"with NMS" of the same inference pass and candidates. Of several seeds: mean ± sample standard deviation.
-Costs are of training steps and were measured apart from the trainings, as medians over interleaved rounds. "matching %"
-is the share of the step that the assignment takes, "peak MiB" memory beyond the model's before the first step.
+"AP" and "duplicates" (per image) are those of the detector with the NMS of its config, or without NMS if it has none.
+The columns "without NMS" and "with NMS" are from the same inference pass and the same candidates. With several seeds,
+figures are mean ± sample standard deviation. Costs are costs of a training step. They were measured apart from the
+trainings, as medians over interleaved rounds. "matching %" is the assignment's share of the step, and "peak MiB" the
+memory beyond that of the model before the first step.
 """
 BASELINE_NOTE = """
-Detectron2's own models have the same backbone, a head of the same size and the same data, but no images without
-objects, on which its FCOS fails.
+Detectron2's own models have the same backbone, a head of the same size, and the same data without images that have no
+objects: on such images, Detectron2's FCOS fails.
 """
 
 
 def write_report(results: Path) -> Path:
-    """Write `<results>.md`, and CSV tables and plots into the folder `results`; return the document's path.
+    """Write `<results>.md`, and CSV tables and plots into the folder `results`. Return the document's path.
 
-    A `notes.md` in the folder becomes the document's first section: what the figures say.
+    A `notes.md` in the folder, about what the figures say, becomes the document's first section.
 
     Raises:
         UserError: see `read_rows`.
     """
     data_rows, notes = read_rows(results), results / "notes.md"
-    # The document's links, too, are those of a folder in docs/.
+    # As the document's links do, this takes the folder to be in docs/.
     folder = "" if results.name == "comparison" else f" --results docs/{results.name}"
     baselines = any(row.scheme in BASELINES for rows in data_rows.values() for row in rows)
     sections = [INTRODUCTION.format(folder=results.name) + (BASELINE_NOTE if baselines else "")]
@@ -64,14 +65,14 @@ def write_report(results: Path) -> Path:
 
 
 def table(rows: list[Row]) -> tuple[list[str], list[tuple[Row, list[Figure | None]]]]:
-    """The columns of which there is a figure, and each row's figures."""
+    """The columns that have a figure, and the figures of each row."""
     figures = [row.figures() for row in rows]
     header = [column for column in COLUMNS if any(column in found for found in figures)]
     return header, [(row, [found.get(c) for c in header]) for row, found in zip(rows, figures, strict=True)]
 
 
 def commands(data: str, rows: list[Row]) -> list[str]:
-    """What made the rows, schemes with the same seeds in one command; the costs first, which `--seconds` needs."""
+    """Commands that made the rows: costs, which `--seconds` needs, then the runs, together for equal seeds."""
     by_seeds = defaultdict(list)
     for row in rows:
         by_seeds[tuple(sorted(run.seed for run in row.runs))].append(row.scheme)
@@ -98,7 +99,7 @@ def _command(name: str, data: str, options: str, schemes: list[str], overrides: 
 
 
 def _conditions(rows: list[Row]) -> str:
-    """A sentence on what ran where."""
+    """A sentence on the length of the runs and the machine."""
     records = [record for row in rows for record in (*row.runs, row.cost) if record]
     where = sorted({f"{r.device} ({r.threads} threads), torch {r.versions['torch']}" for r in records})
     iterations = sorted({run.max_iter for row in rows for run in row.runs})

@@ -18,13 +18,13 @@ from la_det.checkpoint.checkpointer import replacing
 from la_det.comparison.schemes import scheme_and_data
 from la_det.errors import UserError
 
-# Metric name to value (None for NaN), and "iteration": how many were done.
+# Metric name -> value (None for NaN), and "iteration" -> number of iterations done.
 Evaluation = dict[str, float | None]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A training to do: `budget` is {"max_iter": n} or {"seconds": s}, and `max_iter` what it comes to."""
+    """A training to do: `budget` is {"max_iter": n} or {"seconds": s}, and `max_iter` the resulting iterations."""
 
     config: str
     seed: int
@@ -68,14 +68,14 @@ def read_record(path: Path, kind: type[Record]) -> Record:
 
 
 def write_record(path: Path, record: object) -> None:
-    """Write a dataclass as JSON; a killed process leaves no half of it."""
+    """Write a dataclass as JSON. A killed process leaves the whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write((json.dumps(asdict(record), indent=1, allow_nan=False) + "\n").encode())
 
 
 def run_file(results: Path, run: Run) -> Path:
-    """Where a run's record belongs in the folder of results."""
+    """File for a run's record in the folder of results."""
     return results / f"{run.name}.json"
 
 
@@ -83,7 +83,7 @@ def is_finished(run: Run, results: Path) -> bool:
     """Whether the run's record is there.
 
     Raises:
-        UserError: it is damaged, or its budget or overrides are not this run's.
+        UserError: the record is damaged, or its budget or overrides are not those of this run.
     """
     path = run_file(results, run)
     if not path.exists():
@@ -99,13 +99,13 @@ def is_finished(run: Run, results: Path) -> bool:
 
 
 def read_evaluations(metrics: Path, max_iter: int) -> list[Evaluation]:
-    """The evaluations in a `metrics.json` of Detectron2: all values of a name that appears after the last iteration.
+    """The evaluations in a `metrics.json` of Detectron2. Their names are those that appear after the last iteration.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no evaluation.
     """
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-    # Nothing but the last evaluation is written at iteration `max_iter`: the last step counts `max_iter` - 1.
+    # Only the last evaluation is written as iteration `max_iter`: the last step is iteration `max_iter` - 1.
     names = {name for line in lines if line["iteration"] == max_iter for name in line} - {"iteration"}
     evaluations = [
         {"iteration": min(line["iteration"] + 1, max_iter)}
@@ -123,7 +123,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def versions() -> dict[str, str]:
-    """Of what decides a result."""
+    """Versions of the packages that decide a result."""
     packages = {package.__name__: package.__version__ for package in (la_det, torch, torchvision, detectron2)}
     return packages | {"python": platform.python_version()}
 

@@ -1,4 +1,4 @@
-"""Training and evaluating runs by `tools/train_net.py`, in sequence or one per GPU."""
+"""Trains and evaluates runs by `tools/train_net.py`, one after the other or one per GPU."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from la_det.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-PARTS = 3  # of a training, with an evaluation at the end of each
+PARTS = 3  # parts of a training, with an evaluation at the end of each
 POLL_SECONDS = 0.2
-# Set by the comparison, or (EMA) with results that its tables have no place for.
+# Options that the comparison sets, and EMA, whose results have no place in its tables.
 FIXED_OPTIONS = {
     "train.max_iter",
     "train.seed",
@@ -61,14 +61,14 @@ class Runner:
         self.output = output
 
     def do(self, runs: Iterable[Run], gpus: Sequence[str | None] = (None,)) -> list[Run]:
-        """Train each run, one per GPU at a time, and return those that failed.
+        """Train each run, one per GPU at a time, and return the runs that failed.
 
-        `gpus` are values of CUDA_VISIBLE_DEVICES; None leaves it as it is. A run that was cut short starts anew,
-        and stays beside the new one.
+        `gpus` are values of CUDA_VISIBLE_DEVICES; None leaves this variable as it is. A run that was cut short starts
+        anew; its old folder is kept beside the new one.
 
         Raises:
-            UserError: a run's record is damaged or of another budget, or it overrides one of FIXED_OPTIONS; nothing has
-                been started then.
+            UserError: before anything is started, if a run's record is damaged or of another budget, or if a run
+                overrides one of FIXED_OPTIONS.
         """
         runs = list(runs)
         _check_overrides(runs)
@@ -90,7 +90,7 @@ class Runner:
                         if process.returncode:
                             raise UserError(self._last_line(run))
                         self._finish(run, gpu)
-                    except (UserError, OSError) as error:  # OSError: its metrics.json or config.yaml is gone
+                    except (UserError, OSError) as error:  # OSError: the run's metrics.json or config.yaml is gone
                         failed.append(run)
                         logger.error("%s failed: %s", run.name, error)
                     minutes = (time.monotonic() - start) / 60
@@ -152,9 +152,9 @@ def _environment(gpu: str | None) -> Mapping[str, str]:
 
 @cache
 def _machine(device: str, gpu: str | None) -> dict[str, str | int]:
-    """Name of a `train.device` and number of threads as runs have them, from a process in their environment.
+    """Name of a `train.device` and number of threads of runs, from a process in their environment.
 
-    This one would put a context on a GPU that may be another run's.
+    This process would make a context on a GPU that another run may use.
     """
     code = "import sys; from la_det.comparison.run import _print_machine; _print_machine(sys.argv[1])"
     done = subprocess.run([sys.executable, "-c", code, device], env=_environment(gpu), capture_output=True, text=True)

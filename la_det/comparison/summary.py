@@ -15,7 +15,7 @@ from la_det.comparison.run import PARTS
 from la_det.comparison.schemes import ENDINGS, config_name, scheme_and_data, table_order
 from la_det.errors import UserError
 
-# Column to the metrics that it can be, by evaluator.
+# Column -> its metric in each evaluator that has one.
 METRICS = {
     "AP": ("bbox/AP", "crowdhuman/AP"),
     "AP without NMS": ("nms_gap/AP_without_nms",),
@@ -31,7 +31,7 @@ PART_COLUMNS = {part: f"AP at {part}/{PARTS}" for part in range(1, PARTS)}
 
 
 class Figure(NamedTuple):
-    """Mean, and the sample standard deviation over seeds (0 of a single one)."""
+    """Mean, and the sample standard deviation over seeds (0 for a single seed)."""
 
     mean: float
     spread: float = 0.0
@@ -44,14 +44,14 @@ class Figure(NamedTuple):
 
 @dataclass
 class Row:
-    """A scheme on a data set; Detectron2's own models have a cost and no runs."""
+    """A scheme on a data set. Detectron2's models have a cost, but no runs."""
 
     scheme: str
     runs: list[RunRecord] = field(default_factory=list)
     cost: CostRecord | None = None
 
     def figures(self) -> dict[str, Figure]:
-        """Figures by column, without those that are missing in some run."""
+        """Column -> figure, without figures that are missing in some run."""
         figures = {column: [metric(run.evaluations[-1], column) for run in self.runs] for column in METRICS}
         for part, column in PART_COLUMNS.items():
             figures[column] = [ap for run in self.runs for at, ap in self._aps(run) if at == part]
@@ -66,7 +66,7 @@ class Row:
         return figures
 
     def ap_over_iterations(self) -> list[tuple[int, float]]:
-        """Means over seeds, of the iterations at which every run was evaluated."""
+        """(iteration, mean AP over seeds) for the iterations at which every run was evaluated."""
         aps = defaultdict(list)
         for run in self.runs:
             for evaluation in run.evaluations:
@@ -77,7 +77,7 @@ class Row:
 
     @staticmethod
     def _aps(run: RunRecord) -> list[tuple[int, float | None]]:
-        """AP by the part of the training that it was measured after."""
+        """(number of parts of the training, AP after them) for each evaluation."""
         return [(round(PARTS * e["iteration"] / run.max_iter), metric(e, "AP")) for e in run.evaluations]
 
 
@@ -90,7 +90,7 @@ def read_rows(results: Path) -> dict[str, list[Row]]:
     """The rows of each data set in `table_order`, Detectron2's models last, from the records in the folder `results`.
 
     Raises:
-        UserError: there are none, one is damaged, or those of a data set were not made in one way.
+        UserError: there are no records, a record is damaged, or records of a data set were not made in one way.
     """
     rows: dict[str, dict[str, Row]] = {data: {} for data in ENDINGS}
     for path in sorted(results.glob("*.json")):

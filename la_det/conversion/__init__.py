@@ -1,1 +1,1 @@
-"""Weights that the official repositories published, in the form of this project."""
+"""Conversion of weights that official repositories published to the form of this project."""

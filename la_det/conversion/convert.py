@@ -1,4 +1,4 @@
-"""From an official state dict to a state dict of la_det, for the config that it is of."""
+"""From an official state dict to a state dict of la_det, and the config that it belongs to."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Fit:
     """How the keys of a checkpoint and the parameters of a config's model fit together.
 
     Attributes:
-        repository: whose rules were applied.
-        config: name in the zoo.
+        repository: repository whose rules were applied.
+        config: name of the config in the zoo.
         overrides: options of the config, key -> value, that these weights need.
         sources: parameter of the model -> key of the checkpoint; `name[i]` is element i of parameter `name`.
         dropped: keys that hold no parameter: constants that la_det computes, and counters.
         missing: parameters without a key.
         unused: keys without a parameter.
-        wrong: what does not fit in shape or, for a constant, in value.
+        wrong: messages about keys with a wrong shape and constants with a wrong value.
     """
 
     repository: Repository
@@ -46,16 +46,16 @@ class Fit:
 
     @property
     def errors(self) -> int:
-        """How many things do not fit; 0 for a complete mapping."""
+        """Number of keys and parameters that do not fit; 0 for a complete mapping."""
         return len(self.missing) + len(self.unused) + len(self.wrong)
 
     def describe_errors(self) -> str:
-        """All that does not fit, abridged."""
+        """Short text about all that does not fit."""
         parts = {"missing": self.missing, "unused": self.unused, "wrong": self.wrong}
         return "; ".join(f"{len(keys)} {kind} ({some(keys)})" for kind, keys in parts.items() if keys)
 
     def weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The state dict of the model from the checkpoint's."""
+        """The model's state dict, from the checkpoint's."""
         weights: dict[str, Tensor] = {}
         vectors: dict[str, list[Tensor]] = {}
         for name, key in self.sources.items():  # elements of a vector in their order
@@ -69,7 +69,7 @@ class Fit:
         return weights | {name: torch.stack(elements) for name, elements in vectors.items()}
 
     def recipe(self) -> dict[str, Any]:
-        """What the converted file is to say about the weights."""
+        """The recipe for the converted file, see `la_det.checkpoint.recipe`."""
         cfg = apply_overrides(model_zoo.get_config(self.config), self.overrides)
         return {
             "config": self.config,
@@ -83,12 +83,12 @@ def find_fit(path: str, state: Mapping[str, Tensor], config: str | None = None) 
     """The one complete mapping to a config's model.
 
     Args:
-        path: for error messages.
-        state: of an official checkpoint.
-        config: name in the zoo; by default the only one whose model has these parameters.
+        path: path of the checkpoint, for error messages.
+        state: state dict of an official checkpoint.
+        config: name of the config in the zoo; by default the only one whose model has these parameters.
 
     Raises:
-        UserError: there is none, or there are several.
+        UserError: there is no complete mapping, or there are several.
     """
     fits = all_fits(path, state, config)
     complete = [fit for fit in fits if not fit.errors]
@@ -105,22 +105,23 @@ def find_fit(path: str, state: Mapping[str, Tensor], config: str | None = None) 
 
 
 def all_fits(path: str, state: Mapping[str, Tensor], config: str | None = None) -> list[Fit]:
-    """Mappings, complete or not, to the `config`, or to all configs of the repositories that have such keys.
+    """Mappings, complete or not, to `config`; by default to all configs of the repositories with such keys.
 
     Raises:
         UserError: the config or the kind of checkpoint is not known.
     """
     records = model_zoo.get_records()
-    owners = {name: r for name in model_zoo.list() for r in REPOSITORIES if r.published(records[name])}
+    owners = [(r, name) for name in model_zoo.list() for r in REPOSITORIES if r.published(records[name])]
     if config is None:
-        names = [name for name, owner in owners.items() if any(key.startswith(owner.head) for key in state)]
-        if not names:
+        fits = [fit(r, state, name) for r, name in owners if any(key.startswith(r.head) for key in state)]
+        if not fits:
             raise UserError(f"{path}: its keys ({some(state, 2)}) are not of an official repository that is known here")
-        return [fit(owners[name], state, name) for name in names]
-    if config not in owners:
-        (close,) = difflib.get_close_matches(config, owners, n=1, cutoff=0)
+        return fits
+    fits = [fit(r, state, name) for r, name in owners if name == config]
+    if not fits:
+        (close,) = difflib.get_close_matches(config, [name for _, name in owners], n=1, cutoff=0)
         raise UserError(f"--config {config}: no config of an official model; did you mean {close}?")
-    return [fit(owners[config], state, config)]
+    return fits
 
 
 def fit(repository: Repository, state: Mapping[str, Tensor], config: str) -> Fit:
@@ -151,7 +152,7 @@ def fit(repository: Repository, state: Mapping[str, Tensor], config: str) -> Fit
 
 
 def _rename(repository: Repository, state: Mapping[str, Tensor]) -> tuple[dict[str, str], list[str]]:
-    """Our names -> keys, and the constants of another value and keys for the same parameter."""
+    """Our name -> key, and messages about constants of another value and about two keys for one parameter."""
     renamed: dict[str, str] = {}
     wrong = []
     for key, value in state.items():
@@ -168,7 +169,7 @@ def _rename(repository: Repository, state: Mapping[str, Tensor]) -> tuple[dict[s
 
 
 def _constant(repository: Repository, key: str) -> Any:
-    """What a key that holds a constant has to hold; None for others."""
+    """The value that a key of a constant must have; None for other keys."""
     for pattern, value in repository.constants:
         match = re.match(pattern, key)
         if match:
@@ -177,17 +178,17 @@ def _constant(repository: Repository, key: str) -> Any:
 
 
 def _holds(value: Tensor, constant: Any) -> bool:
-    """Whether all entries are the constant's."""
+    """Whether all entries of a value are equal to the constant's."""
     expected = torch.as_tensor(constant, dtype=torch.float64)
     try:
         return torch.allclose(value.double(), expected.expand(value.shape))
-    except RuntimeError:  # of another shape
+    except RuntimeError:  # the shapes differ
         return False
 
 
 def _overrides(repository: Repository, shapes: Mapping[str, torch.Size]) -> dict[str, Any]:
-    """The options of a config that the weights at hand need."""
-    overrides: dict[str, Any] = {}
+    """The options of a config that weights of these shapes need."""
+    overrides = dict(repository.overrides)
     if repository.box_offset:
         overrides["model.head.predictors.main.priors.box_offset"] = repository.box_offset
     p6, p5 = (tuple(shapes.get(f"backbone.{layer}.weight", ()))[:2] for layer in ("top_block.p6", "fpn_lateral5"))
@@ -199,12 +200,12 @@ def _overrides(repository: Repository, shapes: Mapping[str, torch.Size]) -> dict
 
 @cache
 def _shapes(config: str, overrides: tuple[tuple[str, Any], ...]) -> dict[str, tuple[int, ...]]:
-    """Parameters and buffers of a config's model."""
+    """Shapes of the parameters and buffers of a config's model, by name."""
     cfg = apply_overrides(model_zoo.get_config(config), dict(overrides))
     with torch.device("meta"):
         return {name: tuple(value.shape) for name, value in instantiate(cfg.model).state_dict().items()}
 
 
 def _vector(element: str) -> str:
-    """`name` of `name[i]`."""
+    """The part `name` of `name[i]`."""
     return element.partition("[")[0]

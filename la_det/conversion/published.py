@@ -1,4 +1,4 @@
-"""Reading the files that official repositories published."""
+"""Reads the files that official repositories published."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def read_official(path: str, allow_pickle: bool = False) -> dict[str, Tensor]:
     """The state dict in a published file, without the wrappers of files and of parallel training.
 
     Args:
-        path: of a .pth, .pkl or .safetensors file whose top level, or whose entry "model" or "state_dict", has the
-            tensors.
-        allow_pickle: read objects other than tensors, arrays and containers. They can run any code.
+        path: a .pth, .pkl or .safetensors file. The tensors are at its top level, or in its entry "model" or
+            "state_dict".
+        allow_pickle: also read objects other than tensors, arrays and containers. They can run any code.
 
     Raises:
         UserError: the file cannot be read, needs `allow_pickle`, or holds no state dict.

@@ -1,7 +1,7 @@
-"""The published checkpoints of the official repositories: what their parameters are called here.
+"""Names of the parameters in published checkpoints of the official repositories, and their names here.
 
-A repository's names are those of the framework it was written in (backbone, pyramid, towers) and of its own head. Rules
-are applied to a key one after the other, each at its beginning. `head.scales[2]` is element 2 of the vector
+A repository has its framework's names for backbone, pyramid and towers, and its own names for its head. Rules are
+applied to a key one after the other, each at the key's beginning. `head.scales[2]` is element 2 of the vector
 `head.scales`.
 """
 
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
+from typing import Any
 
 from torch import Tensor
 
@@ -23,16 +24,18 @@ BRANCH = "head.predictors.main."
 
 @dataclass(frozen=True)
 class Repository:
-    """One repository's checkpoints, or one of its heads.
+    """The checkpoints of a repository, or those of one of its heads.
 
     Attributes:
-        name: on GitHub.
-        head: what some keys of its head begin with, and if possible no other repository's.
+        name: name of the repository on GitHub.
+        head: prefix of some keys of its head; if possible, no other repository has this prefix.
         rules: (regular expression, replacement) from its keys to ours.
-        constants: (regular expression, value of a match) of keys that hold what la_det computes itself.
-        values: (end of our key, change of the value) where the same parameter is counted differently.
+        constants: (regular expression, value of a match) for keys of constants that la_det computes.
+        values: (end of our key, change of the value) for parameters that are stored in another form.
         configs: pattern of the names of its configs, for a repository whose files have several heads.
+        recipes_of: the repository whose recipes it trained, if it is another one.
         box_offset: 1 if its networks count boxes pixel-inclusively, see `Priors`.
+        overrides: options of every config that its weights need, key -> value.
     """
 
     name: str
@@ -41,27 +44,30 @@ class Repository:
     constants: tuple[tuple[str, Callable[[re.Match], object]], ...] = ()
     values: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = ()
     configs: str = "*"
+    recipes_of: str | None = None
     box_offset: int = 0
+    overrides: dict[str, Any] = field(default_factory=dict)
 
     def rename(self, key: str) -> str:
-        """Our name of a parameter; a name that no rule knows stays."""
+        """Our name of a parameter. A name to which no rule applies stays."""
         for pattern, replacement in self.rules:
             key = re.sub(f"^{pattern}", replacement, key)
         return key
 
     def published(self, record: Record) -> bool:
         """Whether the weights of the record's config are the repository's."""
-        of_here = record.convertible and record.source == f"https://github.com/{self.name}"
+        source = f"https://github.com/{self.recipes_of or self.name}"
+        of_here = record.convertible and record.source == source
         return of_here and fnmatch(record.name, self.configs)
 
 
 def numbered(name: str, add: int) -> Callable[[re.Match], str]:
-    """Replacement of layers that are counted from another number: `name` and the match's number + `add`."""
+    """Replacement for layers that are counted from another number: `name` and the match's number + `add`."""
     return lambda match: f"{name}{int(match[1]) + add}"
 
 
 def tower(name: str) -> Callable[[re.Match], str]:
-    """Replacement of MMDetection's `<block>.conv` and `<block>.gn`, or 0 and 1; here a block's ReLU is counted, too."""
+    """Replacement for MMDetection's `<block>.conv` and `<block>.gn`, or 0 and 1. Here a block has three layers."""
     return lambda match: f"{name}.{3 * int(match[1]) + (match[2] in ('gn', '1'))}"
 
 
@@ -82,7 +88,7 @@ DEFCN = Repository(
         (r"head\.max3d", BRANCH + "max_filtering"),
         (r"head\.filter", BRANCH + "filter"),
     ),
-    # The square anchors of the Anchor variant, of 4 strides, around the location.
+    # The square anchors of 4 strides around the location, of the Anchor variant.
     constants=((r"anchor_generator\.cell_anchors\.(\d)$", lambda match: _square(0, 2 * 8 * 2 ** int(match[1]))),),
 )
 LLA = Repository(
@@ -93,6 +99,11 @@ LLA = Repository(
 )
 OTA = replace(LLA, name="Megvii-BaseDetection/OTA", configs="*")
 LLA_BASELINES = replace(DEFCN, name=LLA.name, configs="LLA/lla_[!r]*")
+AUTOASSIGN = Repository(
+    "Megvii-BaseDetection/AutoAssign",
+    head="head.obj_score",
+    rules=(*CVPODS, (r"head\.obj_score", BRANCH + "quality"), (r"(mu|sigma)$", r"criteria.0.matcher.\1")),
+)
 
 # Detectron2
 ONENET = Repository(
@@ -140,6 +151,12 @@ ATSS = Repository(
     box_offset=1,
 )
 DYNAMIC_ATSS = replace(ATSS, name="ZTX-100/DLA-Combined-IoUs")
+PAA = replace(
+    ATSS,
+    name="kkhoot/PAA",
+    head="rpn.head.iou_pred",
+    rules=(*ATSS.rules, (r"rpn\.head\.iou_pred", BRANCH + "quality")),
+)
 
 # MMDetection
 MMDETECTION: tuple[Rule, ...] = (
@@ -175,6 +192,17 @@ MMDETECTION_ATSS = replace(
         (r"bbox_head\.atss_centerness", BRANCH + "quality"),
     ),
     configs="ATSS/*",
+)
+MMDETECTION_PAA = replace(MMDETECTION_ATSS, configs="PAA/*")
+MMDETECTION_AUTOASSIGN = replace(
+    MMDETECTION_FCOS,
+    configs="AutoAssign/*",
+    head="bbox_head.center_prior.",
+    rules=(
+        *MMDETECTION_FCOS.rules,
+        (r"bbox_head\.center_prior\.mean", "criteria.0.matcher.mu"),
+        (r"bbox_head\.center_prior\.sigma", "criteria.0.matcher.sigma"),
+    ),
 )
 DATE = Repository(
     "YiqunChen1999/date",
@@ -222,6 +250,49 @@ O2F = Repository(
     ),
     constants=((r"bbox_head\.sizes_of_interest$", lambda match: [64, 128, 256, 512, 1024]),),
 )
+# The T-head. Eight of its convolutions have other names in MMDetection.
+TOOD_HEAD: tuple[Rule, ...] = (
+    (r"bbox_head\.inter_convs\.(\d)\.(conv|gn)", tower(BRANCH + "tower")),
+    (r"bbox_head\.cls_decomp\.", BRANCH + "cls_decomposition."),
+    (r"bbox_head\.reg_decomp\.", BRANCH + "box_decomposition."),
+    (r"(head\..*)\.reduction_conv\.conv", r"\1.reduction"),
+    (r"(head\..*)\.reduction_conv\.gn", r"\1.norm"),
+    (r"bbox_head\.tood_cls", BRANCH + "logits"),
+    (r"bbox_head\.tood_reg", BRANCH + "boxes"),
+)
+TOOD = Repository(
+    "fcjian/TOOD",
+    head="bbox_head.tood_",
+    rules=(
+        *MMDETECTION,
+        *TOOD_HEAD,
+        (r"(head\..*)\.la_conv1", r"\1.attention.0"),
+        (r"(head\..*)\.la_conv2", r"\1.attention.2"),
+        (r"bbox_head\.cls_prob_conv1", BRANCH + "quality.0"),
+        (r"bbox_head\.cls_prob_conv2", BRANCH + "quality.2"),
+        (r"bbox_head\.reg_offset_conv1", BRANCH + "offset.0"),
+        (r"bbox_head\.reg_offset_conv2", BRANCH + "offset.2"),
+    ),
+)
+MMDETECTION_TOOD = replace(
+    TOOD,
+    name=MMDETECTION_FCOS.name,
+    recipes_of=TOOD.name,
+    rules=(
+        *MMDETECTION,
+        *TOOD_HEAD,
+        (r"(head\..*)\.layer_attention", r"\1.attention"),
+        (r"bbox_head\.cls_prob_module", BRANCH + "quality"),
+        (r"bbox_head\.reg_offset_module", BRANCH + "offset"),
+    ),
+    # Its inference ranks pairs instead of locations, does not clip, and mends boxes whose sides have changed places.
+    overrides={
+        "model.head.predictors.main.repair": True,
+        "model.inference.clip": False,
+        "model.inference.candidates._target_": "la_det.modeling.candidate_rules.TopPairs",
+        "model.inference.candidates.cap": False,
+    },
+)
 
 # Its auxiliary branch, the one that only training runs, is in the files, too.
 AUXILIARY = "head.predictors.auxiliary."
@@ -248,14 +319,20 @@ REPOSITORIES = (
     LLA,
     OTA,
     LLA_BASELINES,
+    AUTOASSIGN,
     ONENET,
     ATSS,
     DYNAMIC_ATSS,
+    PAA,
     MMDETECTION_FCOS,
     MMDETECTION_ATSS,
+    MMDETECTION_PAA,
+    MMDETECTION_AUTOASSIGN,
+    MMDETECTION_TOOD,
     DATE,
     DW,
     O2F,
+    TOOD,
     DDQ,
 )
 

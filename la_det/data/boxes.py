@@ -1,4 +1,4 @@
-"""Conventions of boxes in annotation files, and what boxes can be wrong about."""
+"""Conventions of boxes in annotation files, and checks of boxes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 
 from la_det.data.problems import Problems
 
-MAX_COORDINATE = 1e7  # pixels; beyond, single precision cannot tell neighbours apart
-OUTSIDE = 1.0  # a box that reaches further beyond its image, in pixels, is worth a word
-MANY_OUTSIDE = 0.1  # share of boxes beyond the right or lower border from which another convention is suspected
+MAX_COORDINATE = 1e7  # pixels; beyond, single precision cannot tell neighbouring pixels apart
+OUTSIDE = 1.0  # a box that reaches more pixels than this beyond its image is reported
+MANY_OUTSIDE = 0.1  # if this share of boxes reaches beyond the right or lower border, another convention is suspected
 
 
 def _xyxy(boxes: np.ndarray) -> np.ndarray:
@@ -29,7 +29,7 @@ def _of_size(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 CONVENTIONS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "xywh": lambda boxes, sizes: boxes,
     "xyxy": lambda boxes, sizes: _xyxy(boxes),
-    # Pascal VOC: numbers of the first and the last pixel that belong to the object, counted from 1.
+    # Pascal VOC: numbers of the object's first and last pixel, counted from 1.
     "pixels": lambda boxes, sizes: _xyxy(boxes - np.array([1.0, 1.0, 0.0, 0.0])),
     "xywh_fractions": _of_size,
     "xyxy_fractions": lambda boxes, sizes: _of_size(_xyxy(boxes), sizes),
@@ -40,7 +40,7 @@ FRACTIONS = ("xywh_fractions", "xyxy_fractions", "cxcywh_fractions")
 
 
 def check_convention(boxes: np.ndarray, sizes: np.ndarray, describe: Callable[[int], str], problems: Problems) -> None:
-    """Ask, by a fatal problem, whether boxes [A, 4] that should be XYWH are corners or fractions of the image.
+    """Stop with a question if boxes [A, 4] that should be XYWH look like corners or fractions of the image.
 
     Args:
         sizes: [A, 2] height and width of each box's image.
@@ -74,7 +74,7 @@ def check_convention(boxes: np.ndarray, sizes: np.ndarray, describe: Callable[[i
 def usable_boxes(
     boxes: np.ndarray, sizes: np.ndarray, describe: Callable[[int], str], problems: Problems
 ) -> np.ndarray:
-    """[A] bool: which of the XYWH boxes [A, 4] are finite and have an area inside their image; others are dropped.
+    """[A] bool, whether an XYWH box of [A, 4] is finite and has an area inside its image; all others are dropped.
 
     Args:
         sizes: [A, 2] height and width of each box's image.
@@ -96,7 +96,7 @@ def usable_boxes(
 def note_boxes_beyond(
     boxes: np.ndarray, sizes: np.ndarray, good: np.ndarray, describe: Callable[[int], str], problems: Problems
 ) -> None:
-    """Count the XYWH boxes [A, 4], of the usable ones (`good` [A]), that reach beyond their image."""
+    """Count the usable (`good` [A]) XYWH boxes [A, 4] that reach beyond their image."""
     start, end = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
     beyond = (start < -OUTSIDE).any(axis=1) | (end > sizes[:, ::-1] + OUTSIDE).any(axis=1)
     rows = np.flatnonzero(good & beyond)

@@ -1,4 +1,4 @@
-"""The last step of every reader: what a source says about its images and annotations becomes checked `Records`."""
+"""The last step of every reader, from the images and annotations that it found to checked `Records`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Options:
     """What the user says about a source.
 
     Attributes:
-        boxes: convention of the boxes, a key of `CONVENTIONS`; None for that of the format, which is then questioned
-            where files of the format are known to come with others.
-        classes: names of the only classes to use, in this order; all if empty.
-        split: part of a source that has several.
-        tag: of an odgt file's objects.
+        boxes: convention of the boxes, a key of `CONVENTIONS`. None: the convention of the format, which is checked if
+            files of this format are known to come with other conventions.
+        classes: names of the classes to use, in this order; all classes if empty.
+        split: name of one part of a source with several parts.
+        tag: tag of the objects in an odgt file.
     """
 
     boxes: str | None = None
@@ -40,23 +40,24 @@ DEFAULTS = Options()
 
 @dataclass
 class Source:
-    """What a reader found: columns of the right types, with values unchecked.
+    """What a reader found: columns of the right types, with values that have not been checked.
 
     Attributes:
-        problems: collected so far.
+        problems: the problems found so far.
         image_root: folder of the images.
-        names, ids, sizes: of the N images; sizes are [N, 2] height and width.
-        classes, class_ids: of the K classes.
+        names, ids, sizes: names, ids and [N, 2] heights and widths of the N images.
+        classes, class_ids: names and ids of the K classes.
         images, labels: [A] number of each annotation's image and class.
         boxes: [A, 4] in the source's convention.
-        convention: that of the format, a key of `CONVENTIONS`.
+        convention: convention of the format, a key of `CONVENTIONS`.
         asks: whether files of this format are known to come with boxes of another convention.
-        place: form of an annotation's place in the source, for messages, and `places` [A] the numbers to fill in.
-        crowd: [A] bool.
-        areas: [A] square pixels, nan where unknown; None for unknown.
-        masks: [A] values of `segmentation`; None where there are none.
+        place: text with a gap for an annotation's place in the source, for messages.
+        places: [A] numbers that fill this gap.
+        crowd: [A] bool, whether the annotation is a region to ignore.
+        areas: [A] square pixels, nan where unknown; None: all are unknown.
+        masks: [A] values of `segmentation`; None: there are no masks.
         annotated: whether there are annotations at all.
-        amodal: boxes are of whole objects, and those at a border reach beyond it.
+        amodal: whether boxes are of whole objects, so that they may reach beyond the image.
     """
 
     problems: Problems
@@ -80,20 +81,20 @@ class Source:
     amodal: bool = False
 
     def describe(self, row: int) -> str:
-        """An annotation for a message."""
+        """Description of an annotation for a message."""
         box = ", ".join(f"{x:.6g}" for x in self.boxes[row])
         return f"{self.place.format(self.places[row])} of image {show(self.names[self.images[row]])}: box [{box}]"
 
     def describe_image(self, image: int) -> str:
-        """An image for a message."""
+        """Description of an image for a message."""
         return f"image {show(self.names[image])}"
 
 
 def build(source: Source, options: Options) -> Records:
-    """Check the values, drop and count what cannot be used, and put the annotations image by image.
+    """Check the values, drop and count what cannot be used, and sort the annotations by image.
 
     Raises:
-        UserError: something is surely wrong; names the first records and what to do.
+        UserError: something is surely wrong; the message names the first records and what to do.
     """
     problems = source.problems
     _check_names(source)
@@ -144,7 +145,7 @@ def build(source: Source, options: Options) -> Records:
 
 
 def _check_names(source: Source) -> None:
-    """Stop at file names that no file can have, or that lead out of the folder of images."""
+    """Stop if a file name is impossible or leads out of the folder of images."""
 
     def has_no_file(name: str) -> bool:
         try:
@@ -171,7 +172,7 @@ def _check_names(source: Source) -> None:
 
 
 def _chosen_classes(source: Source, options: Options) -> tuple[Sequence[str], Sequence, np.ndarray]:
-    """The names and ids of the classes to use, and [K] their numbers by those of the source, -1 for the others."""
+    """Names and ids of the classes to use, and [K] the new number of each class of the source, -1 if it is not used."""
     if not options.classes:
         return source.classes, source.class_ids, np.arange(len(source.classes), dtype=np.int32)
     number = {name: i for i, name in enumerate(source.classes)}
@@ -199,7 +200,7 @@ def _read_masks(source: Source, sizes: np.ndarray) -> Segmentations | None:
 
 
 def _areas(source: Source, boxes: np.ndarray, masks: Segmentations | None) -> np.ndarray:
-    """[A] as the source has them, else of the mask, else of the box."""
+    """[A] area from the source, else from the mask, else from the box."""
     areas = np.full(len(boxes), np.nan) if source.areas is None else source.areas.copy()
     if masks is not None:
         for row in np.flatnonzero(np.isnan(areas) & (masks.state == FINE)):

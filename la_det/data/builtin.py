@@ -1,4 +1,4 @@
-"""Registration in Detectron2's catalogs of the data sets that la_det brings, under `$DETECTRON2_DATASETS`."""
+"""Registers la_det's data sets, under `$DETECTRON2_DATASETS`, in Detectron2's catalogs."""
 
 import os
 from functools import partial
@@ -18,7 +18,7 @@ DATASETS_ROOT = Path(os.getenv("DETECTRON2_DATASETS", "datasets")).expanduser()
 class ShapesPathHandler(PathHandler):
     """Generates a Shapes data set when Detectron2 first asks for one of its annotation files.
 
-    Loading the data set and building its evaluator both ask, in either order; the paths in the metadata stay plain.
+    Loading the data set and building its evaluator both ask, in any order. The paths in the metadata stay plain.
     """
 
     def __init__(self, spec: ShapesSpec, root: Path) -> None:
@@ -37,10 +37,10 @@ class ShapesPathHandler(PathHandler):
 
 
 def register_shapes(spec: ShapesSpec, root: Path) -> None:
-    """Register `<spec.name>_train` and `<spec.name>_val`; nothing is generated before one of them is used.
+    """Register `<spec.name>_train` and `<spec.name>_val`; they are generated when one of them is first used.
 
-    Of a crowd, the dicts carry `bbox_vis` (XYWH) as well, and the metadata `odgt_file`; `<spec.name>_odgt_train` and
-    `<spec.name>_odgt_val` are the same boxes read from there.
+    For a crowd, the dicts also have `bbox_vis` (XYWH), and the metadata have `odgt_file`. The data sets
+    `<spec.name>_odgt_train` and `<spec.name>_odgt_val` have the same boxes, read from this file.
     """
     PathManager.register_handler(ShapesPathHandler(spec, root))
     for split in SPLITS:

@@ -16,20 +16,20 @@ from la_det.errors import UserError
 
 @dataclass
 class Classes:
-    """Names of the K classes, and their ids in the data set, as results in COCO's form have them.
+    """Names of the K classes, and their ids in the data set, for results in COCO's form.
 
-    It is saved in a checkpoint beside the weights: `state_dict` and `load_state_dict`.
+    A checkpoint has them beside the weights, by `state_dict` and `load_state_dict`.
     """
 
     names: Sequence[str]
     ids: Sequence[int | float | str]
 
     def state_dict(self) -> dict[str, list]:
-        """Plain lists."""
+        """Names and ids as plain lists."""
         return {"names": list(self.names), "ids": list(self.ids)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Raise `UserError` if a run that goes on was of other classes."""
+        """Raise `UserError` if the resumed run had other classes."""
         if list(state["names"]) != list(self.names):
             raise UserError(
                 f"the checkpoint was trained for the classes {list(state['names'])}, the data set has "
@@ -37,7 +37,7 @@ class Classes:
             )
 
     def metadata(self, name: str) -> Metadata:
-        """Detectron2's form, in no catalog."""
+        """The classes in Detectron2's form, without an entry in its catalog."""
         return Metadata(
             name=name,
             thing_classes=list(self.names),
@@ -46,17 +46,17 @@ class Classes:
 
 
 def classes_of_data(names: str | Sequence[str]) -> Classes | None:
-    """Those of a data set, the first of several; None where it names none and its files are not there."""
+    """Classes of a data set, or of the first of several; None if it names none and its files are missing."""
     name = names if isinstance(names, str) else names[0]
     metadata = MetadataCatalog.get(name)
     if metadata.get("thing_classes") is None:
         try:
             if is_source(name):
                 read_source(name)
-            elif name.endswith(".json") and os.path.isfile(name):  # how earlier versions named one's own data
+            elif name.endswith(".json") and os.path.isfile(name):  # earlier versions named one's own data so
                 return Classes(*read_categories(name))
         except UserError:
-            return None  # whoever wants to read it will be told
+            return None  # the reader of the data will report it
     found = metadata.get("thing_classes")
     if found is None:
         return None
@@ -67,16 +67,16 @@ def classes_of_data(names: str | Sequence[str]) -> Classes | None:
 def classes_of_model(
     stored: Mapping[str, Any] | None, config: Mapping[str, Any] | None, names: str | Sequence[str], num_classes: int
 ) -> Classes:
-    """What the classes of a model are called: as its weights say, else its config, else its data set, else numbers.
+    """The classes of a model, from its weights, else its config, else its data set, else as numbers.
 
     Args:
-        stored: of the weights, as `Classes.state_dict` made it.
-        config: the same of the config, `dataloader.classes`.
-        names: of the data set.
-        num_classes: of the model.
+        stored: classes stored with the weights, from `Classes.state_dict`.
+        config: classes of the config in the same form, `dataloader.classes`.
+        names: names of the data sets.
+        num_classes: number of classes of the model.
 
     Raises:
-        UserError: there are not as many as the model has.
+        UserError: the number of names is not `num_classes`.
     """
     for of, state in (("weights", stored), ("config", config)):
         if state:

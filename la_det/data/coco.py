@@ -19,12 +19,12 @@ from la_det.data.table import Records
 from la_det.errors import UserError
 
 ID_TYPES = frozenset({int, float, str})
-ABSENT = (None, MISSING)  # of optional values
+ABSENT = (None, MISSING)  # values of an optional key that is not there
 
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Without looks for garbage: millions of new objects set them off, and no cycle is among these."""
+    """Switch garbage collection off: millions of new objects would start it, and they contain no cycles."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -36,10 +36,10 @@ def _no_collection() -> Iterator[None]:
 
 @_no_collection()
 def read_coco(json_file: str, image_root: str, options: Options = DEFAULTS) -> Records:
-    """Read and check a file; images and classes are in the order of their ids, as in Detectron2.
+    """Read and check a file. Images and classes are in the order of their ids, as in Detectron2.
 
-    Images without width and height have those of their files. Without a list `annotations`, as of test-dev, the records
-    have none.
+    If an image has no width and height, they are read from its file. If the file has no list `annotations`, as that of
+    test-dev, the records have no annotations.
 
     Raises:
         UserError: the file cannot be read, or something in it is surely wrong.
@@ -121,7 +121,7 @@ def load_json(path: str) -> object:
     """The content of a JSON file.
 
     Raises:
-        UserError: it is missing, cannot be read, or is no JSON.
+        UserError: the file is missing, cannot be read, or is no JSON.
     """
     try:
         with open(PathManager.get_local_path(str(path)), encoding="utf-8-sig") as file:
@@ -135,7 +135,7 @@ def load_json(path: str) -> object:
 
 
 def _objects(content: object, key: str, source: str, may_be_empty: bool = False) -> list[dict]:
-    """A list of objects at the top of a file."""
+    """A list of objects at the top level of a file."""
     if not isinstance(content, dict):
         raise UserError(f"{source}: not COCO-format annotations: it holds {show(content)} instead of an object")
     value = content.get(key, MISSING)
@@ -151,7 +151,7 @@ def _objects(content: object, key: str, source: str, may_be_empty: bool = False)
 
 
 def _sorted_by_id(rows: list[dict], key: str, problems: Problems) -> list[dict]:
-    """The rows by ascending id, numbers before strings; stops at ids that are none or are there twice."""
+    """The rows by ascending id, numbers before strings. Stops at ids that are invalid or occur twice."""
     ids = column(rows, "id")
     wrong = _wrong_ids(ids)
     problems.stop(wrong, lambda i: f"{key}[{i}]: id is {show(ids[i])}", "neither a number nor a string; give it an id")
@@ -187,7 +187,7 @@ def _names(images: list[dict], problems: Problems) -> list[str]:
 
 
 def _class_names(categories: list[dict], problems: Problems) -> list[str]:
-    """Names of the classes; the second of two equal ones gets its id added, lest their results be confused."""
+    """Names of the classes. If a name occurs again, the id is added to it, so that results are not confused."""
     names = column(categories, "name")
     wrong = [i for i, name in enumerate(names) if not _is_class_name(name)]
     problems.stop(
@@ -215,7 +215,7 @@ def _is_class_name(name: object) -> bool:
 
 
 def _sizes(images: list[dict], names: list[str], image_root: str, problems: Problems) -> np.ndarray:
-    """[N, 2] height and width; those that the file lacks are read from the image."""
+    """[N, 2] height and width; if the file lacks them, they are read from the image."""
     sizes = np.zeros((len(images), 2), dtype=np.int64)
     absent: set[int] = set()
     for axis, key in enumerate(("height", "width")):
@@ -247,7 +247,7 @@ def _sizes(images: list[dict], names: list[str], image_root: str, problems: Prob
 def _references(
     annotations: list[dict], key: str, numbers: dict, describe: Callable[[int], str], problems: Problems
 ) -> np.ndarray:
-    """[A] numbers of what the annotations refer to, -1 for unknown images; unknown categories stop."""
+    """[A] numbers of the annotations' images or categories; -1 for unknown images. Stops at unknown categories."""
     ids = column(annotations, key)
     wrong = _wrong_ids(ids)
     if wrong:
@@ -269,7 +269,7 @@ def _references(
 
 
 def _crowd(annotations: list[dict], describe: Callable[[int], str], problems: Problems) -> np.ndarray:
-    """[A] bool of `iscrowd`, which may be absent."""
+    """[A] bool, the values of `iscrowd`, which may be absent."""
     crowd = {key: np.zeros(len(annotations), dtype=bool) for key in ("iscrowd", "ignore")}
     for key, flags in crowd.items():
         values = column(annotations, key)
@@ -294,7 +294,7 @@ def _crowd(annotations: list[dict], describe: Callable[[int], str], problems: Pr
 
 
 def _areas(annotations: list[dict], describe: Callable[[int], str], problems: Problems) -> np.ndarray:
-    """[A] of `area`, nan where it is absent."""
+    """[A] values of `area`, nan where it is absent."""
     values = column(annotations, "area")
     absent = np.fromiter((v in ABSENT for v in values), bool, count=len(values))
     if absent.any():

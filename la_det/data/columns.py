@@ -1,4 +1,4 @@
-"""Checks of JSON values a whole column at a time: the types of a column are one set, its numbers one array."""
+"""Checks of JSON values by whole columns: the types of a column are one set, its numbers are one array."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 NUMBERS = frozenset({int, float})
-MISSING = type("Missing", (), {"__repr__": lambda self: "missing"})()  # where an object lacks the key
+MISSING = type("Missing", (), {"__repr__": lambda self: "missing"})()  # value of a key that an object lacks
 
 
 def column(rows: Sequence[dict], key: str) -> list:
@@ -19,14 +19,14 @@ def column(rows: Sequence[dict], key: str) -> list:
 
 
 def wrong_types(values: Sequence, types: Collection[type]) -> list[int]:
-    """Indices of values of other types; `bool` is no `int` here."""
+    """Indices of values that have none of these types; `bool` is no `int` here."""
     if set(map(type, values)) <= set(types):
         return []
     return [i for i, value in enumerate(values) if type(value) not in types]
 
 
 def to_numbers(values: Sequence) -> tuple[np.ndarray, list[int]]:
-    """Values as float64 [N], and the indices of those that are no finite numbers, which are 0 there."""
+    """Values as float64 [N], 0 for a value that is no finite number, and the indices of these values."""
     numbers = flat_numbers([values])
     if numbers is not None and np.isfinite(numbers).all():
         return numbers, []
@@ -35,7 +35,7 @@ def to_numbers(values: Sequence) -> tuple[np.ndarray, list[int]]:
 
 
 def flat_numbers(rows: Sequence[Sequence]) -> np.ndarray | None:
-    """The numbers of all rows one after the other, float64; None where something in them is no number of float64."""
+    """The numbers of all rows one after the other, float64; None if an element is no number or beyond float64."""
     if not set(map(type, chain.from_iterable(rows))) <= NUMBERS:
         return None
     try:
@@ -45,7 +45,7 @@ def flat_numbers(rows: Sequence[Sequence]) -> np.ndarray | None:
 
 
 def to_boxes(values: Sequence) -> tuple[np.ndarray, list[int]]:
-    """Values as float64 [N, 4], nan and inf included, and the indices of those that are not four numbers, 0 there."""
+    """Values as float64 [N, 4], 0 for a value that is not four numbers (nan and inf are), and these values' indices."""
     if not wrong_types(values, {list}) and set(map(len, values)) <= {4}:
         numbers = flat_numbers(values)
         if numbers is not None:
@@ -74,7 +74,7 @@ def _finite_number(value: Any) -> float | None:
 
 
 def repeated(values: Sequence) -> list[int]:
-    """Indices of the values that were there before."""
+    """Indices of the values that have occurred before."""
     if len(set(values)) == len(values):
         return []
     seen: set = set()
@@ -87,12 +87,12 @@ def repeated(values: Sequence) -> list[int]:
 
 
 def ends_of(lengths: np.ndarray) -> np.ndarray:
-    """[N + 1] where each of N pieces of these lengths begins, and where the last one ends."""
+    """[N + 1] beginning of each of N consecutive pieces with these lengths, and the end of the last one."""
     return np.concatenate(([0], np.cumsum(lengths)))
 
 
 class Strings(Sequence[str]):
-    """Strings in one block of memory, which processes share: Python's own objects are copied when they are counted."""
+    """Strings in one block of memory that processes share: a Python object would be copied at its first use."""
 
     def __init__(self, strings: Iterable[str]) -> None:
         encoded = [s.encode("utf-8", "surrogateescape") for s in strings]

@@ -23,7 +23,7 @@ def register_crowdhuman(name: str, odgt: str | Path, image_root: str | Path, tag
     """Register a data set in the odgt form; its files are read at first use.
 
     Args:
-        tag: of the objects; boxes with another one are ignored.
+        tag: tag of the objects; boxes with another tag are ignored.
     """
     DatasetCatalog.register(name, partial(load_crowdhuman, odgt, image_root, tag))
     MetadataCatalog.get(name).set(
@@ -36,9 +36,9 @@ def register_crowdhuman(name: str, odgt: str | Path, image_root: str | Path, tag
 
 
 def load_crowdhuman(odgt: str | Path, image_root: str | Path, tag: str = TAG) -> Records:
-    """Dataset dicts of full-body boxes, as they are in the file: not clipped, none with an area in its image left out.
+    """Dataset dicts of all full-body boxes that have an area in their image, as in the file, not clipped.
 
-    Ignored boxes are `iscrowd = 1` of class 0: the class -1 of other implementations would break Detectron2's class
+    Ignored boxes have `iscrowd = 1` and class 0: the class -1 of other implementations would break Detectron2's class
     histogram. An image's `image_id` is its ID.
 
     Raises:
@@ -48,7 +48,7 @@ def load_crowdhuman(odgt: str | Path, image_root: str | Path, tag: str = TAG) ->
 
 
 def load_annotated_records(names: str | Sequence[str]) -> Sequence[dict]:
-    """Records of data sets for training: images with ignored boxes only stay, those without any box do not.
+    """Records of data sets for training. Images without any box are left out; images with ignored boxes only stay.
 
     Raises:
         UserError: see :func:`la_det.data.records.load_records`.

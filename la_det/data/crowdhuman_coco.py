@@ -12,10 +12,10 @@ from .odgt import is_ignored
 
 
 def odgt_to_coco(records: list[dict]) -> dict:
-    """COCO JSON of records as :func:`la_det.data.odgt.read_odgt` returns them.
+    """COCO JSON of records from :func:`la_det.data.odgt.read_odgt`.
 
-    `bbox` is the full-body box and `bbox_vis` the visible one, ignored boxes have `iscrowd` 1, ids count from 1 in
-    file order. Head boxes, and the reason why a box is ignored, have no place in it.
+    `bbox` is the full-body box and `bbox_vis` the visible box. Ignored boxes have `iscrowd` 1. Ids count from 1 in file
+    order. Head boxes, and the reason why a box is ignored, are lost.
     """
     images, annotations = [], []
     for image_id, record in enumerate(records, start=1):
@@ -40,7 +40,7 @@ def coco_to_odgt(coco: dict) -> Iterator[dict]:
     """The odgt records of a COCO JSON with one category; ignored boxes get the tag `mask`.
 
     Raises:
-        UserError: the file has what odgt cannot express: several categories, or images that are not named *.jpg.
+        UserError: odgt cannot express the file: it has several categories, or images that are not named *.jpg.
     """
     if len(coco["categories"]) != 1:
         raise UserError(f"{len(coco['categories'])} categories, but odgt knows only one: leave one in the file")

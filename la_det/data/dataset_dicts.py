@@ -15,10 +15,10 @@ logger = logging.getLogger(__name__)
 
 
 def drop_degenerate_boxes(dataset_dicts: list[dict]) -> list[dict]:
-    """Leave out the annotations whose box is not finite or has no area inside its image, with one counted warning.
+    """Leave out annotations whose box is not finite or has no area inside its image; one warning counts them.
 
     Raises:
-        UserError: a dict lacks what all have, or a box is not four numbers; names the image's file.
+        UserError: a dict lacks a required key, or a box is not four numbers; the message names the image's file.
     """
     _check_keys(dataset_dicts)
     boxes = _boxes_xyxy(dataset_dicts)
@@ -60,7 +60,7 @@ def _check_keys(dataset_dicts: list[dict]) -> None:
 
 
 def _boxes_xyxy(dataset_dicts: list[dict]) -> np.ndarray:
-    """[G, 4] of all annotations."""
+    """[G, 4] boxes of all annotations."""
     annotations = [annotation for image in dataset_dicts for annotation in image["annotations"]]
     try:
         boxes = np.array([annotation["bbox"] for annotation in annotations], dtype=np.float64).reshape(

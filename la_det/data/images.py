@@ -19,8 +19,8 @@ from la_det.errors import UserError
 
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".mpo", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)  # by which readers of folders know images
-TURNED = (5, 6, 7, 8)  # EXIF orientations by which width and height change places
+)  # readers of folders take files with these suffixes for images
+TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -31,7 +31,7 @@ TRANSPOSES = {
     8: Image.Transpose.ROTATE_90,
 }
 MAX_16_BITS = 65535
-MAX_SIDE = 1_000_000  # pixels; more is no image's width or height
+MAX_SIDE = 1_000_000  # pixels, upper bound of an image's width and height
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class ImageHeader:
     Attributes:
         size: (height, width) of what `read_image` returns.
         stored_size: (height, width) before the EXIF orientation turns it.
-        mode: Pillow's name of its pixels, such as "RGB" or "I;16".
-        frames: pictures in it; only the first is used.
+        mode: Pillow's name for the kind of pixels, such as "RGB" or "I;16".
+        frames: number of pictures in the file; only the first picture is used.
     """
 
     size: tuple[int, int]
@@ -52,7 +52,7 @@ class ImageHeader:
 
     @property
     def turned(self) -> bool:
-        """Whether the EXIF orientation makes width and height change places."""
+        """Whether the EXIF orientation exchanges width and height."""
         return self.size != self.stored_size
 
 
@@ -60,7 +60,7 @@ def read_header(path: str | Path) -> ImageHeader:
     """Size and kind of an image file, without reading its pixels.
 
     Raises:
-        UserError: the file is missing, no regular one, damaged, or no image.
+        UserError: the file is missing, not a regular file, damaged, or no image.
     """
     with _opened(path) as image:
         width, height = image.size
@@ -71,13 +71,13 @@ def read_header(path: str | Path) -> ImageHeader:
 def read_image(path: str | Path, image_format: str = "BGR") -> np.ndarray:
     """[H, W, C] uint8 of an image file, turned as its EXIF orientation says.
 
-    Of 16 bits the upper 8 are taken, alpha is left out, and of several pictures the first is read.
+    16-bit pixels keep their upper 8 bits. Alpha is left out. If there are several pictures, the first one is read.
 
     Args:
         image_format: "BGR", "RGB", or "L" for one channel.
 
     Raises:
-        UserError: the file is missing, no regular one, damaged, no image, or has pixels of unknown range.
+        UserError: the file is missing, not a regular file, damaged, no image, or has pixels of unknown range.
     """
     with _opened(path) as image:
         orientation = _orientation(image)
@@ -95,7 +95,7 @@ def read_image(path: str | Path, image_format: str = "BGR") -> np.ndarray:
 
 
 def _orientation(image: Image.Image) -> object:
-    """Value of the EXIF orientation; None where there is none or the EXIF data are damaged, which pixels survive."""
+    """Value of the EXIF orientation; None if it is missing or the EXIF data are damaged, which pixels can survive."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
     except Exception:
@@ -103,12 +103,12 @@ def _orientation(image: Image.Image) -> object:
 
 
 def read_bgr(path: str | Path) -> np.ndarray:
-    """`read_image` in OpenCV's order of channels: [H, W, 3] uint8."""
+    """The image of `read_image` in OpenCV's order of channels: [H, W, 3] uint8."""
     return read_image(path, "BGR")
 
 
 def convert_bgr(image: np.ndarray, image_format: str) -> np.ndarray:
-    """An image [H, W, 3] in BGR as `read_image` would have given it."""
+    """A BGR image [H, W, 3] in the form in which `read_image` gives this `image_format`."""
     if image_format == "BGR":
         return image
     return convert_PIL_to_numpy(Image.fromarray(np.ascontiguousarray(image[:, :, ::-1])), image_format)
@@ -122,7 +122,7 @@ def check_size(path: str | Path, size: tuple[int, int], annotated: tuple[int, in
 
 
 def explain_size(path: str | Path, header: ImageHeader, size: tuple[int, int], annotated: tuple[int, int]) -> str:
-    """Why the (height, width) of an image is not that of its annotation."""
+    """Message that the (height, width) of an image is not that of its annotation, and why."""
     reason = f"it is {size[1]} x {size[0]} pixels, its annotation says {annotated[1]} x {annotated[0]}"
     if header.turned and header.stored_size == annotated:
         reason += (
@@ -133,11 +133,11 @@ def explain_size(path: str | Path, header: ImageHeader, size: tuple[int, int], a
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
-    """The open image; whatever goes wrong while it is read becomes a `UserError` that names the file."""
+    """The open image. Any error while it is read becomes a `UserError` that names the file."""
     try:
         with _open_regular(str(path)) as file, Image.open(file) as image:
             yield image
-    # Pillow's plugins raise all kinds of exceptions for damaged files; nothing but the file is at work here.
+    # Pillow's plugins raise all kinds of exceptions for damaged files, and only the file can be the cause here.
     except Exception as error:
         raise UserError(f"{path}: cannot read this image ({_reason(error)}); replace or remove it") from error
 
@@ -150,10 +150,10 @@ def _reason(error: Exception) -> str:
 
 
 def _open_regular(path: str) -> IO[bytes]:
-    """Opens a file; a pipe or device, which may never end, is refused."""
+    """Opens a file, but refuses a pipe or device, which may never end."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ValueError("it is no regular file")
-    except FileNotFoundError:  # perhaps of another file system that Detectron2 knows
+    except FileNotFoundError:  # perhaps a path of another file system that Detectron2 knows
         pass
     return PathManager.open(path, "rb")

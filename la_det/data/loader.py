@@ -35,19 +35,19 @@ def build_train_loader(
     repeat_threshold: float = 0.0,
     seed: int = 0,
 ) -> DataLoader:
-    """Endless loader of `list[dict]` batches, `total_batch_size` images over all processes.
+    """Endless loader of `list[dict]` batches, with `total_batch_size` images over all processes.
 
     `loader.batch_sampler.start` skips batches when a run is resumed. Batches do not depend on `num_workers`.
 
     Args:
-        prefetch_factor: batches that each worker has ready.
-        pin_memory: images lie in memory from which copies to a GPU need no wait; None does so where there is a GPU.
-        repeat_threshold: classes in a smaller share f of the images are rare: their images come
-            sqrt(repeat_threshold / f) times an epoch (repeat-factor sampling, arXiv 1908.03195); 0 is off.
+        prefetch_factor: number of batches that each worker keeps ready.
+        pin_memory: whether images lie in pinned memory, whose copies to a GPU need no wait; None: if there is a GPU.
+        repeat_threshold: a class in a smaller share f of the images is rare, and its images come
+            sqrt(repeat_threshold / f) times an epoch (repeat-factor sampling, arXiv 1908.03195); 0: no repetition.
 
     Raises:
-        UserError: the batch does not divide over the processes, there is nothing to train on, or the mapper reads masks
-            and an object has none.
+        UserError: the batch cannot be divided by the number of processes, there is nothing to train on, or the mapper
+            reads masks and an object has none.
     """
     world_size = comm.get_world_size()
     if total_batch_size % world_size:
@@ -72,7 +72,7 @@ def build_train_loader(
         batch_sampler=TrainStream(groups, total_batch_size // world_size, seed, factors),
         **_loading(num_workers, prefetch_factor, pin_memory),
         collate_fn=trivial_batch_collator,
-        generator=torch.Generator(),  # the default one belongs to the model and is part of a checkpoint
+        generator=torch.Generator(),  # torch's default generator belongs to the model and is in checkpoints
     )
 
 
@@ -86,11 +86,11 @@ def build_test_loader(
     pin_memory: bool | None = None,
     persistent_workers: bool = True,
 ) -> DataLoader:
-    """Loader of every record once, split over the processes; Detectron2's has no batch size in release 0.6.
+    """Loader of every record once, split over the processes. Detectron2's loader has no batch size in release 0.6.
 
     Args:
         prefetch_factor, pin_memory: as in `build_train_loader`.
-        persistent_workers: the workers stay for a further pass, such as that of the EMA weights.
+        persistent_workers: whether the workers stay for a further pass, such as that with EMA weights.
     """
     return DataLoader(
         MapDataset(_shared(dataset), partial(map_record, mapper)),
@@ -104,7 +104,7 @@ def build_test_loader(
 
 
 def _loading(num_workers: int, prefetch_factor: int, pin_memory: bool | None) -> dict[str, Any]:
-    """Options of `DataLoader`, which takes some only where there are workers."""
+    """Options of `DataLoader`, which accepts some of them only with workers."""
     return {
         "num_workers": num_workers,
         "prefetch_factor": prefetch_factor if num_workers else None,
@@ -114,7 +114,7 @@ def _loading(num_workers: int, prefetch_factor: int, pin_memory: bool | None) ->
 
 
 def require_masks(dataset: Sequence[dict]) -> None:
-    """Raise `UserError`, which names file and annotation, if an object has no usable mask."""
+    """Raise `UserError` if an object has no usable mask; the message names file and annotation."""
     for part in dataset.parts if isinstance(dataset, Joined) else [dataset]:
         if isinstance(part, Records):
             part.require_masks()
@@ -130,7 +130,7 @@ def require_masks(dataset: Sequence[dict]) -> None:
 
 
 def map_record(mapper: Mapper, record: dict) -> dict:
-    """`mapper(record)`; what a mapper of others says about an image it cannot read gets the name of the file."""
+    """The result of `mapper(record)`. If any mapper cannot read an image, a `UserError` names the file."""
     try:
         return mapper(record)
     except (OSError, SyntaxError, SizeMismatchError) as error:  # Pillow raises SyntaxError for a broken PNG
@@ -139,7 +139,7 @@ def map_record(mapper: Mapper, record: dict) -> dict:
 
 
 def _shared(dataset: Sequence[dict]) -> Sequence[dict]:
-    """The records in memory that worker processes share; lists of dicts are copied there."""
+    """The records in memory that worker processes share; lists of dicts are copied to such memory."""
     if isinstance(dataset, Joined):
         return Joined([_shared(part) for part in dataset.parts])
     return dataset if isinstance(dataset, Records) else DatasetFromList(dataset, copy=False)

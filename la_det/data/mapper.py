@@ -16,24 +16,20 @@ from la_det.errors import UserError
 
 
 class DatasetMapper(detectron2_data.DatasetMapper):
-    """Detectron2's mapper with a choice of what becomes of `iscrowd` annotations, its ignored boxes.
+    """Detectron2's mapper with a choice of what becomes of ignored boxes (`iscrowd` annotations).
 
-    Differences to Detectron2's:
-
-    - Pixels are those of `la_det.data.images.read_image`, and errors name the image's file.
-
-    And in training:
-
-    - `ignored="mark"`: ignored boxes stay among the instances with the class of their annotation, marked in
-      `instances.ignored` [G] bool. `Criterion.ignored` says what becomes of them (LLA and its baselines).
-    - `ignored="remove"`: they are removed, as Detectron2 does. Their region is background (DeFCN, o2f, DATE).
-    - An image without annotations becomes an example without instances that has the fields of all others.
-
-    Boxes that are empty after augmentation and clipping are dropped, as in Detectron2.
+    Pixels are those of `la_det.data.images.read_image`, and errors name the image's file. In training, an image without
+    annotations becomes an example without instances, with the same fields as all others. Boxes that are empty after
+    augmentation and clipping are dropped, as in Detectron2.
     """
 
     def __init__(self, is_train: bool, *, ignored: Literal["remove", "mark"] = "remove", **kwargs):
-        """Takes Detectron2's arguments and `ignored`.
+        """
+        Args:
+            ignored: what becomes of ignored boxes in training; all other arguments are Detectron2's.
+                "remove": they are removed, as in Detectron2, and their region is background (DeFCN, o2f, DATE).
+                "mark": they stay, with the class of their annotation, marked in `instances.ignored` [G] bool (LLA).
+                    `Criterion.ignored` says what becomes of them.
 
         Raises:
             ValueError: `ignored` is neither "remove" nor "mark".
@@ -44,7 +40,7 @@ class DatasetMapper(detectron2_data.DatasetMapper):
         self.mark_ignored = ignored == "mark"
 
     def __call__(self, dataset_dict: dict) -> dict:
-        """The example of a dataset dict: `image` [C, H, W] uint8, and in training `instances`.
+        """The example of a dataset dict, with `image` [C, H, W] uint8 and, in training, `instances`.
 
         Raises:
             UserError: the image cannot be read, or has another size than the record says.
@@ -60,7 +56,7 @@ class DatasetMapper(detectron2_data.DatasetMapper):
         augmented = T.AugInput(image)
         try:
             transforms = self.augmentations(augmented)
-        except ValueError as error:  # such as Pillow's of a side of no pixels
+        except ValueError as error:  # for instance Pillow's, if a side would have no pixels
             raise UserError(
                 f"{path}: {width} x {height} pixels cannot be resized as the config says ({error}); "
                 "crop or pad the image"
@@ -76,7 +72,7 @@ class DatasetMapper(detectron2_data.DatasetMapper):
     def _transform_annotations(self, dataset_dict: dict, transforms, image_shape: tuple[int, int]) -> None:
         if self.mark_ignored:
             for annotation in dataset_dict["annotations"]:
-                # Detectron2 drops iscrowd, and boxes without telling which: the mark travels as a negative class.
+                # Detectron2 drops iscrowd, and boxes without saying which ones: the mark travels as a negative class.
                 if annotation.pop("iscrowd", 0):
                     annotation["category_id"] = ~annotation["category_id"]
         super()._transform_annotations(dataset_dict, transforms, image_shape)

@@ -1,9 +1,9 @@
 """CrowdHuman's odgt form of annotations (arXiv 1805.00123).
 
-An odgt file has one JSON object per line and image, `{"ID": ..., "gtboxes": [...]}`; the image is the file `<ID>.jpg`,
-or `<ID>` with another suffix, and an ID may name subfolders. A box has a `tag`, `fbox`, `vbox` and `hbox` (full body,
-visible part, head; XYWH pixels, may reach beyond the image) and `extra`. The published files do not tell the size of an
-image: it is then read from the image's header.
+An odgt file has one line per image, a JSON object `{"ID": ..., "gtboxes": [...]}`. The image is the file `<ID>.jpg`, or
+`<ID>` with another suffix; an ID may name subfolders. A box has a `tag`, `fbox`, `vbox` and `hbox` (full body, visible
+part, head; XYWH pixels, may reach beyond the image) and `extra`. The published files have no image sizes: these are
+read from the headers of the images.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from la_det.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-TAG = "person"  # of an object
-IGNORED_TAG = "mask"  # of a region to ignore; other tags are ignored, too, which is worth a word
+TAG = "person"  # tag of an object
+IGNORED_TAG = "mask"  # tag of a region to ignore; boxes with other tags are ignored and reported
 
 
 def is_ignored(box: Mapping, tag: str = TAG) -> bool:
-    """Whether a box of an odgt file marks a region to be ignored: it has another tag, or is flagged in `extra`."""
+    """Whether a box of an odgt file is to be ignored: it has another tag than `tag`, or a flag in `extra`."""
     return box["tag"] != tag or box.get("extra", {}).get("ignore", 0) != 0
 
 
 def read_odgt(path: str | Path, image_root: str | Path | None = None, skip_bad: bool = False) -> list[dict]:
-    """Read an annotation file; every record gets `height` and `width`, whether the file has them or not.
+    """Read an annotation file. Every record gets `height` and `width`, also if the file does not have them.
 
-    Sizes read from the images are kept beside the file as `<file>.sizes.json` where that folder is writable; delete
-    it after exchanging images.
+    Sizes that were read from images are kept in `<file>.sizes.json` beside the file, if that folder is writable. Delete
+    this file after exchanging images.
 
     Args:
         path: the odgt file.
-        image_root: folder of the images; needed where a line has no size.
-        skip_bad: leave damaged lines out, counted in one warning, instead of raising.
+        image_root: folder of the images; needed if a line has no size.
+        skip_bad: leave damaged lines out and count them in one warning, instead of raising an error.
 
     Raises:
-        UserError: the file cannot be read, has no usable line, or a damaged one, which is named.
+        UserError: the file cannot be read, has no usable line, or has a damaged line, which the message names.
     """
     sizes = _SizeCache(Path(path), image_root)
     records: dict = {}
@@ -78,7 +78,7 @@ def read_odgt(path: str | Path, image_root: str | Path | None = None, skip_bad: 
 
 
 def _lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
-    """Line numbers and lines that are not blank; bytes, so that a badly encoded line is that line's damage."""
+    """Line numbers and lines that are not blank. Lines are bytes, so a wrong encoding damages only its own line."""
     try:
         file = PathManager.open(str(path), "rb")
     except OSError as error:
@@ -92,7 +92,7 @@ def _lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _parse(line: bytes) -> dict:
-    """Raises ValueError, saying what is wrong."""
+    """The record of a line. Raises `ValueError`, which says what is wrong."""
     try:
         record = json.loads(line)
     except ValueError as error:
@@ -127,13 +127,13 @@ def _is_xywh(box: object) -> bool:
 
 
 class _SizeCache:
-    """(height, width) by image ID, read from the image files where the file of an earlier reading lacks them."""
+    """(height, width) by image ID, from the file of an earlier reading or, if it lacks them, from the image files."""
 
     def __init__(self, odgt: Path, image_root: str | Path | None):
         self._image_root = image_root
         self._files = ImageFinder(image_root) if image_root is not None else None
         self._path = odgt.with_name(odgt.name + ".sizes.json")
-        self._known: dict[str, list[int]] | None = None  # not needed where all lines have sizes
+        self._known: dict[str, list[int]] | None = None  # not needed if all lines have sizes
         self._new = 0
 
     def get(self, image_id: str | int) -> tuple[int, int]:
@@ -159,7 +159,7 @@ class _SizeCache:
         try:
             known = json.loads(self._path.read_text())
             return {key: [int(height), int(width)] for key, (height, width) in known.items()}
-        except (OSError, ValueError, TypeError, AttributeError):  # not there yet, or unusable: it can be made anew
+        except (OSError, ValueError, TypeError, AttributeError):  # missing or unusable: it is made anew
             return {}
 
     def save(self) -> None:
@@ -182,7 +182,7 @@ class ImageFinder:
         self._listed: dict[str, dict[str, str]] = {}
 
     def name(self, image_id: str | int) -> str:
-        """Path in the folder of images; that of a JPEG file where there is none."""
+        """Path of the image in the folder of images; if there is no such image, the path of a JPEG file."""
         folder, stem = os.path.split(str(image_id))
         if folder not in self._listed:
             self._listed[folder] = self._list(os.path.join(self._root, folder))
@@ -206,10 +206,10 @@ class ImageFinder:
 
 
 def read_odgt_records(odgt: str | Path, image_root: str | Path, options: Options = DEFAULTS) -> Records:
-    """Read and check a file. An image's id is its ID; boxes that are ignored are `iscrowd` of class 0, not clipped.
+    """Read and check a file. An image's id is its ID. Ignored boxes are `iscrowd` of class 0, not clipped.
 
     Raises:
-        UserError: a damaged line, see `read_odgt`, or something is surely wrong.
+        UserError: a line is damaged (see `read_odgt`), or something is surely wrong.
     """
     records = read_odgt(odgt, image_root)
     problems = Problems(str(odgt))

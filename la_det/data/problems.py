@@ -1,4 +1,4 @@
-"""What is wrong with a data set: counted by kind, the first of each kind named."""
+"""The problems of a data set, counted by kind; messages name the first of each kind."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from la_det.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-NAMED = 3  # records of a kind that a message names
-KINDS_IN_ERROR = 3  # kinds that an error names; tools/check_dataset.py lists all
+NAMED = 3  # number of records of a kind that a message names
+KINDS_IN_ERROR = 3  # number of kinds that an error names; tools/check_dataset.py lists all
 
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 60
@@ -20,7 +20,7 @@ _repr.maxlist = 5
 
 
 def show(value: object) -> str:
-    """A value for a message: short, on one line, and printable whatever it holds."""
+    """A value as short, printable text of one line, for a message."""
     return _repr.repr(value).replace("\n", " ")
 
 
@@ -29,10 +29,10 @@ class Problem:
     """All records of a source that are wrong in the same way.
 
     Attributes:
-        kind: what is wrong, and what is to be done about it or was done.
+        kind: what is wrong, and what was done or is to be done about it.
         count: number of records.
-        examples: the first of them, each with its place in the file, field and value.
-        fatal: the source cannot be used.
+        examples: the first records, each with its place in the file, field and value.
+        fatal: whether the source cannot be used.
         dropped: number of annotations that were left out.
     """
 
@@ -59,15 +59,15 @@ class Problems:
         self.found: list[Problem] = []
 
     def stop(self, rows: Sequence[int], describe: Callable[[int], str], kind: str) -> None:
-        """Records that make the source useless; `check` raises. Nothing happens where `rows` is empty."""
+        """Note records that make the source useless: `check` then raises. Without `rows`, nothing happens."""
         self._add(rows, describe, kind, fatal=True)
 
     def drop(self, rows: Sequence[int], describe: Callable[[int], str], kind: str) -> None:
-        """Annotations that are left out."""
+        """Note annotations that are left out."""
         self._add(rows, describe, kind, dropped=len(rows))
 
     def note(self, rows: Sequence[int], describe: Callable[[int], str], kind: str) -> None:
-        """Records that are used although something about them is odd."""
+        """Note records that are used although something about them is odd."""
         self._add(rows, describe, kind)
 
     def _add(
@@ -86,6 +86,6 @@ class Problems:
             raise UserError(f"{self.source}: {' | '.join(map(str, fatal[:KINDS_IN_ERROR]))}{rest}")
 
     def log(self) -> None:
-        """Warn of what was found, one line for each kind."""
+        """Warn of the problems found, in one line for each kind."""
         for problem in self.found:
             logger.warning("%s: %s", self.source, problem)

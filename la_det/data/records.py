@@ -17,18 +17,18 @@ from la_det.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-MOST_CLASSES = 60  # that a log line counts
+MOST_CLASSES = 60  # with more classes, a log line does not count the objects of each
 
 
 def load_records(names: str | Sequence[str], filter_empty: bool) -> Sequence[dict]:
     """Checked records of data sets, one after the other, in Detectron2's form.
 
     Args:
-        names: registered in Detectron2, or a source such as `coco:IMAGES,JSON` (see la_det/data/sources.py).
+        names: names in Detectron2's catalog, or sources such as `coco:IMAGES,JSON` (see la_det/data/sources.py).
         filter_empty: leave out images without objects (crowd regions are none), as Detectron2 does for COCO.
 
     Raises:
-        UserError: for an unknown name, different classes, and annotations that cannot be used, naming file and record.
+        UserError: a name is unknown, classes differ, or annotations cannot be used; the message names file and record.
     """
     names = [names] if isinstance(names, str) else list(names)
     parts = [read_source(name) for name in names]
@@ -80,7 +80,7 @@ def summary(records: Records, classes: Sequence[str]) -> str:
 
 
 def check_num_classes(names: str | Sequence[str], num_classes: int) -> None:
-    """Raise `UserError` unless the data sets, already loaded, have as many classes as the model."""
+    """Raise `UserError` unless the data sets, which have been loaded, have as many classes as the model."""
     for name in [names] if isinstance(names, str) else names:
         classes = MetadataCatalog.get(name).get("thing_classes")
         if classes is not None and len(classes) != num_classes:

@@ -1,4 +1,4 @@
-"""Masks of COCO annotations, polygons or run lengths, checked and kept in arrays."""
+"""Masks of COCO annotations (polygons or run lengths), checked and kept in arrays."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ REASONS = {
     SIZE: "its run-length encoded mask has another size than the image",
 }
 MIN_COORDINATES = 6
-MAX_CHARS = 7  # of a number in a compressed run length: 35 bits
+MAX_CHARS = 7  # characters of a number in a compressed run length: 35 bits
 
 
 class Segmentations:
     """Masks of A annotations.
 
     Args:
-        values: of the annotations' key `segmentation`, as JSON has them.
+        values: JSON values of the annotations' key `segmentation`.
         sizes: [A, 2] height and width of each annotation's image.
 
     Attributes:
-        state: [A] int8, FINE or why there is no mask, a key of REASONS.
-        polygons_dropped: [A] bool, some polygons were unusable and others are left.
+        state: [A] int8, FINE or a key of REASONS, which says why there is no mask.
+        polygons_dropped: [A] bool, whether some polygons were unusable while others are left.
     """
 
     def __init__(self, values: Sequence[Any], sizes: np.ndarray) -> None:
@@ -53,7 +53,7 @@ class Segmentations:
         self._read_codes(codes, [values[i] for i in codes])
 
     def _read_polygons(self, rows: np.ndarray, values: list[list]) -> None:
-        """Keep the coordinates of all usable polygons in one array, with the ends of polygons and of annotations."""
+        """Keep the coordinates of all usable polygons in one array, and the ends of polygons and annotations in it."""
         flat = None
         if set(map(type, chain.from_iterable(values))) <= {list}:
             polygons = list(chain.from_iterable(values))
@@ -89,7 +89,7 @@ class Segmentations:
         self._codes = Strings(counts[k].decode() for k in kept)
 
     def __getitem__(self, row: int) -> list[list[float]] | dict[str, Any] | None:
-        """The mask of an annotation in Detectron2's form, None where it has none."""
+        """The mask of an annotation in Detectron2's form; None if it has no mask."""
         code = int(np.searchsorted(self._code_rows, row))
         if code < len(self._code_rows) and self._code_rows[code] == row:
             return {"size": self._sizes[row].tolist(), "counts": self._codes[code]}
@@ -102,7 +102,7 @@ class Segmentations:
         return [flat[a - start : b - start] for a, b in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)]
 
     def area(self, row: int) -> float:
-        """Number of pixels, as COCO counts them; nan without a mask."""
+        """Number of pixels of an annotation's mask, as COCO counts them; nan without a mask."""
         value = self[row]
         if value is None:
             return float("nan")
@@ -112,7 +112,7 @@ class Segmentations:
 
 
 def _numeric_polygons(polygons: list) -> list[list]:
-    """The polygons, those that are no list of finite numbers as empty ones."""
+    """The polygons; a polygon that is no list of finite numbers becomes empty."""
     return [p if type(p) is list and not to_numbers(p)[1] else [] for p in polygons]
 
 
@@ -124,7 +124,7 @@ def _compressed(value: dict, size: tuple[int, int]) -> tuple[int, bytes | None]:
     if tuple(found) != size:
         return SIZE, None
     if type(counts) is str:
-        # pycocotools reads beyond the end of other text, and of numbers that do not end.
+        # pycocotools reads beyond the end of other text, and of a number without an end.
         code = counts.encode("utf-8", "surrogatepass")
         in_range = all(48 <= c < 112 for c in code)
         return (FINE, code) if code and in_range and not (code[-1] - 48) & 32 else (RLE, None)
@@ -135,10 +135,10 @@ def _compressed(value: dict, size: tuple[int, int]) -> tuple[int, bytes | None]:
 
 
 def _total_run_lengths(codes: Sequence[bytes]) -> np.ndarray:
-    """The pixels that compressed run lengths cover, int64; -1 for those that hold impossible numbers.
+    """Number of pixels that each compressed run length covers, int64; -1 if it holds impossible numbers.
 
-    A code is a list of numbers, each in groups of 5 bits, the lowest first, and from the third number on (of those
-    counted from 0) a difference to the number two before it.
+    A code is a list of numbers. Each number is written in groups of 5 bits, the lowest group first. From number 3 on
+    (counted from 0), a number is a difference to the number two places before.
     """
     totals = np.zeros(len(codes), dtype=np.int64)
     if not codes:

@@ -1,14 +1,14 @@
 """Shapes: data sets of drawn objects, generated from a seed as JPEG files with COCO-format annotations.
 
 Every image is a low-frequency random background with random lines, objects in one random colour each (independent of
-the class), and pixel noise. The objects are composed from front to back: an object keeps the pixels that no later
-object has taken, and one that keeps less than a quarter of its area is left out of the picture *and* of the
-annotations, so that whatever can be seen is annotated. Boxes, areas and masks are those of the visible pixels.
+the class), and pixel noise. The objects are composed from front to back: an object keeps the pixels that no object in
+front of it has taken. An object that keeps less than a quarter of its area is left out of the picture *and* of the
+annotations. So everything visible is annotated. Boxes, areas and masks are those of the visible pixels.
 
 - ``shapes_tiny``, ``shapes``: ten classes in any rotation; a few groups of small objects with ``iscrowd`` = 1.
-- ``shapes_crowd``: one class in clusters, after CrowdHuman: ``bbox`` is the box of the whole figure, which may reach
-  beyond the image, ``bbox_vis`` that of its visible part; ignored boxes have ``iscrowd`` = 1. The same boxes are
-  written as ``annotations/{train,val}.odgt``.
+- ``shapes_crowd``: one class in clusters, as in CrowdHuman. ``bbox`` is the box of the whole figure, which may reach
+  beyond the image, and ``bbox_vis`` the box of its visible part. Ignored boxes have ``iscrowd`` = 1. The same boxes are
+  written to ``annotations/{train,val}.odgt``.
 
 Files of a data set: ``{train,val}/<image id>.jpg``, ``annotations/{train,val}.json`` and ``manifest.json``.
 """
@@ -35,21 +35,21 @@ from rich.progress import track
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1  # raise with every change of what is drawn or written
+VERSION = 1  # increase it with every change of what is drawn or written
 SPLITS = ("train", "val")
 
 MIN_VISIBLE = 0.25  # an object with a smaller visible share is not drawn
-IGNORE_VISIBLE = 0.35  # shapes_crowd: a figure with a smaller visible share is annotated, but ignored
+IGNORE_VISIBLE = 0.35  # shapes_crowd: a figure with a smaller visible share is annotated as ignored
 GROUP_RATE, CROWD_GROUP_RATE = 0.06, 0.4  # share of the images with objects that hold a group
 JPEG_QUALITY = 92
 
 
 @dataclass(frozen=True)
 class ShapesSpec:
-    """What a data set consists of; together with `VERSION` it determines every byte.
+    """Parameters of a data set; together with `VERSION` they determine every byte.
 
-    `image_size`, `min_extent` and `max_extent` are in pixels; an object's extent is the longer side of its box before
-    occlusion. `max_objects` bounds the objects an image is composed of, a group counting as one.
+    `image_size`, `min_extent` and `max_extent` are in pixels. An object's extent is the longer side of its box before
+    occlusion. `max_objects` is the upper bound of the objects of an image, where a group counts as one object.
     """
 
     name: str
@@ -118,9 +118,9 @@ BODY = np.array(
 
 @dataclass
 class Item:
-    """One drawn thing: `mask` [h, w] uint8 fits tightly, its top left pixel lies at (`x`, `y`), maybe off the image.
+    """One drawn thing. `mask` [h, w] uint8 fits tightly; its top left pixel lies at (`x`, `y`), perhaps off the image.
 
-    Items with the same `label` (>= 1) are members of one group and share an annotation. `head`: XYWH, shapes_crowd.
+    Items with the same `label` (>= 1) form a group and share an annotation. `head` (XYWH) is only for shapes_crowd.
     """
 
     label: int
@@ -181,7 +181,7 @@ def _inside(item: Item, size: int, x: float, y: float) -> Item:
 
 
 def _group(rng: np.random.Generator, size: int, members: list[Item]) -> list[Item]:
-    """The items huddled in one place of the image, as one group."""
+    """The items close together in one place of the image, as one group."""
     spread = 0.6 * len(members) ** 0.5 * np.mean([max(item.mask.shape) for item in members])
     corner = rng.uniform(0, max(size - spread, 1), 2)
     for item in members:
@@ -191,7 +191,7 @@ def _group(rng: np.random.Generator, size: int, members: list[Item]) -> list[Ite
 
 
 def _sample_shapes(spec: ShapesSpec, rng: np.random.Generator) -> list[Item]:
-    """Items of a `shapes` or `shapes_tiny` image, the rearmost first, wholly inside the image."""
+    """Items of a `shapes` or `shapes_tiny` image, the rearmost first, all completely inside the image."""
     count = rng.integers(spec.max_objects + 1)
     group_at = rng.integers(count) if count and rng.random() < GROUP_RATE else -1
     items = []
@@ -239,9 +239,9 @@ def _background(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_scene(spec: ShapesSpec, split: str, index: int) -> tuple[np.ndarray, np.ndarray, list[Item]]:
-    """Draw image `index` (from 0) of a split; depends on nothing drawn before.
+    """Draw image `index` (from 0) of a split, independently of all other images.
 
-    Returns the image [size, size, 3] uint8 BGR, the label [size, size] uint8 of the item that each pixel belongs to
+    Returns the image [size, size, 3] uint8 BGR, the label [size, size] uint8 of the item to which each pixel belongs
     (0 = background), and the items that are drawn, the rearmost first.
     """
     rng = np.random.default_rng([spec.seed, SPLITS.index(split), index])
@@ -269,7 +269,7 @@ def annotate(owner: np.ndarray, items: list[Item], crowd: bool) -> tuple[list[di
     """COCO annotations of a drawn scene, without ids, and its CrowdHuman `gtboxes` (none unless `crowd`)."""
     if not items:
         return [], []
-    by_label = {item.label: item for item in items}  # of a group any member
+    by_label = {item.label: item for item in items}  # any member stands for its group
     masks = np.asfortranarray(owner[:, :, None] == np.array(list(by_label)), dtype=np.uint8)
     rles = coco_mask.encode(masks)
     visible_boxes = coco_mask.toBbox(rles).astype(int).tolist()
@@ -283,7 +283,7 @@ def annotate(owner: np.ndarray, items: list[Item], crowd: bool) -> tuple[list[di
             full_box = visible_box if item.group else item.box
             ignored = item.group or area < IGNORE_VISIBLE * whole_area
             annotation |= {"iscrowd": int(ignored), "bbox": full_box, "bbox_vis": visible_box}
-            annotation["area"] = full_box[2] * full_box[3]  # as the CrowdHuman conversions have it
+            annotation["area"] = full_box[2] * full_box[3]  # as in conversions of CrowdHuman
             gtboxes.append(
                 {
                     "tag": "mask" if item.group else "person",
@@ -299,7 +299,7 @@ def annotate(owner: np.ndarray, items: list[Item], crowd: bool) -> tuple[list[di
 
 
 def _write_image(spec: ShapesSpec, split: str, folder: Path, index: int) -> tuple[str, list[dict], list[dict]]:
-    """Draw and write one image; returns the file's SHA-256, and its annotations and gtboxes."""
+    """Draw and write one image. Returns the file's SHA-256, and the image's annotations and gtboxes."""
     image, owner, items = draw_scene(spec, split, index)
     data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
     (folder / split / _file_name(index)).write_bytes(data)
@@ -311,7 +311,7 @@ def _file_name(index: int) -> str:
 
 
 def _write_split(spec: ShapesSpec, split: str, folder: Path, workers: int) -> dict[str, str]:
-    """Write one split's images and annotation files; returns the SHA-256 of each by its path within `folder`."""
+    """Write one split's images and annotation files. Returns the SHA-256 of each file by its path within `folder`."""
     count = spec.num_images(split)
     (folder / split).mkdir(parents=True)
     (folder / "annotations").mkdir(exist_ok=True)
@@ -343,7 +343,7 @@ def _mapper(workers: int) -> Iterator:
     if workers == 1:
         yield map
     else:
-        with multiprocessing.Pool(workers) as pool:  # on leaving, also by an interrupt, it ends its processes
+        with multiprocessing.Pool(workers) as pool:  # the `with` ends the processes, also at an interrupt
             yield partial(pool.imap, chunksize=16)
 
 
@@ -359,7 +359,7 @@ def _write_dataset(spec: ShapesSpec, folder: Path, workers: int) -> None:
     manifest = {
         "version": VERSION,
         "spec": asdict(spec),
-        "sha256": hashlib.sha256(listing.encode()).hexdigest(),  # of sha256sum's listing of all files, by path
+        "sha256": hashlib.sha256(listing.encode()).hexdigest(),  # hash of sha256sum's listing of all files, by path
         "drawn_with": {"numpy": np.__version__, "opencv": cv2.__version__},  # other releases may give other bytes
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
@@ -373,7 +373,7 @@ def _read_manifest(folder: Path) -> dict:
 
 
 def _is_complete(spec: ShapesSpec, folder: Path) -> bool:
-    """Whether `folder` is this very data set; False if there is nothing yet.
+    """Whether `folder` holds exactly this data set; False if the folder does not exist.
 
     Raises:
         RuntimeError: the folder is something else.
@@ -395,13 +395,13 @@ def _is_complete(spec: ShapesSpec, folder: Path) -> bool:
 
 
 def make_shapes(spec: ShapesSpec, root: Path, workers: int = 1) -> Path:
-    """Generate a data set as `root/spec.name` unless it is there; returns that folder.
+    """Generate a data set as `root/spec.name` unless it is there. Returns this folder.
 
-    Any number of processes may call this at once: one generates, the others wait for it. The folder appears complete
-    or not at all.
+    Any number of processes may call this function at once: one of them generates, and the others wait. The folder
+    appears complete or not at all.
 
     Raises:
-        RuntimeError: the folder exists and is something else than this data set.
+        RuntimeError: the folder exists and holds something else than this data set.
     """
     folder = root / spec.name
     if _is_complete(spec, folder):
@@ -412,7 +412,7 @@ def make_shapes(spec: ShapesSpec, root: Path, workers: int = 1) -> Path:
             return folder
         logger.info("Generating the data set %s in %s", spec.name, folder)
         partial_folder = _partial_folder(spec, root)
-        shutil.rmtree(partial_folder, ignore_errors=True)  # of a generation that was killed
+        shutil.rmtree(partial_folder, ignore_errors=True)  # left by a killed process
         try:
             _write_dataset(spec, partial_folder, workers)
             os.rename(partial_folder, folder)
@@ -425,7 +425,7 @@ def make_shapes(spec: ShapesSpec, root: Path, workers: int = 1) -> Path:
 
 
 def remove_shapes(spec: ShapesSpec, root: Path) -> None:
-    """Remove the data set `root/spec.name`, of whatever version, so that `make_shapes` generates it anew.
+    """Remove the data set `root/spec.name` of any version, so that `make_shapes` generates it anew.
 
     Raises:
         RuntimeError: the folder has no manifest, so it was not generated.
@@ -437,7 +437,7 @@ def remove_shapes(spec: ShapesSpec, root: Path) -> None:
     with FileLock(_lock_file(spec, root)):
         discarded = _partial_folder(spec, root)
         shutil.rmtree(discarded, ignore_errors=True)
-        os.rename(folder, discarded)  # first, so that an interruption leaves no half of it in place
+        os.rename(folder, discarded)  # first, so that an interruption leaves no half data set in place
         shutil.rmtree(discarded)
 
 
@@ -446,5 +446,5 @@ def _lock_file(spec: ShapesSpec, root: Path) -> Path:
 
 
 def _partial_folder(spec: ShapesSpec, root: Path) -> Path:
-    # The host's name is for file systems on which locks do not reach other hosts: there the first rename wins.
+    # With the host's name, for file systems on which a lock does not reach other hosts: there the first rename wins.
     return root / f".{spec.name}.{platform.node()}.partial"

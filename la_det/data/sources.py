@@ -1,15 +1,15 @@
-"""Data sets by name: one string says what is read from where, on the command line and in configs alike.
+"""Data sets by name: one string says what is read from where, on the command line and in configs.
 
-A name is registered in Detectron2's `DatasetCatalog`, or it is `<kind>:<paths and options, separated by commas>`:
+A name is registered in Detectron2's `DatasetCatalog`, or is `<kind>:<paths and options, with commas between them>`:
 
 - `coco:IMAGES,JSON`: a folder of images and COCO's JSON file;
-- `yolo:DATA.yaml,split=train`: a part of what Ultralytics' YOLO trains on;
-- `voc:FOLDER` or `voc:FOLDER,split=train`: Pascal VOC's XML files, all or those of a list in `ImageSets/Main`;
+- `yolo:DATA.yaml,split=train`: one part of a data set of Ultralytics' YOLO;
+- `voc:FOLDER` or `voc:FOLDER,split=train`: Pascal VOC's XML files, all of them or those of a list in `ImageSets/Main`;
 - `odgt:IMAGES,ODGT`: CrowdHuman's form, with `tag=...` for other objects than `person`;
-- `registered:NAME`: a registered one, which can then have options.
+- `registered:NAME`: a registered data set with options.
 
-Options of all: `class=NAME`, repeated for several, leaves only these classes; `boxes=...` says how boxes are written (a
-key of `la_det.data.boxes.CONVENTIONS`). A path or name with a comma stands in double quotes, as in CSV files.
+Every kind has two options. `class=NAME`, which may be repeated, uses only these classes. `boxes=...` is the convention
+of the boxes, a key of `la_det.data.boxes.CONVENTIONS`. A path or name with a comma stands in double quotes, as in CSV.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from la_det.data.yolo import read_yolo, yolo_splits
 from la_det.errors import UserError
 
 FORMAT = "coco:IMAGES,JSON[,IMAGES,JSON...] | yolo:DATA.yaml | voc:DIR[,DIR...] | odgt:IMAGES,ODGT[,IMAGES,ODGT...]"
-PATHS = {"coco": 2, "odgt": 2, "voc": 1, "yolo": 1, "registered": 1}  # of one data set
+PATHS = {"coco": 2, "odgt": 2, "voc": 1, "yolo": 1, "registered": 1}  # number of paths of one data set
 OPTIONS = ("boxes", "class", "split", "tag")
 
-_called: WeakKeyDictionary[Callable, Records] = WeakKeyDictionary()  # by registered function
+_called: WeakKeyDictionary[Callable, Records] = WeakKeyDictionary()  # registered function -> its records
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """One data set: what `str` writes, `parse` reads."""
+    """One data set. `str` writes its name, and `parse` reads the name."""
 
     kind: str
     paths: tuple[str, ...]
@@ -78,14 +78,14 @@ class DataSource:
         return _read_registered(self.paths[0], self.options)
 
     def splits(self) -> tuple[str, str] | None:
-        """Names of the parts for training and for testing, where one path holds both and none is chosen."""
+        """Names of the parts for training and for testing; None unless one path holds both and no part is chosen."""
         if self.options.split is None and self.kind in ("voc", "yolo"):
             return (voc_splits if self.kind == "voc" else yolo_splits)(self.paths[0])
         return None
 
 
 def is_source(name: str) -> bool:
-    """Whether a name says what is read, and is not one of Detectron2's catalog."""
+    """Whether a name has the form `<kind>:...` rather than being one of Detectron2's catalog."""
     return name.partition(":")[0] in PATHS and ":" in name
 
 
@@ -93,7 +93,7 @@ def parse(text: str, form: str = FORMAT) -> list[DataSource]:
     """The data sets that a name or a command-line option lists, with absolute paths.
 
     Raises:
-        UserError: it is malformed.
+        UserError: the text is malformed.
     """
     kind, _, rest = text.partition(":")
     if kind not in PATHS:
@@ -127,10 +127,10 @@ def parse(text: str, form: str = FORMAT) -> list[DataSource]:
 
 
 def parse_one(name: str) -> DataSource:
-    """The data set that a name says.
+    """The data set with this name.
 
     Raises:
-        UserError: it is malformed or lists several.
+        UserError: the name is malformed or lists several data sets.
     """
     sources = parse(name)
     if len(sources) != 1:
@@ -139,9 +139,9 @@ def parse_one(name: str) -> DataSource:
 
 
 def train_and_test(option: str) -> tuple[DataSource, list[DataSource]]:
-    """What a command-line option says: the data set for training, and those for evaluation.
+    """The data set for training and the data sets for evaluation, from a command-line option.
 
-    The first is for training, the others are for evaluation, which without others is on the first.
+    The first data set is for training, all further ones are for evaluation. A single one is for both.
     """
     first, *others = parse(option)
     splits = first.splits()
@@ -152,14 +152,14 @@ def train_and_test(option: str) -> tuple[DataSource, list[DataSource]]:
 
 
 def is_read_here(name: str) -> bool:
-    """Whether the records of a data set come from files that this project reads, and stay in memory once read."""
+    """Whether this project's readers read the data set; its records then stay in memory."""
     if is_source(name) or name not in DatasetCatalog:
         return is_source(name)
     return _is_coco(name) or MetadataCatalog.get(name).get("odgt_file") is not None
 
 
 def labels_of(names: Sequence[str]) -> list[str]:
-    """Short and different names of data sets, for results and folders: a registered name, or that of a file."""
+    """Short, distinct labels of data sets, for results and folders: the registered name, or the name of a file."""
     labels = []
     for name in names:
         if is_source(name):
@@ -170,7 +170,7 @@ def labels_of(names: Sequence[str]) -> list[str]:
 
 
 def read_source(name: str) -> Records | list[dict]:
-    """Checked records of a data set, by its name; what a function of others registered stays a list of dicts.
+    """Checked records of the data set with this name; a list of dicts if a registered function of others makes them.
 
     Raises:
         UserError: there is no such data set, it cannot be read, or something in it is surely wrong.
@@ -189,7 +189,7 @@ def read_source(name: str) -> Records | list[dict]:
 
 @functools.lru_cache(maxsize=8)
 def _read_once(source: DataSource, fingerprint: tuple) -> Records:
-    """Training, evaluation and its ground truths ask for the same data, which are shared."""
+    """The records, which training, evaluation and its ground truths share."""
     records = source.read()
     records.problems.log()
     return records
@@ -203,7 +203,7 @@ def _read_coco_once(json_file: str, image_root: str, fingerprint: tuple) -> Reco
 
 
 def _fingerprint(paths: Sequence[str]) -> tuple:
-    """Changes with the files."""
+    """A value that changes with the files."""
     return tuple((s.st_mtime_ns, s.st_size) if (s := _stat(path)) else None for path in paths)
 
 
@@ -220,12 +220,12 @@ def _is_coco(name: str) -> bool:
     function = function.func if isinstance(function, functools.partial) else function
     metadata = MetadataCatalog.get(name)
     of_coco = getattr(function, "__module__", "") == "detectron2.data.datasets.coco"
-    # Keypoints are of no use to the detectors here, but to those of others.
+    # Data sets with keypoints are for other detectors, which need Detectron2's reader.
     return of_coco and metadata.get("json_file") is not None and metadata.get("keypoint_names") is None
 
 
 def _describe_classes(name: str, records: Records) -> Records:
-    """Put the classes into Detectron2's metadata, as its own readers do."""
+    """Put the classes into Detectron2's metadata, as Detectron2's readers do."""
     metadata = MetadataCatalog.get(name)
     found = {
         "thing_classes": list(records.classes),
@@ -253,7 +253,7 @@ def _read_registered(name: str, options: Options) -> Records:
 
 
 def _call_registered(name: str) -> Records | list[dict]:
-    """What the function registered for a name returns; whatever goes wrong in it becomes one line."""
+    """The records that the function registered for a name returns. Its errors become a `UserError`."""
     function = DatasetCatalog[name]
     if function in _called:
         return _called[function]

@@ -1,8 +1,8 @@
 """The order of training samples and their randomness, as functions of the seed and the position in the stream alone.
 
-Detectron2 shards an endless sampler over the loader's workers and seeds augmentations per worker, so that a resumed run
-sees other batches. Here the main process makes the batches and every sample is seeded by its position: batch `b` is the
-same whatever the number of workers and whether the run started at batch 0 or at `b`.
+Detectron2 shards an endless sampler over the loader's workers and seeds augmentations per worker, so a resumed run sees
+other batches. Here the main process makes the batches, and every sample is seeded by its position. Batch `b` is the
+same for any number of workers, and for a run that started at batch 0 or at `b`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class TrainStream(Sampler[list[Key]]):
 
     Args:
         groups: one id per record of the data set; a batch holds records of one group (aspect-ratio grouping). Samples
-            wait in their group's bucket until it is full, as in Detectron2.
+            wait in the bucket of their group until it is full, as in Detectron2.
         batch_size: images per batch of this process.
-        seed: of the shuffling, the same in every process.
-        repeat_factors: [N] how often each record comes in an epoch, on average; None for once.
+        seed: seed of the shuffling, the same in every process.
+        repeat_factors: [N] how often each record comes in an epoch, on average; None: once.
 
     Attributes:
-        start: number of batches to skip. They are counted through without reading an image.
+        start: number of batches to skip. Images of skipped batches are not read.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class TrainStream(Sampler[list[Key]]):
         }
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Warn if the stream is not that of the checkpoint; its position comes from the iteration."""
+        """Warn if the stream is not the checkpoint's. The position in the stream comes from the iteration."""
         changed = [
-            f"{name} {state.get(name, 0)} -> {value}"  # earlier checkpoints are of streams without repetition
+            f"{name} {state.get(name, 0)} -> {value}"  # streams of earlier checkpoints have no repetition
             for name, value in self.state_dict().items()
             if state.get(name, 0) != value
         ]
@@ -103,9 +103,9 @@ class SeededDataset(Dataset):
 
 @contextmanager
 def seeded(*entropy: int) -> Iterator[None]:
-    """Seed the generators that augmentations use (Python's, NumPy's legacy and torch's CPU one) inside the context.
+    """Seed the generators of augmentations (Python's, NumPy's legacy and torch's CPU generator) inside the context.
 
-    They are restored after it: without loader workers the model's own randomness shares the process.
+    Afterwards they are restored: without loader workers, the model draws from the same generators.
     """
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     seeds = np.random.SeedSequence(entropy).generate_state(3).tolist()

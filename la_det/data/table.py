@@ -1,4 +1,4 @@
-"""Checked records of a data set: columns in memory that processes share, Detectron2's dataset dicts one at a time."""
+"""Checked records of a data set: columns that processes share, and Detectron2's dataset dicts made from them singly."""
 
 from __future__ import annotations
 
@@ -19,29 +19,31 @@ from la_det.errors import UserError
 
 @dataclass(frozen=True, eq=False)
 class Records(Sequence[dict]):
-    """N images with A annotations. Images and classes are numbered from 0; ids of files are only handed on.
+    """N images with A annotations. Images and classes are numbered from 0; ids of files are only passed on.
 
-    `records[i]` is a fresh dict of Detectron2's form, with `image_id` as the file has it and, unless the data set has
-    no annotations at all, `annotations` in the order of the file.
+    `records[i]` is a new dict in Detectron2's form, with the file's `image_id`. Unless the data set has no annotations
+    at all, it has `annotations` in the order of the file.
 
     Attributes:
         source: the file or folder that messages name.
         image_root: folder of the images.
         classes, class_ids: names of the K classes, and their ids in the source.
         names: [N] file names, relative to the folder.
-        ids: [N] as in the source.
+        ids: [N] ids of the images in the source.
         sizes: [N, 2] height and width.
-        ends: [N + 1] where each image's annotations begin in the columns below.
+        ends: [N + 1] where each image's annotations begin in the columns below, and the end of the last one's.
         boxes: [A, 4] XYWH pixels, float64.
         labels: [A] class numbers.
         crowd: [A] bool: a region to ignore (`iscrowd`).
         areas: [A] square pixels, for the sizes of objects in COCO's evaluation.
-        masks: of the source's annotations, and `rows` [A] which of them an annotation has; None where there are none.
-        place: form of an annotation's place in the source, for instance "annotations[{}]", and `places` [A] its number.
-        has_objects: [N] bool: the source has an annotation that is no region to ignore.
+        masks: masks of the source's annotations; None: there are no masks.
+        rows: [A] row of each annotation in the masks.
+        place: text with a gap for an annotation's place in the source, for instance "annotations[{}]".
+        places: [A] numbers that fill this gap.
+        has_objects: [N] bool, whether the source has an annotation of the image that is no region to ignore.
         annotated: whether the source has annotations; the test sets of competitions have none.
-        problems: what was found wrong and did not stop.
-        chosen: [M] numbers of the images that are left, None for all.
+        problems: problems that did not stop the reading.
+        chosen: [M] numbers of the images that are used; None: all.
     """
 
     source: str
@@ -114,33 +116,33 @@ class Records(Sequence[dict]):
         return np.diff(self.ends)[self.images()]
 
     def annotation_images(self) -> np.ndarray:
-        """[A] number of each annotation's image, of all images in the columns."""
+        """[A] number of each annotation's image in the columns."""
         return np.repeat(np.arange(len(self.names)), np.diff(self.ends))
 
     def is_portrait(self) -> np.ndarray:
-        """[M] bool: not wider than high, for batches of one aspect ratio."""
+        """[M] bool, whether the image is at least as high as wide, for batches of one aspect ratio."""
         height, width = self.sizes[self.images()].T
         return width <= height
 
     def choose(self, flags: np.ndarray) -> Records:
-        """Those images that [M] bool names; the columns are shared."""
+        """The images at `flags` [M] bool, with the same columns."""
         return replace(self, chosen=self.images()[flags])
 
     def with_annotations(self) -> Records:
-        """The images that have any annotation."""
+        """The images that have an annotation."""
         return self.choose(self.counts() > 0)
 
     def with_objects(self) -> Records:
-        """The images for which the source has an object, one whose box was dropped included, as in Detectron2."""
+        """The images for which the source has an object; as in Detectron2, its box may have been dropped."""
         return self.choose(self.has_objects[self.images()])
 
     def require_masks(self) -> None:
-        """Raise `UserError`, which names the first, if an object has no usable mask; regions to ignore need none."""
+        """Raise `UserError`, which names the first object, if objects (not ignored regions) have no usable mask."""
         state = self.masks.state[self.rows] if self.masks is not None else np.full(len(self.rows), 1)
         bad = np.flatnonzero((state != FINE) & ~self.crowd)
         if not len(bad):
             return
-        first = bad[np.argmin(self.rows[bad])]  # as the file has them
+        first = bad[np.argmin(self.rows[bad])]  # the first one in the file
         image = self.names[int(self.annotation_images()[first])]
         raise UserError(
             f"{self.source}: {self.place.format(self.places[first])} of image {image}: {REASONS[int(state[first])]}, "
@@ -149,12 +151,12 @@ class Records(Sequence[dict]):
         )
 
     def require_files(self) -> None:
-        """Raise `UserError`, which names the first, if image files are missing. Each folder is listed once."""
+        """Raise `UserError`, which names the first file, if image files are missing. Each folder is listed once."""
         listed: dict[str, set[str]] = {}
         missing = []
         for index in range(len(self)):
             path = self.file_name(index)
-            if "://" in path:  # of another file system; opening it will tell
+            if "://" in path:  # a path of another file system: it is checked when it is opened
                 continue
             folder, name = os.path.split(path)
             if folder not in listed:

@@ -7,7 +7,7 @@ from detectron2.data import transforms as T
 
 
 class ResizeShortestEdge(T.ResizeShortestEdge):
-    """Detectron2's, for images of any shape: of a very long one the short side keeps at least one pixel."""
+    """Detectron2's transform for images of any shape: the short side of a very long image keeps at least one pixel."""
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
         transform = super().get_transform(image)

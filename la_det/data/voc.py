@@ -1,9 +1,9 @@
-"""Pascal VOC's XML form of annotations, as LabelImg and others write it, too.
+"""Pascal VOC's XML form of annotations, which LabelImg and other tools also write.
 
-Either VOC's own folders, `Annotations/*.xml`, `JPEGImages` and lists of parts in `ImageSets/Main/*.txt`, or a folder of
-XML files with their images beside them. In VOC, `xmin` to `xmax` are the first and the last pixel of the object,
-counted from 1: a box from 1 to 10 is 10 pixels wide and begins at the image's border. Objects marked `difficult` are
-objects like others, as in Detectron2.
+A data set has VOC's folders `Annotations/*.xml` and `JPEGImages`, with lists of parts in `ImageSets/Main/*.txt`, or it
+is a folder of XML files with their images beside them. In VOC, `xmin` and `xmax` are the first and the last pixel of
+the object, counted from 1: a box from 1 to 10 is 10 pixels wide and begins at the image's border. Objects marked
+`difficult` are ordinary objects, as in Detectron2.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 def read_voc(folder: str, options: Options = DEFAULTS) -> Records:
     """Read and check a folder, or one part of it. An image's id is the name of its XML file without the suffix.
 
-    The classes are all names in the folder's files, sorted; those of `options.classes`, if there are any.
+    The classes are `options.classes` or, by default, all names in the folder's files, sorted.
 
     Raises:
-        UserError: a file cannot be read, or something in one is surely wrong; names file and object.
+        UserError: a file cannot be read, or something in it is surely wrong; the message names file and object.
     """
     annotations, image_folder = _folders(folder)
     everything = sorted(path.stem for path in annotations.glob("*.xml"))
@@ -75,7 +75,7 @@ def read_voc(folder: str, options: Options = DEFAULTS) -> Records:
 
 
 def voc_splits(folder: str) -> tuple[str, str] | None:
-    """Names of the parts for training and for testing, where the folder has lists of them."""
+    """Names of the parts for training and for testing; None if the folder has no lists of parts."""
     lists = {path.stem for path in Path(folder, "ImageSets/Main").glob("*.txt")}
     train = next((name for name in ("train", "trainval") if name in lists), None)
     test = next((name for name in ("val", "test") if name in lists), train)
@@ -83,7 +83,7 @@ def voc_splits(folder: str) -> tuple[str, str] | None:
 
 
 def _folders(folder: str) -> tuple[Path, Path]:
-    """Those of the XML files and of the images."""
+    """The folder of the XML files and the folder of the images."""
     if not os.path.isdir(folder):
         raise UserError(f"{folder}: no such folder")
     annotations, images = Path(folder, "Annotations"), Path(folder, "JPEGImages")
@@ -111,7 +111,7 @@ class _Object:
 
 @dataclass(frozen=True)
 class _File:
-    """An XML file: `size` is (height, width), None where it has none, `image` the name of the image, if any."""
+    """An XML file: `size` is (height, width) or None, and `image` is the name of the image, which may be empty."""
 
     image: str
     size: tuple[int, int] | None
@@ -119,7 +119,7 @@ class _File:
 
 
 def _read_xml(path: Path, problems: Problems) -> _File:
-    """The content of a file; an empty one if it is damaged, which then is a problem that stops."""
+    """The content of a file. If the file is damaged, this is a problem that stops, and the content is empty."""
 
     def stop(where: str, kind: str) -> None:
         problems.stop([0], lambda _: f"{path}{where}", kind)
@@ -128,7 +128,7 @@ def _read_xml(path: Path, problems: Problems) -> _File:
         if not path.is_file():
             raise OSError("no such file, or no regular one")
         data = path.read_bytes()
-        if b"<!ENTITY" in data:  # a few of them can stand for gigabytes
+        if b"<!ENTITY" in data:  # a few entities can stand for gigabytes
             raise ValueError("it defines entities")
         root = ElementTree.fromstring(data)
     except (OSError, ValueError, LookupError, RecursionError, ElementTree.ParseError) as error:
@@ -164,7 +164,7 @@ def _number(element: ElementTree.Element, key: str) -> float | None:
 
 
 def _image_names(folder: Path, stems: Sequence[str], named: Sequence[str]) -> tuple[str, list[str]]:
-    """The folder of the images, and in it their names: the file named like the XML file, or that which this names."""
+    """The folder of the images, and the names of the images: named like the XML file, or as the XML file says."""
     by_stem: dict[str, str] = {}
     there = set()
     for name in sorted(os.listdir(folder)):

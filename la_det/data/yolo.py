@@ -1,9 +1,9 @@
 """YOLO's text form of annotations, as Ultralytics' tools write it.
 
 `data.yaml` names the folders or lists of images of each part (`train`, `val`, `test`) and the classes. The annotations
-of `.../images/x/a.jpg` are in `.../labels/x/a.txt`, or beside the image; no file means no object. A line is
-`class x y width height`, the centre and size of a box, or `class x y x y x y ...`, the corners of an object's outline;
-all but the class, which counts from 0, are fractions of the image.
+of `.../images/x/a.jpg` are in `.../labels/x/a.txt`; other images have them beside the image. No file means no object. A
+line is `class x y width height`, the centre and size of a box, or `class x y x y x y ...`, the corners of an object's
+outline. Classes count from 0; all other numbers are fractions of the image.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from la_det.data.problems import Problems, show
 from la_det.data.table import Records
 from la_det.errors import UserError
 
-MAX_FRACTION = 2.0  # beyond, numbers are pixels
-THREADS = 8  # that read headers of images
+MAX_FRACTION = 2.0  # larger numbers are taken for pixels
+THREADS = 8  # number of threads that read headers of images
 
 
 def read_yolo(data_yaml: str, options: Options = DEFAULTS) -> Records:
     """Read and check one part of a data set. An image's id is its path in the folder of all images.
 
     Raises:
-        UserError: a file cannot be read, or something in one is surely wrong; names file and line.
+        UserError: a file cannot be read, or something in it is surely wrong; the message names file and line.
     """
     content = _load_yaml(data_yaml)
     split = options.split
@@ -83,7 +83,7 @@ def yolo_splits(data_yaml: str) -> tuple[str, str]:
 
 
 def label_file(image: str) -> str:
-    """Path of an image's annotations: the last folder `images` becomes `labels`, the suffix .txt."""
+    """Path of an image's annotations: the last folder `images` becomes `labels`, the suffix becomes .txt."""
     folder, separator, name = image.rpartition(f"{os.sep}images{os.sep}")
     path = f"{folder}{os.sep}labels{os.sep}{name}" if separator else image
     return os.path.splitext(path)[0] + ".txt"
@@ -129,7 +129,7 @@ def _class_names(content: dict, path: str) -> list[str]:
 
 
 def _find_images(content: dict, split: str, data_yaml: str) -> list[str]:
-    """Sorted paths of the images of a part: of folders, of lists of paths, or of a list of both."""
+    """Sorted paths of the images of a part, which `data.yaml` gives as folder, list file, or several of both."""
     root = content.get("path")
     entries = content[split] if isinstance(content[split], list) else [content[split]]
     if not all(isinstance(entry, str) and "\0" not in entry for entry in [*entries, root or ""]):
@@ -139,7 +139,7 @@ def _find_images(content: dict, split: str, data_yaml: str) -> list[str]:
     images: dict[str, None] = {}
     for entry in entries:
         place = next((p for f in folders if os.path.exists(p := os.path.normpath(os.path.join(f, entry)))), None)
-        # Roboflow's files say ../train/images of what is in train/images beside them.
+        # Roboflow's files say ../train/images for the folder train/images beside them.
         if place is None and entry.startswith("../"):
             inside = os.path.join(home, entry.removeprefix("../"))
             place = inside if os.path.exists(inside) else None
@@ -176,7 +176,7 @@ def _read_text(path: str) -> str:
 
 @dataclass(frozen=True)
 class _Line:
-    """An object: `box` is centre and size, `segment` the corners of its outline, both as fractions."""
+    """An object: `box` is its centre and size, `segment` the corners of its outline, all as fractions."""
 
     number: int
     label: int
@@ -202,7 +202,7 @@ def _read_labels(path: str, num_classes: int, problems: Problems) -> list[_Line]
 
 
 def _parse(line: str, number: int, num_classes: int) -> _Line | str:
-    """The object of a line, or what is wrong."""
+    """The object of a line, or a text that says what is wrong."""
     try:
         label, *values = map(float, line.split())
     except ValueError:
@@ -223,7 +223,7 @@ def _parse(line: str, number: int, num_classes: int) -> _Line | str:
 
 
 def _polygons(segments: Sequence[tuple[float, ...]], sizes: np.ndarray) -> list[list[list[float]] | None]:
-    """Outlines in pixels, in COCO's form."""
+    """Outlines in pixels, in COCO's form; None without an outline."""
     polygons: list[list[list[float]] | None] = []
     for segment, (height, width) in zip(segments, sizes.tolist(), strict=True):
         points = (np.array(segment).reshape(-1, 2) * (width, height)).ravel().tolist()

@@ -1,1 +1,1 @@
-"""Detections in images, folders and videos: what goes into `tools/demo.py`, and what comes out."""
+"""Inputs and outputs of `tools/demo.py`, which detects objects in images, folders and videos."""

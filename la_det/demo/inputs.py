@@ -19,12 +19,12 @@ VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".m
 
 @dataclass(frozen=True)
 class Frame:
-    """An image, or a picture of a video.
+    """An image, or one picture of a video.
 
     Attributes:
-        file: where it comes from.
+        file: file of the image or video.
         image: [H, W, 3] uint8, BGR.
-        number: of a video's picture, from 0; None for an image.
+        number: number of the picture in the video, from 0; None for an image.
         fps: pictures per second of the video.
     """
 
@@ -35,7 +35,7 @@ class Frame:
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
-    """The files among `paths` and, sorted, those in its folders and their subfolders, without hidden ones.
+    """The files among `paths` and, sorted, the files in its folders and their subfolders, without hidden files.
 
     Raises:
         UserError: a path does not exist, or there is no file.
@@ -59,7 +59,7 @@ def _files_of(folder: Path) -> list[Path]:
 
 
 def read_frames(file: Path) -> Iterator[Frame]:
-    """The frames of an image (one) or a video.
+    """The frames of a video, or the one frame of an image.
 
     Raises:
         UserError: the file cannot be read.
@@ -74,7 +74,7 @@ def read_frames(file: Path) -> Iterator[Frame]:
 def _read_video(file: Path) -> Iterator[Frame]:
     video = cv2.VideoCapture(str(file))
     try:
-        fps = video.get(cv2.CAP_PROP_FPS) or 25.0  # some files do not say
+        fps = video.get(cv2.CAP_PROP_FPS) or 25.0  # some files do not give it
         number = 0
         while (picture := video.read())[0]:
             yield Frame(file, picture[1], number, fps)
@@ -86,7 +86,7 @@ def _read_video(file: Path) -> Iterator[Frame]:
 
 
 def batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
-    """Lists of `size` frames; the last may be shorter."""
+    """Lists of `size` frames; the last list may be shorter."""
     frames = iter(frames)
     while batch := list(islice(frames, size)):
         yield batch

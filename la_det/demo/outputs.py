@@ -23,9 +23,9 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class Pictures:
-    """Draws frames and writes them under the names of their files below `folder`; a context manager.
+    """Draws frames and writes them below `folder`, under the names of their files; a context manager.
 
-    What is neither JPEG nor PNG gets the suffix .jpg added, and what is no MP4 video the suffix .mp4.
+    If an image's file is neither JPEG nor PNG, .jpg is added to its name. If a video's file is no MP4, .mp4 is added.
     """
 
     def __init__(self, folder: Path, files: Sequence[Path], metadata: Metadata) -> None:
@@ -41,7 +41,7 @@ class Pictures:
         self._end_video()
 
     def write(self, frame: Frame, instances: Instances) -> None:
-        """Draw all instances of a frame. A video's frames come one after the other."""
+        """Draw all instances of a frame. The frames of a video must come one after the other."""
         if frame.number is None:
             path = self._path(frame.file, IMAGE_SUFFIXES)
             drawn = Visualizer(frame.image[:, :, ::-1], self._metadata).draw_instance_predictions(instances)
@@ -79,7 +79,7 @@ class Pictures:
 
 
 class Detections:
-    """Collects detections in COCO's format: `detections.json`, with the image ids of `images.json`."""
+    """Collects detections in COCO's format, for `detections.json` with the image ids of `images.json`."""
 
     def __init__(self, metadata: Metadata) -> None:
         self._metadata = metadata
@@ -88,7 +88,7 @@ class Detections:
         self.detections: list[dict] = []
 
     def add(self, frame: Frame, instances: Instances) -> None:
-        """Number the frame and take its instances."""
+        """Give the frame an id, and add its instances to the detections."""
         height, width = frame.image.shape[:2]
         image = {"id": len(self.images) + 1, "file_name": str(frame.file), "width": width, "height": height}
         self.images.append(image if frame.number is None else image | {"frame": frame.number})

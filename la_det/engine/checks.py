@@ -1,4 +1,4 @@
-"""What a config must not say, found before anything is built."""
+"""Checks of a config's values, before anything is built."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def check_config(cfg: DictConfig, world_size: int) -> None:
-    """Check the numbers of a config; keys that it does not have are left out.
+    """Check the values of a config; keys that the config does not have are not checked.
 
     Args:
         world_size: number of processes.
 
     Raises:
-        UserError: one of them is impossible; the message names it and what it can be.
+        UserError: a value is impossible; the message names the value and what it can be.
     """
     missing = object()
     for key, (is_right, wanted) in RULES.items():

@@ -1,4 +1,4 @@
-"""What label assignment does while a model trains, seen on a fixed batch of training images."""
+"""What label assignment does during a training, observed on a fixed batch of training images."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from detectron2.engine import HookBase
 from torch import Tensor
 
 from la_det.engine.trainer import unwrap
+from la_det.matchers import matcher_at
 from la_det.modeling.criteria import Criterion, Decision
 from la_det.modeling.meta_arch import AssignmentDetector
 from la_det.structures import Pairs
 
 logger = logging.getLogger(__name__)
 
-OBJECTS_AT_A_TIME = 16  # each with a copy of its image's predictions
+OBJECTS_AT_A_TIME = 16  # each of them takes a copy of its image's predictions
 
 
 class AssignmentDiagnostics(HookBase):
-    """Every `period` iterations, looks at what the criteria of an `AssignmentDetector` assign to a fixed batch.
+    """Looks, every `period` iterations, at what the criteria of an `AssignmentDetector` assign to a fixed batch.
 
-    It puts `assignment/<branch>/<matcher>/<name>` into the storage, with these names (see `diagnose`): `positives`,
-    `without_positive`, `conflicts`, `switched`, and those with the suffix `_<level>` for the parts on each level.
+    It puts `assignment/<branch>/<matcher>/<name>` into the storage. The names are `positives`, `without_positive`,
+    `conflicts`, `switched`, and all but the second with the suffix `_<level>` (see `diagnose`).
 
-    The network looks in evaluation mode, so that training goes on as if nothing had happened, and iterations without a
-    look are not touched at all.
+    For a look, the network runs in evaluation mode, so the training goes on as if there had been no look. Iterations
+    without a look run the same code as without this hook.
     """
 
     def __init__(self, batch: list[dict], period: int) -> None:
         """
         Args:
-            batch: training examples, the same at each look; empty in processes other than the main one.
-            period: in iterations.
+            batch: training examples, the same at each look. Empty in all processes but the main one.
+            period: iterations from look to look.
         """
         self.batch = batch
         self.period = period
@@ -60,17 +61,17 @@ class AssignmentDiagnostics(HookBase):
         with torch.autocast(trainer.device_type, trainer.amp_dtype, enabled=trainer.amp_dtype is not None):
             decisions = model.assignments(self.batch, progress)
         for criterion, decision in zip(model.criteria, decisions, strict=True):
-            name = f"assignment/{criterion.branch}/{type(criterion.matcher).__name__}"
+            name = f"assignment/{criterion.branch}/{type(matcher_at(criterion.matcher, progress)).__name__}"
             values = diagnose(criterion, decision, model.in_features, progress, self._last.get(name))
             self._last[name] = pair_keys(decision).cpu()
             trainer.storage.put_scalars(**{f"{name}/{k}": v for k, v in values.items()}, smoothing_hint=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """So that a resumed run knows the last look."""
+        """The last look, for a resumed run."""
         return {"batch": self._batch_id, "pairs": self._last}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Forgets a look at another batch, for instance of a run with more processes: its pairs mean nothing here."""
+        """Restores the last look. A look at another batch, for instance with more processes, is forgotten."""
         self._last = state_dict["pairs"] if state_dict.get("batch") == self._batch_id else {}
 
 
@@ -91,21 +92,20 @@ def diagnose(
     progress: float,
     last: Tensor | None = None,
 ) -> dict[str, float]:
-    """Numbers that describe an assignment; without those that have nothing to be a share of.
+    """Numbers that describe an assignment. A share of nothing is left out.
 
-    - `positives`: per ground truth, all pairs of the assignment, whatever their weight.
-    - `without_positive`: share of ground truths that have none.
-    - `conflicts`: share of wanted (location, ground truth) pairs whose location another ground truth of the image wants
-      too. A ground truth wants what it would get if it were alone in the image.
-    - `switched`: share of the last look's pairs that are none any more.
+    - `positives`: pairs of the assignment per ground truth, whatever their weight.
+    - `without_positive`: share of ground truths without a pair.
+    - `conflicts`: share of wanted (location, ground truth) pairs whose location another ground truth of the image also
+      wants. A ground truth wants the pairs that it would get if it were alone in the image.
+    - `switched`: share of the last look's pairs that are gone.
 
-    Of all but `without_positive` there is one for each level, `<name>_<level>`: the positives on it, and shares of the
-    pairs on it.
+    All but `without_positive` also exist for each level, as `<name>_<level>`, about the pairs on this level.
 
     Args:
-        criterion: whose assignment it is.
-        decision: what it decided about a batch.
-        level_names: of the L levels.
+        criterion: the criterion that made the decision.
+        decision: the criterion's decision about a batch.
+        level_names: names of the L levels.
         progress: share of the training that is done, for the matcher.
         last: [P'] the pairs of the last look, from `pair_keys`.
     """
@@ -115,7 +115,7 @@ def diagnose(
         return {}
 
     def count(prior: Tensor) -> Tensor:
-        """[1 + L]: how many there are, and how many on each level."""
+        """[1 + L] number of priors, over all levels and on each level."""
         counts = torch.bincount(priors.levels[prior], minlength=len(level_names)).double()
         return torch.cat([counts.sum(0, keepdim=True), counts])
 
@@ -139,7 +139,7 @@ def diagnose(
 
 
 def pair_keys(decision: Decision) -> Tensor:
-    """[P] one number for each pair, by which the pairs of looks at the same images can be compared."""
+    """[P] one number for each pair; two looks at the same images give equal numbers for equal pairs."""
     pairs = decision.assignment.pairs
     return pairs.location(len(decision.predictions.priors)) * len(decision.targets) + pairs.gt
 
@@ -160,6 +160,6 @@ def wanted_pairs(criterion: Criterion, decision: Decision, objects: Tensor, prog
 
 
 def _share_location(pairs: Pairs, num_priors: int) -> Tensor:
-    """[P] bool: the pair's location is in another pair, too."""
+    """[P] bool, whether another pair has the same location."""
     _, location, counts = pairs.location(num_priors).unique(return_inverse=True, return_counts=True)
     return counts[location] > 1

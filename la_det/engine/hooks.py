@@ -1,7 +1,7 @@
-"""Hooks beyond Detectron2's. Their order after a step: checkpoint, evaluation, log.
+"""Hooks that Detectron2 does not have. Their order after a step is checkpoint, evaluation, log.
 
-A checkpoint holds the step's values until a line of `metrics.json` does. So whatever kills a process, and when, the
-evaluation that it interrupted is done again, and no line is lost.
+A checkpoint holds the step's values until a line of `metrics.json` has them. So a process can be killed at any moment:
+an interrupted evaluation is done again, and no line is lost.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Periods:
-    """In iterations, how often a training does what; the end of the training counts for all.
+    """Periods of a training in iterations. At the end of the training, all is done once more.
 
     Attributes:
-        log: writes its log.
-        evaluation: evaluates, and saves a checkpoint before; 0 only at the end.
-        checkpoint: saves a checkpoint.
+        log: period of writing the log.
+        evaluation: period of evaluations, each after a checkpoint; 0: only at the end.
+        checkpoint: period of checkpoints.
     """
 
     log: int
@@ -42,23 +42,23 @@ class Periods:
     checkpoint: int
 
     def evaluates(self, done: int) -> bool:
-        """Whether an evaluation follows `done` iterations, the end left out."""
+        """Whether an evaluation follows `done` iterations (the end of the training aside)."""
         return self.evaluation > 0 and done % self.evaluation == 0
 
     def saves(self, done: int) -> bool:
-        """Whether a checkpoint follows `done` iterations, the end left out."""
+        """Whether a checkpoint follows `done` iterations (the end of the training aside)."""
         return done % self.checkpoint == 0 or self.evaluates(done)
 
     def writes(self, done: int) -> bool:
-        """Whether the log is written after `done` iterations, the end left out."""
+        """Whether the log is written after `done` iterations (the end of the training aside)."""
         return done % self.log == 0 or self.saves(done)
 
 
 class CheckpointHook(HookBase):
     """Saves a checkpoint when it is time, when the training is asked to stop, and at its end.
 
-    It keeps the newest `max_to_keep` beside the final one. Unlike Detectron2's it runs in every process (each adds its
-    random state) and finds what to delete on disk, so it goes on counting when a run is resumed.
+    It keeps the newest `max_to_keep` checkpoints beside the final one. Unlike Detectron2's hook it runs in every
+    process, since each adds its random state. It finds old checkpoints on disk, so a resumed run deletes them, too.
     """
 
     def __init__(self, checkpointer: Checkpointer, periods: Periods, max_to_keep: int) -> None:
@@ -82,21 +82,21 @@ class CheckpointHook(HookBase):
 
     def _delete_before(self, newest: str) -> None:
         saved = sorted(Path(self.checkpointer.save_dir).glob("model_[0-9]*.pth"))
-        # Higher iterations are an earlier run's.
+        # Higher iterations belong to an earlier run.
         for path in [path for path in saved if path.stem <= newest][: -self.max_to_keep]:
             path.unlink()
 
 
 class EvaluationHook(HookBase):
-    """Evaluates when it is time and at the end, there under iteration `max_iter`; the results go to the storage."""
+    """Evaluates when it is time and at the end, then as iteration `max_iter`. The results go to the storage."""
 
     def __init__(
         self, periods: Periods, evaluate: Callable[[], Mapping[str, Any]], best: BestCheckpoint | None = None
     ) -> None:
         """
         Args:
-            evaluate: returns results by task and metric, in processes other than the main one nothing.
-            best: told of all results.
+            evaluate: returns results by task and metric; in all processes but the main one, nothing.
+            best: gets the results of each evaluation.
         """
         self.periods = periods
         self.evaluate = evaluate
@@ -121,7 +121,7 @@ class EvaluationHook(HookBase):
 
     def _run(self) -> None:
         try:
-            with stop_signals.deferred(False):  # there is a checkpoint, and whoever resumes evaluates again
+            with stop_signals.deferred(False):  # there is a checkpoint, and a resumed run evaluates again
                 results = flatten_results_dict(self.evaluate() or {})
         except Interrupted as stop:
             state = "during an evaluation, before which the run is saved; go on with --resume"
@@ -139,14 +139,14 @@ class EvaluationHook(HookBase):
 
 
 class BestCheckpoint:
-    """Saves the weights with the best value of a metric, `model_best.pth`, and says when it gets no better.
+    """Saves the weights with the best value of a metric as `model_best.pth`, and ends a training that gets no better.
 
     Args:
-        checkpointer: of what the file is to hold, which no process has to gather.
-        history: the lines of `metrics.json` of the run until now, which a resumed run goes on from.
-        metric: its name there, such as "bbox/AP".
-        mode: "max" or "min" is best.
-        patience: evaluations without a better one after which the training is to end; 0 is never.
+        checkpointer: saves the file. It must not gather from other processes: only the main process saves.
+        history: the lines of `metrics.json` of the run until now, for a resumed run.
+        metric: name of the metric in `metrics.json`, such as "bbox/AP".
+        mode: "max" if larger values are better, "min" if smaller values are better.
+        patience: number of evaluations without a better value after which the training ends; 0: never.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class BestCheckpoint:
         """Take the results of an evaluation, which only the main process has.
 
         Raises:
-            UserError: they do not have the metric.
+            UserError: the results do not have the metric.
         """
         if not comm.is_main_process():
             return
@@ -183,7 +183,7 @@ class BestCheckpoint:
         self._values.append(value if math.isfinite(value) else -math.inf)
 
     def ends(self) -> bool:
-        """Whether the training is to end, in every process."""
+        """Whether the training ends; the answer is the same in every process."""
         last, before = self._values[-self.patience :], self._values[: -self.patience]
         ends = comm.all_gather(bool(self.patience and before) and max(last) <= max(before))[0]
         if ends:
@@ -192,13 +192,13 @@ class BestCheckpoint:
 
 
 class WriterHook(HookBase):
-    """Writes the log when it is time, at last with the results of the final evaluation. Runs in every process."""
+    """Writes the log when it is time, the last time with the final evaluation's results. Runs in every process."""
 
     def __init__(self, periods: Periods, writers: Sequence[EventWriter], folder: str) -> None:
         """
         Args:
-            writers: in processes other than the main one none.
-            folder: for error messages.
+            writers: writers of the log; none in all processes but the main one.
+            folder: output folder, for error messages.
         """
         self.periods = periods
         self.writers = writers

@@ -1,4 +1,4 @@
-"""Processes: torchrun, or spawned by `--num-gpus`, both through the same set-up."""
+"""Start of the processes: torchrun's, or those that `--num-gpus` spawns, with the same set-up."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from la_det.signals import Interrupted, stop_signals
 
 Main = Callable[[argparse.Namespace], None]
 
-GRACE = 10.0  # seconds for the other processes to end when one has failed
+GRACE = 10.0  # seconds that the other processes have to end after one has failed
 
 
 def launch(main: Main, args: argparse.Namespace) -> None:
-    """Call `main(args)` in every process: this one, torchrun's, or `args.num_gpus` spawned ones on each machine.
+    """Call `main(args)` in every process: this one, torchrun's, or `args.num_gpus` spawned processes on each machine.
 
-    A `UserError` becomes one line and exit status 2; SIGTERM and SIGINT lead to exit status 128 + their number. Of
-    several processes with the same trouble only one speaks, and none outlives the launcher.
+    A `UserError` becomes one line and exit status 2. SIGTERM and SIGINT lead to exit status 128 + their number. If
+    several processes fail for the same reason, only one prints it. No process outlives the launcher.
 
-    `args` has Detectron2's `num_gpus`, `num_machines`, `machine_rank` and `dist_url`. Without CUDA, `num_gpus` counts
-    CPU processes. NCCL connects GPUs, gloo CPUs.
+    `args` has Detectron2's `num_gpus`, `num_machines`, `machine_rank` and `dist_url`. Without CUDA, `num_gpus` is the
+    number of CPU processes. NCCL connects GPUs, gloo connects CPUs.
     """
     if dist.is_torchelastic_launched():
         local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
@@ -87,7 +87,7 @@ def _fail(message: str) -> None:
 
 
 def _check_port(url: str) -> None:
-    """Processes that are to meet where another one listens would wait for long."""
+    """Fail if the port is in use: the processes would wait there for a long time."""
     port = urlsplit(url).port
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -131,7 +131,7 @@ def _run(
                     raise UserError(f"{local_size} processes, but this machine has {torch.cuda.device_count()} GPUs")
                 torch.cuda.set_device(local_rank)
             backend = "nccl" if torch.cuda.is_available() else "gloo"
-            # torchrun's store keeps what processes of an earlier attempt said of themselves.
+            # torchrun's store still holds the entries of an earlier attempt.
             store, _, _ = next(dist.rendezvous(url, rank, world_size))
             store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
             dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
@@ -145,11 +145,11 @@ def _run(
 
 
 def _speaks(line: str, has_spoken: Event | None) -> bool:
-    """Whether this process prints its error: no other has, and the launcher does not know better."""
+    """Whether this process prints its error: no other process has, and the launcher does not name the cause."""
     if has_spoken is not None:
-        if LOST_PROCESS in line:  # the launcher names which
+        if LOST_PROCESS in line:  # the launcher names the lost process
             return False
-        time.sleep(0.2 * comm.get_rank())  # the main process speaks for all that stop for the same reason
+        time.sleep(0.2 * comm.get_rank())  # the main process prints first when all stop for the same reason
         first = not has_spoken.is_set()
         has_spoken.set()
         return first
@@ -162,7 +162,7 @@ def _speaks(line: str, has_spoken: Event | None) -> bool:
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that started it has ended, which cannot tell if it was killed."""
+    """End this process when its parent has ended: a parent that is killed cannot end its children."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -174,9 +174,9 @@ def _end_with_parent() -> None:
 
 
 def _set_local_process_group(rank: int, world_size: int, local_size: int) -> None:
-    """What Detectron2's own `launch` does for `comm.get_local_rank`; release 0.6 has no function for it."""
+    """Set what `comm.get_local_rank` reads, as Detectron2's `launch` does; release 0.6 has no function for this."""
     for first in range(0, world_size, local_size):
         ranks = range(first, first + local_size)
-        group = dist.new_group(list(ranks))  # every process has to take part in making every group
+        group = dist.new_group(list(ranks))  # every process has to join the making of every group
         if rank in ranks:
             comm._LOCAL_PROCESS_GROUP = group

@@ -23,10 +23,10 @@ POLL = 2.0
 
 
 class RunLock:
-    """A file in the output folder that names host and process, and that its holder touches every ten seconds.
+    """A lock file in the output folder: it names host and process, and its holder touches it every ten seconds.
 
-    It is taken over at once from a dead process of this machine, and after two minutes without a heartbeat from any.
-    No clock is compared with another, so it works on shared folders.
+    From a dead process of this machine the lock is taken over at once, from any other process after two minutes without
+    a heartbeat. Clocks of two machines are never compared, so the lock works on shared folders.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,7 +37,7 @@ class RunLock:
 
     @contextmanager
     def held(self, break_lock: bool = False) -> Iterator[RunLock]:
-        """Hold the lock inside the context, in the main process for all."""
+        """Hold the lock inside the context; the main process holds it for all processes."""
         if comm.is_main_process():
             self.acquire(break_lock)
         try:
@@ -49,10 +49,10 @@ class RunLock:
         """Take the lock.
 
         Args:
-            break_lock: also from a training that goes on; it stops at its next heartbeat.
+            break_lock: take the lock also from a running training, which then stops at its next heartbeat.
 
         Raises:
-            UserError: another training has it.
+            UserError: another training has the lock.
         """
         if break_lock:
             self.path.unlink(missing_ok=True)
@@ -78,7 +78,7 @@ class RunLock:
             self._wait(last_beat)
 
     def _wait(self, last_beat: int | None) -> None:
-        """Until the lock is free to take or its holder has given a sign of life."""
+        """Wait until the lock is free or its holder has shown a heartbeat."""
         end = time.monotonic() + WITHOUT_HEARTBEAT + HEARTBEAT
         while time.monotonic() < end and self._beat() == last_beat:
             try:
@@ -95,7 +95,7 @@ class RunLock:
 
     @property
     def lost(self) -> str:
-        """Why the lock is not held any more: the folder is gone, or another training has it. "" while it is held."""
+        """Why the lock is no longer held: the folder is gone, or another training has it. "" while it is held."""
         if self._lease.compromise is None:
             return ""
         holder = self._holder()

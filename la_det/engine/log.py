@@ -1,4 +1,4 @@
-"""The log of a run: on the console from the start, in the output folder once it is sure that the run belongs there."""
+"""The log of a run: on the console from the start, and in the output folder once this is known to be the run's."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RunLog:
         return self
 
     def open(self, folder: str | Path) -> None:
-        """Append all messages since the start, and those to come, to `log.txt` in the folder; each process its own."""
+        """Append all earlier and later messages to `log.txt` in the folder; each process has a file of its own."""
         rank = comm.get_rank()
         file = _LogFile(Path(folder, f"log.txt.rank{rank}" if rank else "log.txt"))
         file.setFormatter(logging.Formatter(FORMAT, datefmt="%m/%d %H:%M:%S"))

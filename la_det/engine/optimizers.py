@@ -1,4 +1,4 @@
-"""Steps that the device itself can cancel, for optimizers and for the moving average of the weights."""
+"""Steps of optimizers and of the moving average of the weights that a value on the device can cancel."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch.optim.swa_utils import AveragedModel
 
 
 def step(optimizer: torch.optim.Optimizer, cancel: Tensor) -> None:
-    """Step unless `cancel` [] is 1.0 rather than 0.0; only optimizers without fused kernels have to wait for it."""
-    if getattr(optimizer, "_step_supports_amp_scaling", False):  # it reads what torch's GradScaler would give it
+    """Step if `cancel` [] is 0.0, not if it is 1.0. Only optimizers without fused kernels wait for this value."""
+    if getattr(optimizer, "_step_supports_amp_scaling", False):  # it reads what torch's GradScaler would set
         optimizer.grad_scale, optimizer.found_inf = None, cancel
         optimizer.step()
         del optimizer.grad_scale, optimizer.found_inf
@@ -27,15 +27,16 @@ def load_optimizer(
     names: Sequence[str],
     saved_names: Sequence[str] | None = None,
 ) -> None:
-    """Give an optimizer the state that another one had of the same parameters; its options stay its own.
+    """Give an optimizer the state of a saved optimizer for the same parameters. The options of the optimizer stay.
 
     Args:
-        saved: state dict of the other one.
-        names: of this one's parameters, in its order.
-        saved_names: of the other one's; None means the same in the same order. Who is not among them starts anew.
+        saved: state dict of the saved optimizer.
+        names: names of the optimizer's parameters, in its order.
+        saved_names: names of the saved optimizer's parameters, in its order; None: the same names in the same order. A
+            parameter without saved state starts anew.
 
     Raises:
-        ValueError, KeyError, TypeError: the state is not of these parameters.
+        ValueError, KeyError, TypeError: the state belongs to other parameters.
     """
     own = optimizer.state_dict()
     numbers = [number for group in saved["param_groups"] for number in group["params"]]
@@ -49,11 +50,11 @@ def load_optimizer(
             state[i] = {key: _like(name, parameter, x) for key, x in saved["state"][number_of[name]].items()}
     optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
     for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]  # a schedule that begins in the middle reads it
+        group["initial_lr"] = group["lr"]  # read by a schedule that begins in the middle
 
 
 def _like(name: str, parameter: Tensor, value: Any) -> Any:
-    """A value of the state, which has to lie in memory as the parameter does: fused kernels ignore strides."""
+    """A value of the state in the memory layout of its parameter: fused kernels ignore strides."""
     if not isinstance(value, Tensor) or not value.dim():  # a number of steps
         return value
     if value.shape != parameter.shape:
@@ -62,15 +63,15 @@ def _like(name: str, parameter: Tensor, value: Any) -> Any:
 
 
 class SGD(torch.optim.SGD):
-    """torch's SGD, with momentum that starts at zero; without dampening, the first step is the same.
+    """torch's SGD with momentum that starts at zero. Without dampening, the first step is the same as torch's.
 
-    torch makes the momentum in the first step. If that step is cancelled, as the first ones of float16 training are,
-    its fused kernel leaves the momentum uninitialised.
+    torch creates the momentum in the first step. If this step is cancelled, as the first steps of float16 training are,
+    torch's fused kernel leaves the momentum uninitialised.
     """
 
     @torch.no_grad()
     def step(self, closure=None):
-        """As torch's."""
+        """One step, as torch's."""
         for group in self.param_groups:
             for parameter in group["params"] if group["momentum"] else ():
                 if parameter.grad is not None and "momentum_buffer" not in self.state[parameter]:
@@ -79,19 +80,19 @@ class SGD(torch.optim.SGD):
 
 
 class EMA(AveragedModel):
-    """Exponential moving average of a model's parameters and buffers, `module`; the first update copies the model."""
+    """Exponential moving average of a model's parameters and buffers in `module`. The first update copies the model."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         super().__init__(model, use_buffers=True)
         tensors = list(itertools.chain(self.module.parameters(), self.module.buffers()))
         self._averaged = [x.detach() for x in tensors if x.is_floating_point()]
         self._copied = [x for x in tensors if not x.is_floating_point()]  # counters
-        # The average descends the squared distance to the model: one fused kernel, which can be cancelled.
+        # The average descends the squared distance to the model: this is one fused kernel, which can be cancelled.
         self._descent = torch.optim.SGD(self._averaged, lr=1 - decay, fused=True)
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module, cancel: Tensor) -> None:
-        """Include the model unless `cancel` [] is 1.0 rather than 0.0."""
+        """Include the model in the average if `cancel` [] is 0.0, not if it is 1.0."""
         tensors = list(itertools.chain(model.parameters(), model.buffers()))
         models = [x.detach() for x in tensors if x.is_floating_point()]
         counters = [x for x in tensors if not x.is_floating_point()]

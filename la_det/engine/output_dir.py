@@ -1,4 +1,4 @@
-"""What an output folder remembers of a run: checkpoints, `config.yaml`, `log.txt` and Detectron2's `metrics.json`."""
+"""What an output folder holds of a run: checkpoints, `config.yaml`, `log.txt` and Detectron2's `metrics.json`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from la_det.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-TEMPORARY = re.compile(r"\..+\.\d+")  # the names that `replacing` writes to
+TEMPORARY = re.compile(r"\..+\.\d+")  # names of the temporary files of `replacing`
 
 
 class OutputDir:
@@ -29,7 +29,7 @@ class OutputDir:
 
     @contextmanager
     def made(self) -> Iterator[None]:
-        """Make the folder; where nothing is written into a new one, remove it in the end."""
+        """Make the folder for the context. A new folder that is still empty at the end is removed."""
         is_new = not self.folder.is_dir()
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -40,17 +40,17 @@ class OutputDir:
                     self.folder.rmdir()
 
     def holds_run(self) -> bool:
-        """Whether a training has left anything here that it would be a pity to lose."""
+        """Whether a training has left checkpoints or metrics here."""
         has_metrics = self.metrics.is_file() and self.metrics.stat().st_size > 0
         return has_metrics or any(self.folder.glob("model_*.pth")) or (self.folder / "last_checkpoint").is_file()
 
     def holds_trial(self) -> bool:
-        """Whether all that is here is a finished run of one iteration, as people try data and options with."""
+        """Whether the folder holds only a finished run of one iteration, made to try data and options."""
         iterations = [line["iteration"] for line in self.read_metrics()]
         return bool(iterations) and max(iterations) <= 1 and (self.folder / "model_final.pth").is_file()
 
     def check_new(self) -> None:
-        """Refuse to start a new run over another one, a trial excepted, which a new run moves away."""
+        """Refuse to start a new run over another run, unless this is a trial, which a new run moves away."""
         if self.holds_run() and not self.holds_trial():
             raise UserError(
                 f"{self.folder}: it holds a run; --resume goes on with it, train.output_dir=FOLDER leaves it alone, "
@@ -67,7 +67,7 @@ class OutputDir:
                 )
 
     def move_away(self) -> Path:
-        """Rename the folder, and make an empty one in its place; return where the old one is now."""
+        """Rename the folder and make an empty folder in its place. Return the new path of the old folder."""
         names = (self.folder.with_name(f"{self.folder.name}.old-{i}") for i in itertools.count(1))
         place = next(name for name in names if not name.exists())
         self.folder.rename(place)
@@ -75,16 +75,16 @@ class OutputDir:
         return place
 
     def remove_temporary_files(self) -> None:
-        """Remove what writers left that were killed."""
+        """Remove the temporary files of writers that were killed."""
         for path in self.folder.glob(".*"):
             if path.is_file() and TEMPORARY.fullmatch(path.name):
                 path.unlink(missing_ok=True)
 
     def start_at(self, start: int) -> None:
-        """Prepare for a run about to do iteration `start`: drop the metrics that it writes again.
+        """Prepare for a run that begins with iteration `start`: drop the metrics that this run writes again.
 
-        At `start`, only an evaluation is kept, that of a finished run. A run that begins at 0 beside metrics, whose
-        checkpoints are gone, keeps them as `metrics.old.json`.
+        Of iteration `start` only an evaluation is kept, the final evaluation of a finished run. If a run begins at 0
+        and there are metrics of a run without checkpoints, they become `metrics.old.json`.
         """
         if not self.metrics.exists():
             return
@@ -96,7 +96,7 @@ class OutputDir:
                 file.write("".join(kept).encode())
 
     def has_line(self, iteration: int, with_losses: bool) -> bool:
-        """Whether `metrics.json` has a line of this iteration, one with losses or one without."""
+        """Whether `metrics.json` has a line of this iteration: one with losses, or one without losses."""
         return any(
             line["iteration"] == iteration and ("total_loss" in line) == with_losses for line in self.read_metrics()
         )

@@ -1,4 +1,4 @@
-"""Training on one's own data by one command-line option, and the names of classes, which go with the weights."""
+"""Training on one's own data by one command-line option, and the names of classes, which travel with the weights."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ logger = logging.getLogger(__name__)
 def use_own_dataset(cfg: DictConfig, option: str) -> None:
     """Point the config's loaders, evaluator and class count to the data in `option` (see `FORMAT`).
 
-    The first data set is for training, the others, if there are any, for evaluation.
+    The first data set is for training, all further ones are for evaluation.
 
     Raises:
-        UserError: if `option` is malformed, something in the data is surely wrong, or the data sets' classes differ.
+        UserError: `option` is malformed, something in the data is surely wrong, or the data sets' classes differ.
     """
     train, tests = train_and_test(option)
     if train.kind == "voc":
@@ -47,7 +47,7 @@ def use_own_dataset(cfg: DictConfig, option: str) -> None:
     names = [str(source) for source in tests]
     cfg.dataloader.train.dataset.names = str(train)
     cfg.dataloader.test.dataset.names = names[0] if len(names) == 1 else names
-    # Not the config's own: that of a CrowdHuman config reads odgt files.
+    # Not the config's own evaluator: CrowdHuman's reads odgt files.
     evaluator = CrowdHumanEvaluator if train.kind == "odgt" else COCOEvaluator
     cfg.dataloader.evaluator = L(evaluator)(dataset_name="${..test.dataset.names}")
     class_node(cfg.model).num_classes = len(first.classes)
@@ -56,7 +56,7 @@ def use_own_dataset(cfg: DictConfig, option: str) -> None:
 
 
 def _with_all_classes(sources: Sequence[DataSource]) -> list[DataSource]:
-    """Sources without a list of classes, each told those of all: a folder need not have objects of every class."""
+    """The sources, each with the classes found in all of them: a VOC folder need not have objects of every class."""
     if len(set(source.paths for source in sources)) == 1 or sources[0].options.classes:
         return list(sources)
     classes = tuple(sorted({name for source in sources for name in read_source(str(source)).classes}))
@@ -70,7 +70,7 @@ def names_of_test_sets(cfg: DictConfig) -> list[str]:
 
 
 def check_data(cfg: DictConfig) -> None:
-    """Read the data sets of a training, training and test, and check what the main process can before it begins.
+    """Read the training and test sets of a training, and check all that can be checked before the training begins.
 
     Raises:
         UserError: something is surely wrong, or the model has another number of classes.
@@ -78,7 +78,7 @@ def check_data(cfg: DictConfig) -> None:
     masks = cfg.dataloader.train.mapper.get("use_instance_mask", False)
     train = cfg.dataloader.train.dataset.names
     for name in dict.fromkeys([*([train] if isinstance(train, str) else train), *names_of_test_sets(cfg)]):
-        if not is_read_here(name):  # others are checked when they are loaded
+        if not is_read_here(name):  # such a data set is checked when it is loaded
             continue
         records = read_source(name)
         check_num_classes(name, class_node(cfg.model).num_classes)
@@ -93,7 +93,7 @@ def data_classes(cfg: DictConfig) -> Classes | None:
 
 
 def model_classes(cfg: DictConfig, weights: str | Path | None) -> Classes:
-    """What a trained model's classes are called: see `classes_of_model`."""
+    """Names of a trained model's classes: see `classes_of_model`."""
     stored: Mapping | None = read_classes(str(weights)) if weights else None
     return classes_of_model(
         stored, cfg.dataloader.get("classes"), cfg.dataloader.test.dataset.names, class_node(cfg.model).num_classes
@@ -101,10 +101,10 @@ def model_classes(cfg: DictConfig, weights: str | Path | None) -> Classes:
 
 
 def check_classes(cfg: DictConfig, weights: str) -> None:
-    """Refuse to evaluate weights on a data set that has the same classes in another order; warn of other names.
+    """Refuse to evaluate weights on a data set with the same classes in another order; warn if the names differ.
 
     Raises:
-        UserError: the order differs.
+        UserError: the order of the classes differs.
     """
     stored = read_classes(str(weights))
     found = stored and classes_of_data(cfg.dataloader.test.dataset.names)

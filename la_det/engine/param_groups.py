@@ -24,15 +24,16 @@ def param_groups(
     """Trainable parameters of `model`, grouped by learning rate and weight decay.
 
     Args:
-        lr, weight_decay: of a parameter to which no rule applies.
-        weight_decay_norm, weight_decay_bias: of norm layers, and of biases; None has no rule.
+        lr, weight_decay: values for parameters to which no rule applies.
+        weight_decay_norm, weight_decay_bias: weight decay of norm layers, and of biases; None: no rule.
         bias_lr_factor: factor of the biases' learning rate.
-        norm_biases_too: the rules for biases hold for those of norm layers as well, as in Detectron2 and
-            maskrcnn-benchmark; not so in MMDetection.
-        lr_factors: factor for every parameter whose name begins with the key (`{"backbone": 0.1}`); factors of several
-            matching keys multiply.
-        weight_decays: of every parameter whose name contains the key (`{"norm": 0.0}`), before all other rules; of
-            several matching keys the first decides.
+        norm_biases_too: whether the rules for biases hold for the biases of norm layers, too.
+            True: yes, as in Detectron2 and maskrcnn-benchmark.
+            False: no, as in MMDetection.
+        lr_factors: name prefix -> factor of the learning rate (`{"backbone": 0.1}`). If several prefixes match, their
+            factors multiply.
+        weight_decays: part of a name -> weight decay (`{"norm": 0.0}`), which overrides all other rules. If several
+            parts match, the first one decides.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     seen: set[nn.Parameter] = set()

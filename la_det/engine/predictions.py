@@ -19,8 +19,8 @@ class PredictionsWriter(DatasetEvaluator):
     """Writes all detections in COCO's result format when an evaluation is complete.
 
     Args:
-        dataset_name: of the data set, whose category ids the file has.
-        path: of the file.
+        dataset_name: name of the data set, whose category ids the file has.
+        path: the file.
     """
 
     def __init__(self, dataset_name: str, path: Path) -> None:

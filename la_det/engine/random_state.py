@@ -1,4 +1,4 @@
-"""State of every random generator of a process, as a checkpoint can hold it without pickled objects."""
+"""State of every random generator of a process, in a form that a checkpoint holds without pickled objects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def get_random_state() -> dict[str, Any]:
-    """State of Python's, NumPy's, torch's and, where CUDA is in use, this process's current CUDA generator."""
+    """State of Python's, NumPy's and torch's generator and, if CUDA is in use, of the current CUDA generator."""
     _, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
     state = {
         "python": random.getstate(),

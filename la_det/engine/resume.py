@@ -1,4 +1,4 @@
-"""What differs between a run and the config it is to go on with."""
+"""Differences between the config that a run had and the config that the run is to go on with."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Change:
     """A key of the config with another value than the run had.
 
     Attributes:
-        then, now: its values; None where there is none.
-        happens: what that means for the run that goes on.
+        then, now: values of the key; None if there is no value.
+        happens: what the change means for the resumed run.
     """
 
     key: str
@@ -36,7 +36,7 @@ class Change:
     happens: str
 
 
-# What a change means, by the longest of these that its key begins with.
+# What the change of a key means: the longest of these prefixes of the key decides.
 _MEANING = {
     "": "applies",
     "dataloader.evaluator": "applies to evaluations from here on",
@@ -65,12 +65,12 @@ _MEANING = {
 
 
 def changes(then: DictConfig, now: DictConfig) -> list[Change]:
-    """All keys that differ, with references resolved, in the order of their names; a folder may move.
+    """All keys with different values, references resolved, in the order of their names, without the output folder.
 
     Args:
-        then: as it was saved, from `read_saved_config`.
+        then: the saved config, from `read_saved_config`.
     """
-    with TemporaryDirectory() as folder:  # saved and read, all have the same names for classes
+    with TemporaryDirectory() as folder:  # after saving and reading, both configs name classes in the same way
         LazyConfig.save(now, f"{folder}/now.yaml")
         old, new = _flat(then), _flat(read_saved_config(f"{folder}/now.yaml"))
     differ = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
@@ -82,7 +82,7 @@ def check_and_show(found: Iterable[Change], checkpoint: str) -> None:
     """Print the table of changes.
 
     Raises:
-        UserError: there is one with which a run cannot go on.
+        UserError: a run cannot go on with one of the changes.
     """
     found = list(found)
     if not found:

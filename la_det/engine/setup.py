@@ -1,4 +1,4 @@
-"""From a command line to a checked config and a process that is ready to run it."""
+"""From a command line to a checked config, and to a process that is ready to run this config."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ logger = logging.getLogger(__name__)
 
 
 def load_config(config: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """Load a LazyConfig and apply `key=value` overrides; an unknown key is an error, `+key=value` adds one.
+    """Load a LazyConfig and apply `key=value` overrides. An unknown key is an error; `+key=value` adds a key.
 
     Args:
-        config: a file, or a name of `la_det.model_zoo.list()`. A Python file is run; a YAML file, such as a run's
-            config.yaml, only names what to build, and only parts of detectors and their training.
+        config: a file, or a name of `la_det.model_zoo.list()`. A Python file is run. A YAML file, such as a run's
+            config.yaml, only names what to build; these can only be parts of detectors and of their training.
     """
     if os.path.isfile(config) and config.endswith((".yaml", ".yml")):
         cfg = load_yaml_config(config)
@@ -56,7 +56,7 @@ def load_config(config: str, overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def _apply_override(cfg: DictConfig, override: str) -> DictConfig:
-    """The config with a value of Hydra's grammar, or with plain text where it has text and the grammar knows none."""
+    """The config after an override in Hydra's grammar; where this fails and the value is text, as plain text."""
     key, _, value = override.partition("=")
     now = OmegaConf.select(cfg, key) if re.fullmatch(r"[\w.]+", key) else None
     try:
@@ -85,9 +85,9 @@ def _check_override(cfg: DictConfig, override: str) -> None:
 
 
 def setup(cfg: DictConfig, dataset: str | None = None) -> None:
-    """Check the config, complete it, and seed this process's random generators. Writes nothing.
+    """Check the config, complete it, and seed this process's random generators. No file is written.
 
-    The config gets what converted weights at `train.init_checkpoint` need, so that a saved one has it, too.
+    The config gets what converted weights at `train.init_checkpoint` need, so the saved config has it, too.
 
     Args:
         dataset: one's own data in the form of `la_det.engine.own_dataset.FORMAT`.
@@ -97,7 +97,7 @@ def setup(cfg: DictConfig, dataset: str | None = None) -> None:
     """
     check_config(cfg, comm.get_world_size())
     for key in ("output_dir", "init_checkpoint"):
-        cfg.train[key] = os.path.expanduser(cfg.train[key])  # shells expand ~ only where a word begins with it
+        cfg.train[key] = os.path.expanduser(cfg.train[key])  # shells expand ~ only at the beginning of a word
     if cfg.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -111,10 +111,10 @@ def setup(cfg: DictConfig, dataset: str | None = None) -> None:
 
 
 def auto_scale_lr(cfg: DictConfig) -> None:
-    """Fit the schedule to `total_batch_size`: learning rate linearly, iterations (and with them steps) inversely.
+    """Fit the schedule to `total_batch_size`: the learning rate grows linearly with it, the iterations inversely.
 
-    The learning-rate multipliers of configs/common/schedules.py are functions of the relative progress, so the steps
-    and the warm-up keep their place in it.
+    The learning-rate multipliers of configs/common/schedules.py are functions of the relative progress. So steps and
+    warm-up keep their relative places.
     """
     factor = cfg.dataloader.train.total_batch_size / cfg.train.auto_scale_lr.reference_batch_size
     if not cfg.train.auto_scale_lr.enabled or factor == 1:

@@ -24,9 +24,10 @@ from tabulate import tabulate
 from torch import nn
 from torch.utils.data import DataLoader
 
-from la_det.build import build_model
-from la_det.checkpoint import Checkpointer
+from la_det.build import build_model, load_model
+from la_det.checkpoint import Checkpointer, newest_intact
 from la_det.checkpoint.checkpointer import replacing
+from la_det.checkpoint.safe_pickle import DAMAGES
 from la_det.config import class_node, read_saved_config
 from la_det.data.records import check_num_classes
 from la_det.data.sources import labels_of
@@ -55,7 +56,7 @@ Results = Mapping[str, Mapping[str, float]]
 
 
 def main(args: argparse.Namespace) -> None:
-    """Train or evaluate as `args` (of tools/train_net.py) says."""
+    """Train or evaluate, as the arguments `args` of tools/train_net.py say."""
     with RunLog() as log:
         cfg = load_config(args.config_file, args.opts)
         setup(cfg, args.dataset)
@@ -80,23 +81,23 @@ def train(
 
     Args:
         resume: go on from the newest intact checkpoint in the output folder, if there is one.
-        overwrite: keep a run that is in the output folder beside it, under another name. Without it and `resume`, the
-            folder must not hold any, except one of a single iteration, which is kept in the same way.
-        break_lock: take the output folder from a training that goes on in it.
+        overwrite: move a run that is in the output folder to a new name beside it. Without `overwrite` and `resume`,
+            the folder must not hold a run, except of a single iteration, which is moved in the same way.
+        break_lock: take the output folder from another training that uses it.
         log: gets a file in the output folder.
 
     Raises:
-        UserError: the output folder holds a run or is in use, or what is to be read cannot be.
+        UserError: the output folder holds a run or is in use, or data or checkpoint cannot be read.
     """
     output = OutputDir(cfg.train.output_dir)
     resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0  # torchrun restarts what has failed
     with output.made(), RunLock(output.folder).held(break_lock) as lock:
         if comm.is_main_process() and not resume:
             output.check_movable() if overwrite else output.check_new()
-        comm.synchronize()  # the other processes build nothing where the main one may not write
+        comm.synchronize()  # the other processes build nothing if the main process may not write
         run = _Run(cfg, resume)
         if comm.is_main_process():
-            if not resume and output.holds_run():  # to be kept under another name, or a trial
+            if not resume and output.holds_run():  # a run to move away, or a trial
                 lock.release()
                 logger.warning("%s: the run that was there is now %s", output.folder, output.move_away())
                 lock.acquire()
@@ -111,7 +112,7 @@ def train(
 
 
 class _Run:
-    """A training whose model, data and checkpoint are read, and whose output folder is as it was found."""
+    """A training that has read its model, data and checkpoint, and has not changed its output folder yet."""
 
     def __init__(self, cfg: DictConfig, resume: bool) -> None:
         self.cfg = cfg
@@ -138,7 +139,7 @@ class _Run:
         )
         del cfg.optimizer.params.model  # the config is saved without it
         own_hooks = instantiate(cfg.train.get("hooks") or [])
-        # Before loading, so that a checkpoint restores their state; the timer first, so that it leaves looks out.
+        # Before loading, so that a checkpoint restores their state. The timer comes first: it does not time the looks.
         self.trainer.register_hooks([hooks.IterationTimer(), _diagnostics(cfg, model, loader), *own_hooks])
         classes = data_classes(cfg)
         self.classes = {} if classes is None else {"classes": classes}
@@ -149,9 +150,9 @@ class _Run:
         stream.start = self.start
 
     def _load(self, resume: bool) -> int:
-        """Read the run's checkpoint or the initial weights; return the iteration to begin with."""
+        """Read the run's checkpoint or the initial weights, and return the first iteration to do."""
         cfg = self.cfg
-        last = _same_everywhere(self.checkpointer.newest_intact()) if resume else ""
+        last = _same_everywhere(newest_intact(cfg.train.output_dir)) if resume else ""
         if not last:
             if resume:
                 logger.warning(
@@ -174,7 +175,7 @@ class _Run:
         return start
 
     def train(self, output: OutputDir, lock: RunLock) -> Results:
-        """Do the training, in an output folder that is its own now."""
+        """Do the training, in the output folder that now belongs to it."""
         cfg, trainer, start = self.cfg, self.trainer, self.start
         if start:
             finished = start == cfg.train.max_iter
@@ -210,22 +211,28 @@ class _Run:
 
 
 def evaluate_checkpoint(cfg: DictConfig, last: bool = False, log: RunLog | None = None) -> Results:
-    """Evaluate `cfg.train.init_checkpoint`, or the `last` one in the output folder, and its EMA weights if enabled.
+    """Evaluate `cfg.train.init_checkpoint`, or the `last` checkpoint of the output folder, with EMA weights if enabled.
 
     Config, log, `results.json` and `predictions.json` go to `evaluation/<name of the checkpoint>` in the output folder.
     """
-    model = build_model(cfg).eval()
-    ema = build_ema(cfg, model)
-    checkpointer = build_checkpointer(cfg, model, ema, strict=True)
-    path = _same_everywhere(checkpointer.newest_intact()) if last else cfg.train.init_checkpoint
+    path = _same_everywhere(newest_intact(cfg.train.output_dir)) if last else cfg.train.init_checkpoint
     if not path:
         raise UserError(
             "--eval-only: give train.init_checkpoint=FILE, or --resume for the output folder's last checkpoint"
         )
-    checkpointer.load(path)
+    model, others = load_model(cfg, path)
     check_classes(cfg, path)
-    if ema is not None and ema.n_averaged == 0:
-        raise UserError(f"{path}: it holds no EMA weights; evaluate it with train.ema.enabled=False")
+    ema = build_ema(cfg, model)
+    if ema is not None:
+        if "ema" not in others:
+            raise UserError(f"{path}: it holds no EMA weights; evaluate it with train.ema.enabled=False")
+        try:
+            ema.load_state_dict(others["ema"])
+        except DAMAGES as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"{path}: its EMA weights are not of this model ({reason}); evaluate it with train.ema.enabled=False"
+            ) from error
     folder = Path(cfg.train.output_dir, "evaluation", Path(path).stem)
     folder.mkdir(parents=True, exist_ok=True)
     if log is not None:
@@ -245,12 +252,12 @@ def evaluate_model(
 ) -> Results:
     """Run `cfg.dataloader.evaluator` on every test set and log the table of results.
 
-    Results of the EMA weights are those of tasks `<task>_ema`; of several test sets, those of `<test set>/<task>`.
+    The tasks of EMA weights are called `<task>_ema`. With several test sets, tasks are called `<test set>/<task>`.
 
     Args:
-        predictions: folder for `predictions.json`, and `predictions_ema.json`, of several test sets with the name of
-            each. None writes only the detections on test sets without annotations, to `inference/<test set>` in the
-            output folder.
+        predictions: folder for `predictions.json` and `predictions_ema.json`; with several test sets, the names of the
+            files contain the name of the test set. None: only detections on test sets without annotations are written,
+            to `inference/<test set>` in the output folder.
     """
     models = {"": model} if ema is None else {"": model, "_ema": ema.module}
     names, results = names_of_test_sets(cfg), {}
@@ -278,20 +285,20 @@ def evaluate_model(
 
 
 def _evaluator(cfg: DictConfig, name: str) -> DatasetEvaluator:
-    """The config's evaluator, of one test set."""
+    """The config's evaluator for one test set."""
     node = cfg.dataloader.evaluator
     return instantiate({**node, "dataset_name": name} if "dataset_name" in node else node)
 
 
 def save_config(cfg: DictConfig, folder: Path) -> None:
-    """Write `config.yaml`, as a whole or not at all."""
+    """Write `config.yaml` to the folder, as a whole or not at all."""
     whole = folder / f".config.yaml.{os.getpid()}"
     LazyConfig.save(cfg, str(whole))
     whole.replace(folder / "config.yaml")
 
 
 def results_table(results: Results) -> str:
-    """One row per task, in one table those with the same metrics; per-category ones (`AP-<name>`) are left out."""
+    """One row per task, and one table per set of metrics, without the metrics of single categories (`AP-<name>`)."""
     tables = defaultdict(list)
     for task, metrics in results.items():
         row = {"task": task} | {name: value for name, value in metrics.items() if "-" not in name}
@@ -300,27 +307,23 @@ def results_table(results: Results) -> str:
 
 
 def build_ema(cfg: DictConfig, model: nn.Module) -> EMA | None:
-    """Moving average of parameters and buffers with `cfg.train.ema.decay`, if it is enabled."""
+    """Moving average of parameters and buffers with `cfg.train.ema.decay`; None unless it is enabled."""
     if not cfg.train.ema.enabled:
         return None
     return EMA(model, cfg.train.ema.decay)
 
 
-def build_checkpointer(
-    cfg: DictConfig, model: nn.Module, ema: EMA | None, strict: bool = False, **checkpointables: object
-) -> Checkpointer:
+def build_checkpointer(cfg: DictConfig, model: nn.Module, ema: EMA | None, **checkpointables: object) -> Checkpointer:
     """Checkpointer of the output folder for the model, its EMA if there is one, and `checkpointables`."""
     if ema is not None:
         checkpointables["ema"] = ema
-    return Checkpointer(
-        model, cfg.train.output_dir, allow_pickle=cfg.train.allow_pickle, strict=strict, **checkpointables
-    )
+    return Checkpointer(model, cfg.train.output_dir, allow_pickle=cfg.train.allow_pickle, **checkpointables)
 
 
 def _diagnostics(cfg: DictConfig, model: nn.Module, loader: DataLoader) -> AssignmentDiagnostics | None:
-    """Looks at as many examples as a batch has, spread over the data set; None if it is off or the model has none.
+    """Diagnostics on as many examples as a batch has, spread over the data set; None if off or without matchers.
 
-    The examples are drawn from the seed, and leave the loader's stream and all random states alone.
+    The examples are drawn from the seed. The loader's stream and all random states stay as they are.
     """
     if not (cfg.train.diagnostics_period and isinstance(model, AssignmentDetector)):
         return None
@@ -340,7 +343,7 @@ def _same_everywhere(checkpoint: str) -> str:
 
 
 def _broadcast_buffers(model: nn.Module) -> None:
-    """Give every process the main one's batch statistics, which a checkpoint holds: evaluation is of one model."""
+    """Give every process the batch statistics of the main process, which a checkpoint holds: all evaluate one model."""
     if comm.get_world_size() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
@@ -351,7 +354,7 @@ def _ddp_devices(model: nn.Module) -> list[int] | None:
 
 
 def _writers(cfg: DictConfig, output: OutputDir, start: int) -> list[EventWriter]:
-    # TensorBoard forgets what a killed run wrote from here on.
+    # TensorBoard forgets what a killed run wrote for later iterations.
     kept = start + output.has_line(start, False)
     return [
         CommonMetricPrinter(cfg.train.max_iter),

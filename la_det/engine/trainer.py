@@ -33,13 +33,13 @@ class Step:
     """A step whose values are on their way from the device.
 
     Attributes:
-        iteration: its number.
-        batch: of this process.
-        data_time: seconds that it waited for the batch.
-        losses: their names.
-        values: [2, n + 2] of this process, and the mean over all processes: the n losses, the gradient's norm, and
-            whether a signal asked to stop.
-        arrived: when `values` can be read; None where they need not travel.
+        iteration: number of the step.
+        batch: batch of this process.
+        data_time: seconds that the step waited for the batch.
+        losses: names of the losses.
+        values: [2, n + 2] values of this process, and means over all processes, of the n losses, the gradient's norm
+            and whether a signal asked to stop.
+        arrived: event after which `values` can be read; None on a CPU.
     """
 
     iteration: int
@@ -51,34 +51,36 @@ class Step:
 
 
 class Trainer(TrainerBase):
-    """Runs `model(batch) -> {loss name: scalar}` and the optimizer; all else is done by Detectron2's hooks.
+    """Runs `model(batch) -> {loss name: scalar}` and the optimizer; Detectron2's hooks do all else.
 
-    A step that is not finite changes neither the weights, nor the optimizer's state, nor the EMA: the device decides,
-    so that nothing waits for it. The process reads a step's losses during the next one, or when `flush` is called, and
-    then stops with a `UserError`. Only float16's loss scaling goes on after a gradient that is not finite.
+    A step that is not finite changes neither the weights, nor the optimizer's state, nor the EMA. The device decides
+    this, so nothing waits. The process reads a step's losses during the next step, or when `flush` is called. If the
+    step was not finite, it stops with a `UserError`; only float16's loss scaling goes on after an infinite gradient.
 
-    A signal to stop (see `StopSignals`) is noted, and ends the training after a step, when the hooks have saved it. All
-    processes do so after the same step, which is that of the signal or one of the next two.
+    A signal to stop (see `StopSignals`) is noted. It ends the training after a step that the hooks have saved. All
+    processes end after the same step: the step of the signal or one of the next two.
 
     Args:
-        model: on its device, wrapped in DistributedDataParallel where there are several processes.
-        data_loader: endless batches `list[dict]` of this process, in the order in which training is to see them.
-        amp_dtype: autocast to this type (float16 with loss scaling); None trains in float32.
-        grad_accum_steps: split each batch into so many forward and backward passes. Every pass normalises its losses by
-            its own part of the batch, so the sum is close, and not equal, to the undivided one.
-        clip_grad_norm: bound of the L2 norm; 0 is off.
-        clip_per_parameter: bound each parameter's norm by itself, as Detectron2 does, and not that of all together.
-        ema: moving average of the model to update after each step.
-        log_period: iterations between those whose losses are in `storage` when the hooks run after them, as writers
-            need them. Others get there one step late, under their own number.
+        model: model on its device, with several processes wrapped in DistributedDataParallel.
+        data_loader: endless batches `list[dict]` of this process, in the order of the training.
+        amp_dtype: type for autocast (float16 with loss scaling); None trains in float32.
+        grad_accum_steps: number of forward and backward passes into which a batch is split. Each pass normalises its
+            losses by its own part of the batch, so the sum is close, but not equal, to the loss of the whole batch.
+        clip_grad_norm: upper bound of the gradient's L2 norm; 0: no clipping.
+        clip_per_parameter: which norm is clipped.
+            True: that of each parameter, as in Detectron2.
+            False: that of all parameters together.
+        ema: moving average of the model, which each step updates.
+        log_period: period of the iterations whose losses are in `storage` when the hooks run, as writers need them.
+            The losses of other iterations get there one step later, under the number of their iteration.
         output_dir: folder for the batch of a loss that is not finite.
 
     Attributes:
-        unwritten: the values of the checkpoint's iteration, which this training goes on from, are not in the log.
-        evaluated: the final evaluation of the run that is resumed was done.
-        stopping: the training ends after the hooks of this step.
-        ends_early: for hooks to set: the training is finished after this step.
-        finished: all steps are done.
+        unwritten: whether the values of the resumed checkpoint's iteration are missing in the log.
+        evaluated: whether the resumed run has done its final evaluation.
+        stopping: whether the training stops after the hooks of this step.
+        ends_early: set by hooks to finish the training after this step.
+        finished: whether all steps are done.
     """
 
     def __init__(
@@ -111,7 +113,7 @@ class Trainer(TrainerBase):
         self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=amp_dtype is torch.float16)
         self._random_states: list[dict[str, Any]] = []
         self._unread: Step | None = None
-        self._last = -1  # iteration, which is done
+        self._last = -1  # the last iteration that is done
         self._scalars: dict[str, tuple[float, bool]] = {}
         self._stop_elsewhere = False
         self.unwritten = self.evaluated = self.stopping = self.ends_early = self.finished = False
@@ -151,7 +153,7 @@ class Trainer(TrainerBase):
             for name, (value, smoothing_hint) in self._scalars.items():
                 self.storage.put_scalar(name, value, smoothing_hint)
         super().before_train()
-        if self._random_states:  # last, so that nothing above draws from a restored generator
+        if self._random_states:  # last: nothing above may draw from a restored generator
             self._restore_random_state()
 
     def run_step(self) -> None:
@@ -165,7 +167,7 @@ class Trainer(TrainerBase):
         except FloatingPointError as error:  # a matcher met predictions that are not finite
             self.flush()
             self._stop(self.iter, str(error), {}, batch)
-        self.flush()  # of the step before, while the device works at this one
+        self.flush()  # reads the step before, while the device works at this step
         norm = self._update()
         stop = torch.full_like(norm, float(stop_signals.received > 0))
         values, arrived = _to_host(self._over_processes(torch.stack([*losses.values(), norm, stop])))
@@ -184,9 +186,9 @@ class Trainer(TrainerBase):
             raise Interrupted(stop_signals.received or signal.SIGTERM, state)
 
     def _forward_backward(self, batch: list[dict]) -> dict[str, Tensor]:
-        """Leave the batch's mean gradient in the parameters; return its mean losses, detached, in float32.
+        """Leave the mean gradient of the batch in the parameters. Return its mean losses, detached, in float32.
 
-        If a loss is not finite, no gradient is, in any process.
+        If a loss is not finite, no gradient is finite, in any process.
         """
         steps = self.grad_accum_steps
         totals: dict[str, Tensor] = {}
@@ -202,13 +204,13 @@ class Trainer(TrainerBase):
         return totals
 
     def _reduce_gradients(self, last: bool) -> contextlib.AbstractContextManager:
-        """Only the last of several passes averages the gradients over the processes."""
+        """Context in which only the last of several passes averages the gradients over the processes."""
         if last or not isinstance(self.model, DistributedDataParallel):
             return contextlib.nullcontext()
         return self.model.no_sync()
 
     def _update(self) -> Tensor:
-        """Step unless the gradient is not finite; return its norm [] before clipping."""
+        """Step if the gradient is finite. Return the gradient's norm [] before clipping."""
         self.grad_scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in parameters])
@@ -229,7 +231,7 @@ class Trainer(TrainerBase):
             nn.utils.clip_grads_with_norm_(parameters, self.clip_grad_norm, norm)
 
     def _over_processes(self, local: Tensor) -> Tensor:
-        """[2, ...] the values here, and their mean over the processes."""
+        """[2, ...] the values of this process, and their mean over all processes."""
         mean = local.clone()
         if comm.get_world_size() > 1:
             dist.all_reduce(mean)
@@ -239,10 +241,10 @@ class Trainer(TrainerBase):
     def flush(self) -> None:
         """Put the losses of the last step into `storage`, unless they are there already.
 
-        Hooks that need the losses, or that the step was finite, call it in every process.
+        Hooks that need the losses, or need to know that the step was finite, call this method in every process.
 
         Raises:
-            UserError: the step was not finite; its message names iteration, reason and images.
+            UserError: the step was not finite; the message names iteration, reason and images.
         """
         if self._unread is None:
             return
@@ -279,7 +281,7 @@ class Trainer(TrainerBase):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """State for a checkpoint. Every process must call it: the random states are gathered from all.
+        """State for a checkpoint. Every process must call this method: random states are gathered from all.
 
         Raises:
             UserError: the last step was not finite, or the weights have overflown.
@@ -298,15 +300,15 @@ class Trainer(TrainerBase):
             "parameters": self._parameter_names(),
             "grad_scaler": self.grad_scaler.state_dict(),
             "random_states": comm.gather(get_random_state()),
-            # What the log does not have yet when the checkpoint is written.
+            # Values that the log does not have yet when the checkpoint is written.
             "scalars": {name: (value, hints[name]) for name, (value, i) in latest.items() if i == self._last},
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from such a state, with the optimizer's options that the config says.
+        """Go on from a state of `state_dict`, with the optimizer's options of the config.
 
         Raises:
-            ValueError, KeyError, TypeError, RuntimeError: it is not of this training.
+            ValueError, KeyError, TypeError, RuntimeError: the state does not fit this training.
         """
         iteration = state_dict["iteration"]
         if type(iteration) is not int or iteration < 0:
@@ -322,17 +324,17 @@ class Trainer(TrainerBase):
         self._scalars = {str(k): (float(v), bool(hint)) for k, (v, hint) in state_dict.get("scalars", {}).items()}
         self._random_states = state_dict["random_states"]
         before = get_random_state()
-        self._restore_random_state()  # to see that it can be; again when the training begins
+        self._restore_random_state()  # only to find errors early; the state is restored when the training begins
         set_random_state(before)
         self.iter = iteration
 
     def _parameter_names(self) -> list[str]:
-        """Of the optimizer's parameters, in its order."""
+        """Names of the optimizer's parameters, in its order."""
         names = {parameter: name for name, parameter in unwrap(self.model).named_parameters()}
         return [names.get(p, "") for group in self.optimizer.param_groups for p in group["params"]]
 
     def _restore_random_state(self) -> None:
-        if len(self._random_states) == comm.get_world_size():  # another number warns where the stream is restored
+        if len(self._random_states) == comm.get_world_size():  # else the data stream warns when it is restored
             set_random_state(self._random_states[comm.get_rank()])
 
 
@@ -342,7 +344,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def _to_host(values: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
-    """The values and, if they come from a GPU, when they have arrived."""
+    """The values on the host and, if they come from a GPU, the event of their arrival."""
     if not values.is_cuda:
         return values, None
     host = torch.empty_like(values, device="cpu", pin_memory=True).copy_(values, non_blocking=True)

@@ -27,7 +27,7 @@ def save_predictions(
     Args:
         test_loader: LazyConfig of the test loader, with `dataset`, `dataset.names` and `mapper`.
         columns: image pairs per row of the picture.
-        min_score: detections below it are not drawn.
+        min_score: smallest score of a detection that is drawn.
     """
     records = instantiate(test_loader.dataset)
     mapper = instantiate(test_loader.mapper)
@@ -57,7 +57,7 @@ def _boxes_only(record: dict) -> dict:
 
 
 def _grid(images: list[np.ndarray], columns: int, gap: int = 8) -> np.ndarray:
-    """Place RGB images [H_i, W_i, 3] row by row on white cells of the largest one's size."""
+    """Place RGB images [H_i, W_i, 3] row by row on white cells, which hold the largest image."""
     height, width = (max(image.shape[axis] for image in images) + gap for axis in (0, 1))
     rows = -(-len(images) // columns)
     canvas = np.full((rows * height, min(columns, len(images)) * width, 3), 255, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Where the numbers of a training can go besides the console and TensorBoard."""
+"""Writers for the numbers of a training besides the console and TensorBoard."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RUN_ID = "wandb_run_id"
 
 
 class MetricsWriter(JSONWriter):
-    """Detectron2's `metrics.json` in strict JSON: a metric that is no number, such as the AP of no object, is null."""
+    """Writes Detectron2's `metrics.json` in strict JSON: a metric that is NaN, such as the AP of no object, is null."""
 
     def write(self) -> None:
         new: dict[int, dict[str, float]] = defaultdict(dict)
@@ -35,19 +35,22 @@ class MetricsWriter(JSONWriter):
 
 
 def finite_or_none(values: Mapping[str, float]) -> dict[str, float | None]:
-    """The values, with None for those that strict JSON has no name for."""
+    """The values, with None for NaN and infinity, which strict JSON does not have."""
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 class WandbWriter(EventWriter):
-    """Sends scalars to Weights & Biases; a resumed run goes on under its id, which the output folder keeps.
+    """Sends scalars to Weights & Biases. The output folder keeps the run's id, under which a resumed run goes on.
 
     In a config: `train.writers = [L(WandbWriter)(output_dir="${...output_dir}", project="detectors")]`.
 
     Args:
-        output_dir: of the training.
-        project, name: of the run there.
-        mode: "online", "offline" (`wandb sync` sends it later) or "disabled".
+        output_dir: output folder of the training.
+        project, name: project and name of the run.
+        mode: when the scalars are sent.
+            "online": at once.
+            "offline": later, by `wandb sync`.
+            "disabled": never.
         options: more arguments of `wandb.init`.
 
     Raises:

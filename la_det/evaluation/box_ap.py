@@ -1,4 +1,4 @@
-"""COCO's box AP and nothing else, from arrays: a small part of the time of a whole COCO evaluation."""
+"""COCO's box AP alone, from arrays, in a small part of the time of a whole COCO evaluation."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ RECALL_THRESHOLDS = np.linspace(0, 1, 101)
 
 @dataclass(frozen=True)
 class Boxes:
-    """Boxes of many images; every field has one row for each.
+    """n boxes of many images.
 
     Attributes:
         image: [n] index of the image.
         category: [n] index of the category.
         boxes: [n, 4] XYWH pixels, float64.
-        scores: [n] of detections.
-        crowd: [n] bool, of ground truths: a region in which detections are ignored.
+        scores: [n] scores, for detections.
+        crowd: [n] bool, for ground truths: whether the box is a region in which detections are ignored.
     """
 
     image: np.ndarray
@@ -37,18 +37,18 @@ class Boxes:
 
 
 class BoxAPEvaluator(DatasetEvaluator):
-    """Task `bbox` with `AP`, as of `COCOEvaluator`."""
+    """Evaluator with the task `bbox` and its metric `AP`, with the value of `COCOEvaluator`."""
 
     def __init__(
         self, truth: Boxes | None, number_of: Callable[[Hashable], int], max_detections: int, distributed: bool
     ) -> None:
         """
         Args:
-            truth: ground truths, whose categories are the model's classes; None where there are no annotations, and
-                then there are no results.
-            number_of: from an `image_id` to the index of the image in `truth`.
-            max_detections: that count of each image and category.
-            distributed: gather the detections of all processes.
+            truth: ground truths, whose categories are the model's classes. None: there are no annotations, and no
+                results.
+            number_of: function from an `image_id` to the index of the image in `truth`.
+            max_detections: number of the best detections that count, for each image and category.
+            distributed: whether the detections of all processes are gathered.
         """
         self._truth = truth
         self._number_of = number_of
@@ -86,7 +86,7 @@ class BoxAPEvaluator(DatasetEvaluator):
 
 
 def box_ap(detections: Boxes, truth: Boxes, max_detections: int) -> float:
-    """Mean of the precisions at 101 recalls, 10 IoU thresholds and all categories with objects; NaN without objects.
+    """COCO's AP: mean precision over 101 recalls, 10 IoU thresholds and all categories with objects; NaN without any.
 
     The rules are those of pycocotools (`COCOeval.evaluateImg` and `accumulate`) for objects of all sizes.
     """
@@ -106,7 +106,7 @@ def box_ap(detections: Boxes, truth: Boxes, max_detections: int) -> float:
         overlapping = iou >= threshold
         det, gt, iou = det[overlapping], gt[overlapping], iou[overlapping]
         object_ = ~truth.crowd[gt]
-        # Negative: of equal IoUs pycocotools takes the last one.
+        # Negative, because pycocotools takes the last one of equal IoUs.
         matched = match_greedily(det[object_], -1 - gt[object_], iou[object_], len(turn), len(truth.image))
         counted = np.ones(len(turn), dtype=bool)
         counted[det[~object_]] = False
@@ -118,15 +118,15 @@ def box_ap(detections: Boxes, truth: Boxes, max_detections: int) -> float:
 
 
 def _mean_precision(correct: np.ndarray, num_objects: int) -> float:
-    """Over RECALL_THRESHOLDS, of detections by descending score that are correct or not."""
+    """Mean precision over RECALL_THRESHOLDS of detections by descending score, each correct or not."""
     found = correct.cumsum()
     precision = found / np.arange(1, len(correct) + 1)
-    highest = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0)  # at this recall or more
+    highest = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0)  # at this recall or a larger one
     return highest[np.searchsorted(found / num_objects, RECALL_THRESHOLDS)].mean()
 
 
 def _rank(key: np.ndarray) -> np.ndarray:
-    """[n] how many equal keys come before each."""
+    """[n] number of equal keys before each key."""
     order = key.argsort(kind="stable")
     ordered = key[order]
     rank = np.empty_like(order)
@@ -135,7 +135,7 @@ def _rank(key: np.ndarray) -> np.ndarray:
 
 
 def _iou(detections: np.ndarray, truths: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """[P] of XYWH boxes; with a crowd region, the share of the detection that lies in it."""
+    """[P] IoU of XYWH boxes; for a crowd region, the share of the detection that lies in the region."""
     ends = np.minimum(detections[:, :2] + detections[:, 2:], truths[:, :2] + truths[:, 2:])
     intersection = (ends - np.maximum(detections[:, :2], truths[:, :2])).clip(min=0).prod(1)
     area = detections[:, 2:].prod(1)

@@ -1,4 +1,4 @@
-"""COCO AP through faster-coco-eval: pycocotools' numbers from C++, without Detectron2's compiled `_C`."""
+"""COCO AP by faster-coco-eval: pycocotools' numbers from C++, without Detectron2's compiled `_C`."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ logger = logging.getLogger(__name__)
 
 
 class COCOEvaluator(_COCOEvaluator):
-    """Detectron2's evaluator of boxes and masks on another engine; it adds AR at the largest number of detections.
+    """Detectron2's evaluator of boxes and masks with another library. It adds AR at the largest number of detections.
 
-    Ground truths are the checked records of the data set, numbered by this class: ids of a file are only written to
+    Ground truths are the checked records of the data set, numbered by this class. Ids of a file are only written to
     `coco_instances_results.json`. A metric of no object is NaN. A model without any detection has AP 0, as in
-    pycocotools, where Detectron2 says NaN.
+    pycocotools; Detectron2 gives NaN.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class COCOEvaluator(_COCOEvaluator):
     ) -> None:
         """
         Args:
-            dataset_name: of a data set, see `la_det.data.sources`.
-            tasks: "bbox", "segm"; by default what the detections have.
-            distributed: gather the detections of all processes; only the main process then returns metrics.
-            output_dir: where to leave the detections, in COCO's result format; None for nowhere.
-            max_dets_per_image: the best so many count, COCO's 100 by default.
+            dataset_name: name of a data set, see `la_det.data.sources`.
+            tasks: "bbox" (boxes) and "segm" (masks); by default those that the detections have.
+            distributed: gather the detections of all processes; then only the main process returns metrics.
+            output_dir: folder for the detections in COCO's result format; None: they are not written.
+            max_dets_per_image: number of the best detections of an image that count, COCO's 100 by default.
 
         Raises:
             UserError: the data set cannot be read.
@@ -127,7 +127,7 @@ class COCOEvaluator(_COCOEvaluator):
 def truths_of(name: str) -> Records | list[dict]:
     """Checked records of a data set with all its annotations.
 
-    Of one that a function of others loads, they are those of its `json_file`, if the metadata name one.
+    If a function of others loads the data set and its metadata name a `json_file`, the records are read from this file.
     """
     records, metadata = read_source(name), MetadataCatalog.get(name)
     file = metadata.get("json_file")
@@ -149,7 +149,7 @@ def _classes_of(name: str, records: Records | list[dict]) -> tuple[list[str], li
 
 
 def _numbered(records: Records | list[dict], num_classes: int) -> dict[str, list[dict]]:
-    """COCO's form of the records, all numbered from 1: its code takes an object with the number 0 for none."""
+    """The records in COCO's form, with numbers from 1: COCO's code takes an object with the number 0 for no object."""
     images, annotations = [], []
     for number, record in enumerate(records, start=1):
         images.append({"id": number, "height": record["height"], "width": record["width"]})
@@ -172,7 +172,7 @@ def _numbered(records: Records | list[dict], num_classes: int) -> dict[str, list
 
 
 def with_dataset_ids(detections: Iterable[dict], metadata: Metadata) -> list[dict]:
-    """Copies with the data set's category ids in place of the model's contiguous class indices."""
+    """Copies of detections with the data set's category ids in place of the model's contiguous class indices."""
     contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
     if contiguous is None:
         return [dict(d) for d in detections]

@@ -23,7 +23,7 @@ from .crowdhuman_metrics import Detections, GroundTruth, evaluate_crowdhuman
 
 
 def read_ground_truths(odgt: str | Path, image_root: str | Path | None = None, tag: str = TAG) -> list[GroundTruth]:
-    """Full-body boxes of an annotation file, in its order; errors as of :func:`la_det.data.odgt.read_odgt`."""
+    """Full-body boxes of an annotation file, in its order. Errors are those of :func:`la_det.data.odgt.read_odgt`."""
     return [
         GroundTruth(
             image_id=record["ID"],
@@ -38,10 +38,10 @@ def read_ground_truths(odgt: str | Path, image_root: str | Path | None = None, t
 def read_detections(path: str | Path) -> dict[Hashable, Detections]:
     """Read a detection file of the official form: a line `{"ID", "dtboxes": [{"box": XYWH, "score"}]}` per image.
 
-    A repeated ID replaces the earlier one.
+    If an ID occurs again, its later line counts.
 
     Raises:
-        UserError: naming the file and the line that is damaged.
+        UserError: a line is damaged; the message names file and line.
     """
     detections = {}
     with open(path, encoding="utf-8") as file:
@@ -70,18 +70,18 @@ def write_detections(path: str | Path, detections: Mapping[Hashable, Detections]
 
 
 class CrowdHumanEvaluator(DatasetEvaluator):
-    """Detectron2 evaluator: AP, mMR, JI and Recall in percent, against the raw odgt annotations.
+    """Detectron2 evaluator of AP, mMR, JI and Recall in percent, against the raw odgt annotations.
 
-    Takes every detection as it is given, with no score threshold and no limit per image: those are the detector's.
+    It takes all detections. Score threshold and number per image are the detector's.
     """
 
     def __init__(self, dataset_name: str, distributed: bool = True, output_dir: str | None = None):
         """
         Args:
-            dataset_name: registered by :func:`la_det.data.crowdhuman.register_crowdhuman`, or a source of the kind
-                `odgt:` (see la_det/data/sources.py).
-            distributed: gather the detections of all processes; only the main process then returns metrics.
-            output_dir: where to leave `crowdhuman_detections.odgt`, which the official evaluators read too.
+            dataset_name: name registered by :func:`la_det.data.crowdhuman.register_crowdhuman`, or a source of the
+                kind `odgt:` (see la_det/data/sources.py).
+            distributed: gather the detections of all processes; then only the main process returns metrics.
+            output_dir: folder for `crowdhuman_detections.odgt`, which the official evaluators can also read.
         """
         self._odgt, self._image_root, self._tag = _files_of(dataset_name)
         self._distributed = distributed
@@ -97,7 +97,7 @@ class CrowdHumanEvaluator(DatasetEvaluator):
             instances = output["instances"].to("cpu")
             # Double precision before the width is taken, as in the official dump.
             boxes = instances.pred_boxes.tensor.double().numpy()
-            # Not by image_id: of the same data in COCO form those are numbers.
+            # Not by image_id: if the same data are in COCO's form, image_ids are numbers.
             self._detections[_stem(image["file_name"])] = Detections(
                 boxes=BoxMode.convert(boxes, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS),
                 scores=instances.scores.double().numpy(),
@@ -145,5 +145,5 @@ def _files_of(dataset_name: str) -> tuple[str, str, str]:
 
 
 def _stem(path: str) -> str:
-    """An image's path without its suffix: in it an ID may name folders."""
+    """An image's path without its suffix; it contains the folders that an ID may name."""
     return os.path.splitext(os.path.normpath(path))[0]

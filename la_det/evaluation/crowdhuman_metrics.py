@@ -1,7 +1,7 @@
 """AP, mMR (MR^-2), Recall and JI of CrowdHuman, equal to the numbers of its official evaluators.
 
-AP, mMR and Recall are those of the evaluator in cvpods, o2f and DATE; JI is CrowdDet's (arXiv 2003.09163).
-None of them is a COCO metric: AP here is the plain area under the raw precision-recall points.
+AP, mMR and Recall are those of the evaluator in cvpods, o2f and DATE; JI is CrowdDet's (arXiv 2003.09163). They differ
+from COCO's metrics: AP is the plain area under the raw precision-recall points.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from la_det.errors import UserError
 
 from .greedy_matching import match_greedily
 
-MIN_OVERLAP = 0.5  # always exceeded strictly
+MIN_OVERLAP = 0.5  # an overlap must be larger
 EPS = 1e-6  # added to the denominator of both overlaps and of the Jaccard ratio
 FPPI_MR2 = (0.01, 0.0178, 0.0316, 0.0562, 0.1, 0.1778, 0.3162, 0.5623, 1.0)
 FPPI_MR4 = (0.0001, 0.0003, 0.001, 0.0032, 0.01, 0.0316, 0.1, 0.3162, 1.0)
@@ -59,10 +59,10 @@ class JaccardIndex:
 
 @dataclass(frozen=True)
 class CrowdHumanResult:
-    """Metrics as fractions; NaN where undefined (AP, mMR and Recall without any counted ground truth).
+    """Metrics as fractions. Without any counted ground truth, AP, mMR and Recall are NaN.
 
-    `miss_rates` [9] are those averaged in mMR, at :data:`FPPI_MR2`. `jaccard` maps a score threshold to its
-    :class:`JaccardIndex`; `JI` is the largest. `flags` maps the ID of an image that has a detection record to
+    `miss_rates` [9] are those at :data:`FPPI_MR2`, which mMR averages. `jaccard` maps a score threshold to its
+    :class:`JaccardIndex`; `JI` is the largest of them. `flags` maps the ID of each image with a detection record to
     [D] int8 in the record's order: 1 true positive, 0 false positive, -1 discarded on an ignored box.
     """
 
@@ -85,12 +85,12 @@ def evaluate_crowdhuman(
     """Evaluate the detections of a data set.
 
     Args:
-        ground_truths: one per image, in the order of the annotation file (it decides between equal scores).
-        detections: by image ID; an image may be missing.
-        progress: show a progress line.
+        ground_truths: one per image, in the order of the annotation file, which decides between equal scores.
+        detections: image ID -> detections; an image may be missing.
+        progress: whether to show a progress line.
 
     Raises:
-        UserError: detections of an unknown image, or a box or score that is not finite.
+        UserError: there are detections of an unknown image, or a box or score is not finite.
     """
     if not ground_truths:
         raise UserError("no image to evaluate on: the annotations are empty")
@@ -121,16 +121,16 @@ def evaluate_crowdhuman(
 
 @dataclass(frozen=True)
 class _Overlaps:
-    """What matching needs of a whole data set; D detections, G counted ground truths, P pairs with IoU > 0.5.
+    """What matching needs of a whole data set: D detections, G counted ground truths, P pairs with IoU > 0.5.
 
-    Detections lie image by image in annotation order, within an image by descending score (stable);
-    ground truths image by image in annotation order.
+    Detections are ordered by image, then by descending score (stable). Ground truths are ordered by image, then as in
+    the annotation. Images are in the order of the annotations.
     """
 
     num_images: int
     det_image: np.ndarray  # [D]
     det_score: np.ndarray  # [D]
-    det_position: np.ndarray  # [D] place in the image's own record
+    det_position: np.ndarray  # [D] place in the image's record
     det_in_ignored: np.ndarray  # [D] more than half inside an ignored box
     gt_image: np.ndarray  # [G]
     gt_in_ignored: np.ndarray  # [G] more than half inside an ignored box
@@ -209,7 +209,7 @@ def _area(boxes: np.ndarray) -> np.ndarray:
 
 
 def _intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """[4, A] and [4, B] XYXY -> [A, B]."""
+    """Areas [A, B] of the intersections of boxes [4, A] and [4, B] XYXY."""
     a = a[..., None]
     width = np.minimum(a[2], b[2]) - np.maximum(a[0], b[0])
     height = np.minimum(a[3], b[3]) - np.maximum(a[1], b[1])
@@ -217,7 +217,7 @@ def _intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _pairs(gts: np.ndarray, dets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ground truth, detection and IoU of the pairs above the threshold."""
+    """Ground truth, detection and IoU of the pairs whose IoU exceeds MIN_OVERLAP."""
     intersection = _intersection(gts, dets)
     iou = intersection / (_area(dets) + _area(gts)[:, None] - intersection + EPS)
     gt, det = np.nonzero(iou > MIN_OVERLAP)
@@ -225,14 +225,14 @@ def _pairs(gts: np.ndarray, dets: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
 
 
 def _mostly_inside(boxes: np.ndarray, ignored: np.ndarray) -> np.ndarray:
-    """[B] bool: more than half of the box's own area lies in one ignored box."""
+    """[B] bool, whether more than half of the box's area lies in one ignored box."""
     return (_intersection(ignored, boxes) / (_area(boxes) + EPS) > MIN_OVERLAP).any(axis=0)
 
 
 def _curve(flags: np.ndarray, overlaps: _Overlaps) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Recall, precision and false positives per image after each detection that counts, by descending score.
+    """Recall, precision and false positives per image after each counted detection, by descending score.
 
-    Without any such detection one point, at recall 0, stands for the empty curve.
+    If no detection counts, the curve has one point, at recall 0.
     """
     by_score = np.argsort(-overlaps.det_score, kind="stable")
     hits = flags[by_score]
@@ -246,14 +246,14 @@ def _curve(flags: np.ndarray, overlaps: _Overlaps) -> tuple[np.ndarray, np.ndarr
 
 
 def _average_precision(recall: np.ndarray, precision: np.ndarray) -> float:
-    """Trapezoids between the points; the area before the first point is officially not counted."""
+    """Area of the trapezoids between the points. As officially, the area before the first point is left out."""
     if np.isnan(recall[-1]):
         return float("nan")
     return float(np.sum(np.diff(recall) * (precision[1:] + precision[:-1]) / 2))
 
 
 def _miss_rates(recall: np.ndarray, fppi: np.ndarray, references: Sequence[float]) -> np.ndarray:
-    """[9] miss rate at the first point whose FPPI reaches each reference, at the last point if none does."""
+    """[9] miss rate at the first point whose FPPI reaches the reference, or at the last point if no point does."""
     first = np.searchsorted(fppi, references)
     return 1 - recall[first.clip(max=len(fppi) - 1)]
 
@@ -267,7 +267,7 @@ def _jaccard_index(overlaps: _Overlaps, threshold: float) -> JaccardIndex:
     """CrowdDet's JI of the detections with a score above `threshold`; NaN if no image has anything to compare."""
     kept = overlaps.det_score > threshold
     matched_det, matched_gt = _max_weight_matching(overlaps, kept)
-    # What lies in an ignored box counts only if it is matched.
+    # A box that lies in an ignored box counts only if it is matched.
     n_mask = kept & ~overlaps.det_in_ignored
     n_mask[matched_det] = True
     m_mask = ~overlaps.gt_in_ignored
@@ -282,10 +282,10 @@ def _jaccard_index(overlaps: _Overlaps, threshold: float) -> JaccardIndex:
 
 
 def _max_weight_matching(overlaps: _Overlaps, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Detections and ground truths matched one to one so that the sum of IoU over the `kept` detections is largest.
+    """One-to-one matching of `kept` detections and ground truths with the largest sum of IoUs.
 
-    Where the best detections of the ground truths of a connected component differ, they are the optimum. Only the
-    other components, few in practice, need an assignment solver.
+    If all ground truths of a connected component have different best detections, these are the optimum. Only other
+    components, of which there are few, need an assignment solver.
     """
     pairs = np.flatnonzero(kept[overlaps.pair_det])
     gt, det, component = overlaps.pair_gt[pairs], overlaps.pair_det[pairs], overlaps.pair_component[pairs]
@@ -304,7 +304,7 @@ def _max_weight_matching(overlaps: _Overlaps, kept: np.ndarray) -> tuple[np.ndar
 
 
 def _solve(overlaps: _Overlaps, pairs: np.ndarray) -> np.ndarray:
-    """Indices into `pairs`, the pairs of one component, of a maximum-weight matching."""
+    """A maximum-weight matching of one component, as indices into its `pairs`."""
     gts, row = np.unique(overlaps.pair_gt[pairs], return_inverse=True)
     dets, column = np.unique(overlaps.pair_det[pairs], return_inverse=True)
     weight = np.zeros((len(gts), len(dets)))

@@ -1,4 +1,4 @@
-"""Counts detections of objects that were already found."""
+"""Counts duplicates: detections of objects that a higher-scored detection has already found."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from la_det.geometry import aligned_iou
 from .greedy_matching import match_greedily, pairs_of_equal_keys
 
 MIN_SCORE = 0.3
-MIN_OVERLAP = 0.5  # always exceeded strictly
+MIN_OVERLAP = 0.5  # an overlap must be larger
 SIZES = ("small", "medium", "large")
-SIZE_BOUNDS = (32.0**2, 96.0**2)  # COCO's, square pixels: up to the first small, up to the second medium
+SIZE_BOUNDS = (32.0**2, 96.0**2)  # COCO's upper bounds of small and medium areas, square pixels
 CROWDING = ("apart", "crowded")
 IMAGES_AT_ONCE = 256
-CROWDED_OVERLAP = 0.3  # exceeded by the IoU of a crowded object with another of its class
+CROWDED_OVERLAP = 0.3  # an object is crowded if its IoU with another object of its class is larger
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Objects:
 
     @classmethod
     def from_record(cls, record: Mapping) -> Objects:
-        """From a Detectron2 dataset dict, without ignored regions (`iscrowd`)."""
+        """The objects of a Detectron2 dataset dict, without ignored regions (`iscrowd`)."""
         annotations = [a for a in record.get("annotations", ()) if not a.get("iscrowd", 0)]
         corners = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
         boxes = Boxes(torch.tensor(corners, dtype=torch.float32).reshape(-1, 4))
@@ -52,7 +52,7 @@ class Objects:
 
 
 def objects_of(records: Iterable[Mapping]) -> dict[Hashable, Objects]:
-    """Of each image of a data set's Detectron2 dicts, by its `image_id`."""
+    """`image_id` -> objects, for the Detectron2 dicts of a data set."""
     return {record["image_id"]: Objects.from_record(record) for record in records}
 
 
@@ -64,17 +64,17 @@ def _group(boxes: Boxes, classes: Tensor) -> Tensor:
 
 
 class DuplicatesEvaluator(DatasetEvaluator):
-    """Detections per image of objects that a higher-scored detection already has.
+    """Counts duplicates per image.
 
-    As in COCO's evaluation, each detection in turn, by descending score, takes the ground truth of its class of
-    largest IoU that is still free. Only scores of at least 0.3 and IoUs above 0.5 count. A detection that
-    overlaps ground truths which are all taken is a duplicate of the one it overlaps most.
+    As in COCO's evaluation, each detection, by descending score, takes the free ground truth of its class with the
+    largest IoU. Only scores of at least 0.3 and IoUs above 0.5 count. If a detection overlaps ground truths and all of
+    them are taken, it is a duplicate of the ground truth that it overlaps most.
     """
 
     def __init__(self, objects: Mapping[Hashable, Objects]) -> None:
         """
         Args:
-            objects: of each image of the data set, from `objects_of`.
+            objects: objects of each image of the data set, from `objects_of`.
         """
         self._objects = objects
         self.reset()
@@ -102,9 +102,9 @@ class DuplicatesEvaluator(DatasetEvaluator):
         self._waiting = []
 
     def evaluate(self) -> dict[str, dict[str, float]]:
-        """Task `duplicates`: `all` of them per image, and those of the objects of each size and of each crowding.
+        """Task `duplicates`: `all` duplicates per image, and those of the objects of each size and of each crowding.
 
-        Of the images of all processes; only the main process returns it. Without any object they are NaN.
+        The images of all processes count; only the main process returns results. Without any object, they are NaN.
         """
         self._count()
         gathered = comm.gather((self._num_images, self._counts))
@@ -119,7 +119,7 @@ class DuplicatesEvaluator(DatasetEvaluator):
 
 
 def find_duplicates(objects: Sequence[Objects], detections: Sequence[Instances]) -> Tensor:
-    """For each duplicate, by descending score, its ground truth's index among those of all images together."""
+    """For each duplicate, by descending score, the index of its ground truth among the objects of all images."""
     scores, order = torch.cat([d.scores for d in detections]).sort(descending=True, stable=True)
     order = order[scores >= MIN_SCORE]
     boxes = torch.cat([d.pred_boxes.tensor for d in detections])[order]

@@ -8,19 +8,19 @@ import numpy as np
 def match_greedily(
     pair_det: np.ndarray, pair_gt: np.ndarray, pair_iou: np.ndarray, num_dets: int, num_gts: int
 ) -> np.ndarray:
-    """Detections that get a ground truth when each, in turn, takes the one of largest IoU that is still free.
+    """Which detections get a ground truth, when each detection in turn takes the free ground truth of largest IoU.
 
-    All images at once, as deferred acceptance: every detection asks for the best ground truth that has not refused
-    it, and a ground truth keeps the first of those who ask. As all ground truths rank the detections alike, its
-    unique stable outcome is that of the official loop, after as many rounds as the longest chain of refusals.
+    All images are matched at once, by deferred acceptance: every detection asks for the best ground truth that has not
+    refused it, and a ground truth keeps the first detection that asks. All ground truths rank the detections alike, so
+    the unique stable outcome is that of the official loop. It takes as many rounds as the longest chain of refusals.
 
     Args:
         pair_det, pair_gt, pair_iou: [P] detection, ground truth and IoU of the pairs that may match. A detection's
-            index is its turn: within an image they are sorted by descending score.
+            index is its turn: the detections of an image are sorted by descending score.
         num_dets, num_gts: D and G.
 
     Returns:
-        [D] bool.
+        [D] bool, whether a detection gets a ground truth.
     """
     preference = np.lexsort((pair_gt, -pair_iou, pair_det))
     choices = pair_gt[preference]
@@ -44,7 +44,7 @@ def match_greedily(
 
 
 def pairs_of_equal_keys(det_key: np.ndarray, gt_key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All (detection, ground truth) with the same key, such as image and class: two [P], ordered by detection."""
+    """All pairs (detection, ground truth) with equal keys, such as image and class: [P] each, ordered by detection."""
     order = gt_key.argsort(kind="stable")
     ordered = gt_key[order]
     start, end = np.searchsorted(ordered, det_key), np.searchsorted(ordered, det_key, side="right")

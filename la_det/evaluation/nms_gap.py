@@ -1,4 +1,4 @@
-"""What NMS is worth to a detector: its AP with and without NMS, and its duplicates, from one inference pass."""
+"""What NMS adds to a detector: its AP with and without NMS, and its duplicates, from one inference pass."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .duplicates import DuplicatesEvaluator, Objects
 logger = logging.getLogger(__name__)
 
 NMS_THRESHOLD = 0.6
-BOX_TASKS = ("bbox", "crowdhuman")  # of the evaluators: those with AP of boxes
+BOX_TASKS = ("bbox", "crowdhuman")  # tasks of evaluators that have an AP of boxes
 VARIANTS = {"without_nms": None, "with_nms": NMS_THRESHOLD}  # name -> NMS threshold
 
 Results = Mapping[str, Mapping[str, float]]
@@ -30,7 +30,7 @@ class VariantInference:
     """An inference rule that also selects the detections of VARIANTS from the candidates of its last call.
 
     Attributes:
-        names: of the variants that differ from the rule itself.
+        names: names of the variants that differ from the rule.
     """
 
     def __init__(self, rule: DenseInference) -> None:
@@ -39,20 +39,20 @@ class VariantInference:
 
     @torch.no_grad()
     def __call__(self, predictions: DensePredictions, image_sizes: Tensor) -> Candidates:
-        """As of the rule."""
+        """The detections of the rule."""
         self._candidates = self.rule.candidates(predictions, image_sizes)
         self._image_sizes = image_sizes.tolist()
         return self.rule.select(self._candidates, self.rule.nms_threshold)
 
     def variants(self, output_sizes: Sequence[tuple[int, int]]) -> dict[str, list[Instances]]:
-        """Detections of each of `names` for the images of the last call, at these (height, width)."""
+        """Name -> detections of each variant in `names`, for the images of the last call at these (height, width)."""
         selected = {name: self.rule.select(self._candidates, VARIANTS[name]) for name in self.names}
         return {name: to_instances(found, self._image_sizes, output_sizes) for name, found in selected.items()}
 
 
 @contextmanager
 def variant_inference(model: nn.Module) -> Iterator[VariantInference | None]:
-    """Gives the model a `VariantInference` inside the context; None for detectors that are not of this project."""
+    """Gives the model a `VariantInference` inside the context; yields None for detectors of other projects."""
     rule = getattr(model, "inference", None)
     if not isinstance(rule, DenseInference):
         yield None
@@ -68,10 +68,12 @@ class NMSGapEvaluator(DatasetEvaluator):
     """Runs an evaluator on a model's detections, and adds the task `nms_gap` to its results.
 
     - `AP_without_nms`, `AP_with_nms`: the evaluator's box AP of the best detections among the same candidates, without
-      NMS and after class-wise NMS at IoU 0.6; `gap`: what NMS adds. Left out where the candidates are unknown.
-    - `duplicates_without_nms`: of the detections without NMS, per image, see `DuplicatesEvaluator`; left out likewise.
-    - `duplicates`: of the model's own detections; those of each size of object (`_small`, `_medium`, `_large`) add up
-      to all, and so do those of each crowding (`_apart`, `_crowded`).
+      NMS and after class-wise NMS at IoU 0.6; `gap`: what NMS adds.
+    - `duplicates_without_nms`: duplicates per image without NMS, see `DuplicatesEvaluator`.
+    - `duplicates`: duplicates per image of the model's own detections. The duplicates by size of the object (`_small`,
+      `_medium`, `_large`) add up to all duplicates, and so do those by crowding (`_apart`, `_crowded`).
+
+    If the model's candidates are unknown, only `duplicates` are there.
     """
 
     def __init__(
@@ -82,11 +84,11 @@ class NMSGapEvaluator(DatasetEvaluator):
     ) -> None:
         """
         Args:
-            evaluator: of the data set. Each variant has one from its `of_box_ap()`, or where it has no such method
-                a shallow copy, with the same ground truths, so `reset` must replace what `process` adds to, as in
-                Detectron2's evaluators.
-            objects: of each image of the data set, from `objects_of`.
-            inference: of the model, where it has one; `process` follows each of its calls.
+            evaluator: evaluator of the data set. Each variant gets the evaluator of its method `of_box_ap` or, without
+                this method, a shallow copy with the same ground truths. So `reset` must replace what `process` adds
+                to, as in Detectron2's evaluators.
+            objects: objects of each image of the data set, from `objects_of`.
+            inference: the model's inference if it is a `VariantInference`; `process` follows each of its calls.
         """
         self._inference = inference
         self._evaluators = {"own": DatasetEvaluators([_copy(evaluator), DuplicatesEvaluator(objects)])}
@@ -110,7 +112,7 @@ class NMSGapEvaluator(DatasetEvaluator):
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         results = {}
-        # The model's own detections last, so that the files the evaluators may write are theirs.
+        # The model's own detections come last, so that files of the evaluators hold these detections.
         for name, evaluator in reversed(self._evaluators.items()):
             logger.info("Detections of the model: %s", name)
             results[name] = evaluator.evaluate()
@@ -128,14 +130,14 @@ class NMSGapEvaluator(DatasetEvaluator):
 
 
 def _copy(evaluator: DatasetEvaluator) -> DatasetEvaluator:
-    """One that shares what it has loaded, but no results."""
+    """An evaluator that shares what this one has loaded, but not its results."""
     if isinstance(evaluator, DatasetEvaluators):
         return DatasetEvaluators([_copy(part) for part in evaluator._evaluators])
     return copy.copy(evaluator)
 
 
 def _of_box_ap(evaluator: DatasetEvaluator) -> DatasetEvaluator:
-    """The cheapest one that gives the same box AP."""
+    """The cheapest evaluator that gives the same box AP."""
     if isinstance(evaluator, DatasetEvaluators):
         return DatasetEvaluators([_of_box_ap(part) for part in evaluator._evaluators])
     return evaluator.of_box_ap() if hasattr(evaluator, "of_box_ap") else _copy(evaluator)

@@ -26,11 +26,11 @@ class Options:
     """How a graph is recorded.
 
     Attributes:
-        format: one of `WRITERS`.
-        batch_size: fixed number of images; None for any.
-        image_size: fixed (height, width) of the input; None for any multiple of the size divisibility.
-        half: half precision inside.
-        raw: a one-to-many scheme's candidates instead of what NMS leaves of them.
+        format: a key of `WRITERS`.
+        batch_size: fixed number of images; None: any number.
+        image_size: fixed (height, width) of the input; None: any multiple of the size divisibility.
+        half: whether weights and network have half precision.
+        raw: whether the outputs of a one-to-many scheme are its candidates before NMS.
     """
 
     format: str = "onnx"
@@ -41,10 +41,10 @@ class Options:
 
 
 def export(cfg: DictConfig, name: str, weights: str | Path, path: Path, options: Options) -> ExportMetadata:
-    """Write `cfg.model` with trained weights to `path`; return what the file says about itself.
+    """Write `cfg.model` with trained weights to `path`. Return the metadata of the file.
 
     Raises:
-        UserError: the model is none of this project's, the checkpoint does not fit, or the options do not.
+        UserError: the model is not an `AssignmentDetector`, or the checkpoint or the options do not fit.
     """
     target = cfg.model._target_
     kind = locate(target) if isinstance(target, str) else target

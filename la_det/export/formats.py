@@ -1,4 +1,4 @@
-"""Writing a graph to a file in each format."""
+"""Writers of a graph to a file, one for each format."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from la_det.export.metadata import ExportMetadata
 
 logger = logging.getLogger(__name__)
 
-OPSET = 20  # the first with GridSample in double precision, which box refinement uses
+OPSET = 20  # the first opset with GridSample in double precision, which box refinement uses
 METADATA_FILE = "la_det.json"  # inside TorchScript and torch.export archives
-# Sides of the example where the size is not fixed: different, and more than one cell on every level.
+# Batch and sides of the example for free sizes: all different, with more than one cell on every level.
 EXAMPLE = (2, 192, 256)
 
 
 def record(graph: ExportGraph, batch_size: int | None, image_size: tuple[int, int] | None) -> ExportedProgram:
-    """The graph as torch.export sees it; None stands for any batch size, or any size that the backbone divides."""
+    """The graph recorded by torch.export. None allows any batch size, or any multiple of the size divisibility."""
     batch, height, width = batch_size or EXAMPLE[0], *(image_size or EXAMPLE[1:])
     step = graph.detector.backbone.size_divisibility
     batch_dim = {} if batch_size else {0: Dim("batch", min=1)}
@@ -40,7 +40,7 @@ def write_torch_export(
     batch_size: int | None,
     image_size: tuple[int, int] | None,
 ) -> None:
-    """A .pt2 archive for torch.export.load."""
+    """Write a .pt2 archive for torch.export.load."""
     program = record(graph, batch_size, image_size)
     with replacing(path) as file:
         torch.export.save(program, file, extra_files={METADATA_FILE: metadata.to_json()})
@@ -53,7 +53,7 @@ def write_torchscript(
     batch_size: int | None,
     image_size: tuple[int, int] | None,
 ) -> None:
-    """An archive for torch.jit.load; sizes are always free, since tracing keeps them so."""
+    """Write an archive for torch.jit.load. Its sizes are always free: tracing does not fix them."""
     example = graph.example(batch_size or EXAMPLE[0], *(image_size or EXAMPLE[1:]))
     with torch.no_grad():
         traced = torch.jit.trace(graph, example, check_trace=False)
@@ -68,11 +68,11 @@ def write_onnx(
     batch_size: int | None,
     image_size: tuple[int, int] | None,
 ) -> None:
-    """An ONNX file of opset `OPSET`, its weights inside.
+    """Write an ONNX file of opset `OPSET` that contains its weights.
 
     Raises:
-        UserError: packages for it are missing.
-        RuntimeError: the graph of a scheme without NMS has an NMS node, or that of one with NMS has none.
+        UserError: a package is missing.
+        RuntimeError: the graph has an NMS node although the scheme has no NMS, or it has none although it should.
     """
     try:
         from la_det.export.onnx_operators import TRANSLATIONS
@@ -99,7 +99,7 @@ def write_onnx(
 
 
 def check_nms(model, nms: str) -> None:
-    """Raises RuntimeError unless the ONNX model has an NMS node exactly if it should: of detections or of queries."""
+    """Raise `RuntimeError` unless the ONNX model has an NMS node exactly if it should: of detections or of queries."""
     nodes = [node for graph in (model.graph, *model.functions.values()) for node in graph.all_nodes()]
     found = any(node.op_type == "NonMaxSuppression" for node in nodes)
     if found != (nms in ("graph", "queries")):

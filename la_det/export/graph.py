@@ -9,16 +9,16 @@ from la_det.modeling import AssignmentDetector
 
 
 class ExportGraph(nn.Module):
-    """Normalised, padded images [N, 3, H, W] float32 to detections; D is the largest number of them per image.
+    """Module from normalised, padded images [N, 3, H, W] float32 to at most D detections per image.
 
     Outputs: boxes [N, D, 4] XYXY pixels of the input, scores [N, D] (0 beyond the count), classes [N, D] int64, priors
-    [N, D] int64, counts [N] int64: the first so many entries exist, by descending score; and for instance segmentation
-    masks [N, D, H / 4, W / 4], probabilities.
+    [N, D] int64, counts [N] int64. The first `counts` entries of an image are its detections, by descending score. For
+    instance segmentation there are also masks [N, D, H / 4, W / 4], probabilities.
 
     Args:
-        detector: on the CPU or a GPU; it loses what inference does not need.
-        raw: leave NMS and the best `max_detections` out: D is then the number of candidates.
-        half: weights and network in half precision; inputs, outputs, decoding and scores stay float32.
+        detector: detector on the CPU or a GPU. Parts that inference does not need are removed from it.
+        raw: whether NMS and the choice of the best `max_detections` are left out; D is then the number of candidates.
+        half: whether weights and network have half precision. Inputs, outputs, decoding and scores stay float32.
     """
 
     def __init__(self, detector: AssignmentDetector, *, raw: bool = False, half: bool = False):
@@ -32,12 +32,12 @@ class ExportGraph(nn.Module):
 
     @property
     def input_names(self) -> list[str]:
-        """`image_sizes` [N, 2] int64 (height, width before padding) is an input where boxes are clipped to it."""
+        """Names of the inputs; `image_sizes` [N, 2] int64 (height, width before padding) only if boxes are clipped."""
         return ["images", "image_sizes"] if self.detector.inference.clip else ["images"]
 
     @property
     def output_names(self) -> list[str]:
-        """In the order of the outputs."""
+        """Names of the outputs, in their order."""
         masks = [] if self.detector.mask_inference is None else ["masks"]
         return ["boxes", "scores", "classes", "priors", "counts", *masks]
 
@@ -48,7 +48,7 @@ class ExportGraph(nn.Module):
         return outputs if masks is None else (*outputs, masks)
 
     def example(self, batch_size: int, height: int, width: int) -> tuple[Tensor, ...]:
-        """Inputs of this size."""
+        """Example inputs of this size."""
         device = next(self.parameters()).device
         images = torch.zeros(batch_size, 3, height, width, device=device)
         sizes = torch.tensor([[height, width]], device=device).repeat(batch_size, 1)

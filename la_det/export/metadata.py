@@ -1,4 +1,4 @@
-"""What an exported file says about itself, so that it can be used without its config."""
+"""Metadata of an exported file, with which it can be used without its config."""
 
 from __future__ import annotations
 
@@ -24,24 +24,26 @@ NMS = Literal["none", "queries", "graph", "outside"]
 
 @dataclass(frozen=True)
 class ExportMetadata:
-    """Names and values are stored as strings, values in JSON.
+    """What an exported file says about itself. Names and values are stored as strings, values in JSON.
 
     Attributes:
         la_det: version that wrote the file.
         config: name or file of the config.
         classes: names of the K classes.
-        category_ids: of the K classes in the data set, as its COCO-format results have them.
+        category_ids: ids of the K classes in the data set, for results in COCO's format.
         pixel_mean, pixel_std: the network's input is (pixels - mean) / std, per channel of `input_format`.
-        input_format: order of the channels, "BGR" or "RGB", or "L" for one.
+        input_format: order of the channels, "BGR" or "RGB", or "L" for one channel.
         size_divisibility: images are padded with zeros, right and below, to multiples of this.
-        short_edge, max_size: the recipe resizes images so that their short side has this many pixels and the long one
-            at most these; None where it does not resize.
-        score_threshold: detections that are less probable do not exist.
-        nms: "none" for one-to-one schemes; "queries" for those of distinct queries, whose one NMS, whatever the classes, is
-            part of the model; "graph" where class-wise NMS is part of the graph; "outside" where the graph's outputs are
-            candidates and NMS is still to be done.
-        nms_threshold: IoU of the NMS, None for none.
-        max_detections: per image, after NMS.
+        short_edge: pixels of the short side after the recipe's resizing; None if it does not resize.
+        max_size: largest number of pixels of the long side after resizing; None if it does not resize.
+        score_threshold: smallest probability of a detection, exclusive.
+        nms: where NMS is done.
+            "none": nowhere (one-to-one schemes).
+            "queries": in the graph, as part of the model; one NMS of all classes together (distinct queries).
+            "graph": in the graph, class-wise.
+            "outside": after the graph, whose outputs are candidates.
+        nms_threshold: IoU of the NMS; None: no NMS.
+        max_detections: largest number of detections per image, after NMS.
     """
 
     la_det: str
@@ -60,11 +62,11 @@ class ExportMetadata:
     max_detections: int
 
     def to_strings(self) -> dict[str, str]:
-        """The form in which it is stored."""
+        """The metadata in the form in which they are stored."""
         return {name: json.dumps(value) for name, value in asdict(self).items()}
 
     def to_json(self) -> str:
-        """All in one string, for archives that have files."""
+        """The metadata as one string, for archives with files."""
         return json.dumps(self.to_strings(), indent=1)
 
     @classmethod
@@ -87,7 +89,7 @@ class ExportMetadata:
         return found
 
     def _wrong(self) -> str:
-        """Name of a value that cannot be; "" if all can."""
+        """Name of an impossible value; "" if there is none."""
 
         def is_number(value: object, low: float, high: float, kind: type | tuple = (int, float)) -> bool:
             return isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high
@@ -131,9 +133,9 @@ def metadata_of(
     """The metadata of a config's model.
 
     Args:
-        name: of the config.
-        size_divisibility: of the built model's backbone.
-        classes: of the weights; None for those of the config.
+        name: name of the config.
+        size_divisibility: size divisibility of the built model's backbone.
+        classes: classes of the weights; None: those of the config.
     """
     model, test = class_node(cfg.model), cfg.dataloader.test
     classes = model_classes(cfg, None) if classes is None else classes

@@ -22,19 +22,19 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class OnnxDetector(nn.Module):
-    """Takes and returns what Detectron2's detectors do in evaluation, so that it can be evaluated as they are.
+    """An ONNX file as a detector: it takes and returns what Detectron2's detectors do in evaluation.
 
     Args:
         path: a file of tools/export_model.py.
         device: "cpu" or "cuda".
 
     Attributes:
-        details: what the file says about itself.
-        batch_size, image_size: the input's fixed sizes; None where any are taken.
+        details: metadata of the file.
+        batch_size, image_size: fixed sizes of the input; None: any size.
 
     Raises:
-        UserError: the file is missing, no such file, or its NMS is left to others; onnxruntime is missing or cannot use
-            the device.
+        UserError: the file is missing, is no file of tools/export_model.py, or leaves NMS out; or onnxruntime is
+            missing or cannot use the device.
     """
 
     def __init__(self, path: str | Path, device: str = "cpu"):
@@ -46,11 +46,11 @@ class OnnxDetector(nn.Module):
             raise UserError(f"{device}: this onnxruntime cannot use it; install onnxruntime-gpu, or take the CPU")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        # Threads that wait busily after a run would slow what torch does next.
+        # Threads that wait busily after a run would slow torch down.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[device]])
-        except Exception as error:  # ONNX Runtime's have no class in common
+        except Exception as error:  # ONNX Runtime's exceptions have no common class
             reason = " ".join(str(error).split())
             raise UserError(f"{path}: no ONNX file; tools/export_model.py writes one ({reason:.200})") from error
         self.details = ExportMetadata.from_strings(self.session.get_modelmeta().custom_metadata_map, path)
@@ -75,7 +75,7 @@ class OnnxDetector(nn.Module):
         return outputs(inputs, sizes, detections, masks, images.shape[-1])
 
     def preprocess(self, images: list[Tensor]) -> Tensor:
-        """Normalised and padded to the graph's batch and image size: [N, C, H, W] float32."""
+        """Images, normalised and padded to the graph's batch and image size: [N, C, H, W] float32."""
         mean, std = (torch.tensor(x).view(-1, 1, 1) for x in (self.details.pixel_mean, self.details.pixel_std))
         sizes = [image.shape[-2:] for image in images]
         height, width = self.image_size or padded_size(sizes, self.details.size_divisibility)
@@ -86,14 +86,14 @@ class OnnxDetector(nn.Module):
         return normalised([*images, *fill], (height, width), mean, std)
 
     def run(self, images: Tensor, sizes: list[tuple[int, int]]) -> dict[str, np.ndarray]:
-        """The graph's outputs by name; images that fill the batch up have the size of the input."""
+        """Name -> output of the graph. Images that only fill the batch have the size of the input."""
         filled = [*sizes, *[tuple(images.shape[-2:])] * (len(images) - len(sizes))]
         feeds = {"images": images.numpy(), "image_sizes": np.array(filled, dtype=np.int64)}
         names = [x.name for x in self.session.get_outputs()]
         return dict(zip(names, self.session.run(names, {name: feeds[name] for name in self.input_names}), strict=True))
 
     def detections(self, arrays: dict[str, np.ndarray], count: int) -> tuple[Candidates, Tensor | None]:
-        """The first `count` images' detections, and their masks."""
+        """Detections of the first `count` images, and their masks."""
         tensors = {name: torch.from_numpy(x)[:count] for name, x in arrays.items()}
         valid = torch.arange(tensors["scores"].shape[1]) < tensors.pop("counts").unsqueeze(-1)
         masks = tensors.pop("masks", None)
@@ -101,7 +101,7 @@ class OnnxDetector(nn.Module):
 
 
 def import_onnxruntime() -> ModuleType:
-    """The package, which is optional; a `UserError` says how to install it."""
+    """The optional package onnxruntime; if it is missing, a `UserError` says how to install it."""
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
@@ -110,7 +110,7 @@ def import_onnxruntime() -> ModuleType:
 
 
 class OnnxPredictor(Predictor):
-    """`la_det.Predictor` for an exported ONNX file, which needs neither config nor weights.
+    """A `la_det.Predictor` for an exported ONNX file, which needs neither config nor weights.
 
     Args:
         path, device: see `OnnxDetector`.
@@ -134,7 +134,7 @@ def _resizing(details: ExportMetadata, image_size: tuple[int, int] | None) -> li
 
 
 class _ShrinkToFit(T.Augmentation):
-    """Makes images that are too large for a fixed input as small as needed, with the sides' ratio kept."""
+    """Shrinks images that are too large for a fixed input, and keeps their aspect ratio."""
 
     def __init__(self, size: tuple[int, int]):
         super().__init__()

@@ -14,10 +14,10 @@ import la_det.modeling.layers  # noqa: F401 (defines la_det::class_nms)
 
 
 def class_nms(boxes, scores, classes, valid, iou_threshold: float):
-    """`la_det::class_nms` with one row of scores per class, in which boxes of other classes do not take part.
+    """`la_det::class_nms` in ONNX, with a row of scores for each class, in which boxes of other classes take no part.
 
-    So the boxes themselves are compared; torchvision moves the classes apart instead if an image has few boxes, which
-    rounds them.
+    So unchanged boxes are compared. If an image has few boxes, torchvision moves the boxes of different classes apart
+    instead, which rounds them.
     """
     one = op.Constant(value_ints=[1])
     numbers = op.Range(op.Constant(value_int=0), op.ReduceMax(classes, keepdims=0) + op.Constant(value_int=1), 1)
@@ -27,7 +27,7 @@ def class_nms(boxes, scores, classes, valid, iou_threshold: float):
     kept = op.NonMaxSuppression(
         boxes,
         rows,
-        op.Shape(scores, start=1),  # all of a class may stay
+        op.Shape(scores, start=1),  # all boxes of a class may stay
         op.Constant(value_floats=[iou_threshold]),
         op.Constant(value_floats=[-0.5]),
     )
@@ -58,7 +58,7 @@ def deform_conv2d(
     offset_groups: int,
     use_mask: bool,
 ):
-    """torchvision's operator; ONNX has the same since opset 19."""
+    """torchvision's operator in ONNX, which has the same operator since opset 19."""
     return op.DeformConv(
         x,
         weight,

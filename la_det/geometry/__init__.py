@@ -1,4 +1,4 @@
-"""Boxes: overlaps, distances, centerness. Matchers, losses, evaluation and viewer compare boxes with these alone."""
+"""Overlaps, distances and centerness of boxes. Matchers, losses, evaluation and viewer use only these functions."""
 
 from la_det.geometry.centerness import centerness
 from la_det.geometry.iou import FLOAT32_EPS, aligned_ciou, aligned_giou, aligned_iou

@@ -5,9 +5,9 @@ from torch import Tensor
 
 
 def centerness(points: Tensor, boxes: Tensor) -> Tensor:
-    """sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b)) of points [P, 2] in boxes [P, 4]: [P].
+    """Centerness [P] of points [P, 2] in boxes [P, 4]: sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b)).
 
-    0 for points outside their box.
+    It is 0 for a point outside its box.
     """
     before, after = points - boxes[:, :2], boxes[:, 2:] - points
     of_x, of_y = (torch.minimum(before, after) / torch.maximum(before, after)).clamp_(min=0).unbind(-1)

@@ -1,8 +1,8 @@
-"""IoU, generalised and complete IoU of aligned box pairs, with analytic gradients in the first boxes.
+"""IoU, generalised and complete IoU of aligned box pairs, with analytic gradients with respect to the first boxes.
 
-torchvision's pairwise `box_iou` would need a P x P matrix, and its `generalized_box_iou_loss` places its epsilon
-differently from the schemes here, which shows for boxes without area. Autograd would launch five times as many
-operations, and all of them are too small to keep a GPU busy.
+torchvision's pairwise `box_iou` would need a P x P matrix. Its `generalized_box_iou_loss` places its epsilon
+differently from the schemes here, which matters for boxes without area. Autograd would launch five times as many
+operations, each too small to keep a GPU busy.
 """
 
 import math
@@ -14,12 +14,12 @@ from la_det.structures import chunks, constant
 
 FLOAT32_EPS = torch.finfo(torch.float32).eps
 _OUTWARD = (-1.0, -1.0, 1.0, 1.0)  # directions in which x1, y1, x2, y2 enlarge a box
-_CPU_CHUNK = chunks.CPU_CHUNK // 4  # pairs, whose four coordinates make a part as large as others
+_CPU_CHUNK = chunks.CPU_CHUNK // 4  # pairs of a part; each has four coordinates
 _HALF_OUTWARD = (-0.5, -0.5, 0.5, 0.5)
 
 
 def aligned_iou(a: Tensor, b: Tensor, eps: float = FLOAT32_EPS) -> Tensor:
-    """IoU [...] of boxes [..., 4] and [..., 4], XYXY; 0 where they do not meet. The union is at least `eps`."""
+    """IoU [...] of boxes a and b [..., 4], XYXY; 0 for boxes that do not meet. The union counts as at least `eps`."""
     if a.requires_grad and torch.is_grad_enabled():
         return _IoU.apply(a, b, eps, False)
     if a.shape == b.shape and len(a) > _CPU_CHUNK and chunks.in_chunks(a.device):
@@ -30,7 +30,7 @@ def aligned_iou(a: Tensor, b: Tensor, eps: float = FLOAT32_EPS) -> Tensor:
 
 
 def aligned_giou(a: Tensor, b: Tensor, eps: float = FLOAT32_EPS) -> Tensor:
-    """Generalised IoU [...] (Rezatofighi et al., CVPR 2019); union and enclosing area are at least `eps`."""
+    """Generalised IoU [...] (Rezatofighi et al., CVPR 2019). Union and enclosing area count as at least `eps`."""
     if a.requires_grad and torch.is_grad_enabled():
         return _IoU.apply(a, b, eps, True)
     intersection, union, enclosing = _areas(a, b, enclosing=True)
@@ -41,14 +41,14 @@ def aligned_ciou(a: Tensor, b: Tensor, eps: float = 1e-7) -> Tensor:
     """Complete IoU [P] of boxes [P, 4] each (Zheng et al., AAAI 2020), in the form that YOLOv8 made common.
 
     CIoU = IoU - D / C - alpha v, where D is the squared distance of the centres, C the squared diagonal of the
-    enclosing box, v the difference of the aspect ratios and alpha = v / (v - IoU + 1 + eps) a constant. Heights, union
-    and diagonal have `eps` added.
+    enclosing box, v the difference of the aspect ratios and alpha = v / (v - IoU + 1 + eps), which has no gradient.
+    `eps` is added to heights, union and diagonal.
     """
     return _CIoU.apply(a, b, eps)
 
 
 class _IoU(torch.autograd.Function):
-    """IoU and generalised IoU of boxes [P, 4] each; an area changes with a coordinate of `_sides` by the other side."""
+    """IoU and generalised IoU of boxes [P, 4] each. The derivative of an area by one of its sides is the other side."""
 
     @staticmethod
     def forward(ctx, a, b, eps, generalised):
@@ -58,7 +58,7 @@ class _IoU(torch.autograd.Function):
         union = _union(area)
         denominators = torch.stack([union, area[2]])
         inverse = denominators.clamp(min=eps).reciprocal_()
-        # (iou, (E - U) / E), and what each loses when its denominator grows: nothing while that is at its bound.
+        # (iou, (E - U) / E), and how much each falls when its denominator grows: 0 while the denominator is clamped.
         ratios = torch.stack([area[0], area[2] - union]) * inverse
         loss = ratios * inverse * (denominators >= eps)
 
@@ -70,11 +70,11 @@ class _IoU(torch.autograd.Function):
         else:
             value = ratios[0]
             of_areas = torch.stack([inverse[0] + loss[0], -loss[0], torch.zeros_like(value)])
-        # A side that has vanished has no derivative. Like clamp, 0 itself has one, as in the official losses: a
-        # prediction without area can still grow.
+        # A negative side, clamped to 0, has no derivative. A side of exactly 0 has one, as with clamp in the official
+        # losses: a prediction without area can still grow.
         change = sides[:3].flip(-1) * (raw[:3] >= 0) * of_areas.unsqueeze(-1)
         of_smaller, of_a, of_larger = change.unsqueeze(-2).unbind()  # [P, 1, 2] each
-        # Where both boxes have a coordinate in common, each has half of the derivative.
+        # If the boxes share a coordinate, each gets half of the derivative.
         sign = ((b - a) * constant(_OUTWARD, a.device, a.dtype)).sign_().unflatten(-1, (2, 2))
         slope = torch.addcmul(of_smaller + of_larger, sign, of_smaller - of_larger).add_(of_a, alpha=2)
         ctx.save_for_backward(slope.flatten(-2) * constant(_HALF_OUTWARD, a.device, a.dtype))
@@ -90,34 +90,40 @@ class _CIoU(torch.autograd.Function):
     @staticmethod
     def forward(ctx, a, b, eps):
         outward = constant(_OUTWARD, a.device, a.dtype)
-        offset = (b - a).unflatten(-1, (2, 2)).sum(-2)  # twice the distance of the centres in x and y
+        offset = (b - a).unflatten(-1, (2, 2)).mean(-2)  # of the centres
         a, b = a * outward, b * outward
-        raw = torch.stack([torch.minimum(a, b), a, b, torch.maximum(a, b)])
-        raw = raw[..., :2] + raw[..., 2:]
-        raw[1:3, :, 1] += eps
-        sides = torch.cat([raw[:1].clamp(min=0), raw[1:]])
+        coordinates = torch.stack([torch.minimum(a, b), a, b, torch.maximum(a, b)])
+        sides = coordinates[..., :2] + coordinates[..., 2:]  # of the intersection, a, b and the enclosing box
+        sides[1:3, :, 1].add_(eps)
+        meet = sides[0] >= 0 if ctx.needs_input_grad[0] else None
+        sides[0].clamp_(min=0)
         area = _product(sides[:3])
-        union = area[1] + area[2] - area[0] + eps
-        iou = area[0] / union
-        distance, diagonal = offset.square().sum(-1) / 4, sides[3].square().sum(-1) + eps
-        angle = (sides[1:3, :, 0] / sides[1:3, :, 1]).atan()
+        inverse = (_union(area) + eps).reciprocal_()
+        iou = area[0] * inverse
+        diagonal = sides[3].square().sum(-1).add_(eps)
+        distance = offset.square().sum(-1).div_(diagonal)
+        angle = (sides[1:3, :, 0] / sides[1:3, :, 1]).atan_()
         angle = angle[1] - angle[0]
-        v = 4 / math.pi**2 * angle.square()
-        alpha = v / (v - iou + 1 + eps)
-        value = iou - distance / diagonal - alpha * v
-        if not ctx.needs_input_grad[0]:
+        v = angle.square() * (4 / math.pi**2)
+        alpha = v / (v - iou + (1 + eps))
+        value = torch.addcmul(iou - distance, alpha, v, value=-1)
+        if meet is None:
             return value
 
-        smaller = ((b - a).sign() + 1) / 2
-        by_union, by_diagonal = (iou / union).unsqueeze(-1), (distance / diagonal.square()).unsqueeze(-1)
-        of_intersection = (1 / union).unsqueeze(-1) + by_union
+        by_union, by_diagonal = iou * inverse, (distance / diagonal).mul_(2)
+        other = sides[:2].flip(-1)  # by which an area changes with a side
+        of_smaller = other[0] * meet * (inverse + by_union).unsqueeze(-1)
+        of_larger = by_diagonal.unsqueeze(-1) * sides[3]
         # d atan(w / h) = (h dw - w dh) / (w^2 + h^2).
-        turn = 8 / math.pi**2 * alpha * angle / sides[1].square().sum(-1)
-        turn = turn.unsqueeze(-1) * sides[1].flip(-1) * constant((1.0, -1.0), a.device, a.dtype)
-        slope = (of_intersection * sides[0].flip(-1) * (raw[0] >= 0)).repeat(1, 2) * smaller
-        slope = slope + (2 * by_diagonal * sides[3]).repeat(1, 2) * (1 - smaller)
-        slope = slope + (turn - by_union * sides[1].flip(-1)).repeat(1, 2)
-        ctx.save_for_backward(slope * outward + (offset / (2 * diagonal).unsqueeze(-1)).repeat(1, 2))
+        turn = (8 / math.pi**2) * alpha * angle / sides[1].square().sum(-1)
+        turn = turn.unsqueeze(-1) * constant((1.0, -1.0), a.device, a.dtype)
+        of_a = other[1] * turn.sub_(by_union.unsqueeze(-1))
+        # As in `_IoU`; the centres' distance changes equally with both coordinates of a direction.
+        of_smaller, of_larger, of_a = (x.unsqueeze(-2) for x in (of_smaller, of_larger, of_a))
+        sign = (b - a).sign_().unflatten(-1, (2, 2))
+        slope = torch.addcmul(of_smaller + of_larger, sign, of_smaller - of_larger).add_(of_a, alpha=2)
+        slope = slope * constant(_HALF_OUTWARD, a.device, a.dtype).view(2, 2)
+        ctx.save_for_backward(slope.add_((offset / diagonal.unsqueeze(-1)).unsqueeze(-2)).flatten(-2))
         return value
 
     @staticmethod
@@ -131,7 +137,7 @@ def _areas(a: Tensor, b: Tensor, enclosing: bool) -> tuple[Tensor, Tensor, Tenso
     if a.shape == b.shape:
         area = _product(_sides(a, b, enclosing).clamp_(min=0))
         return area[0], _union(area), area[2] if enclosing else None
-    # Four more operations, but no copies of what broadcasts.
+    # Four more operations, but no copy of the boxes that broadcast.
     intersection = _product(
         (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp_(min=0)
     )
@@ -145,8 +151,8 @@ def _areas(a: Tensor, b: Tensor, enclosing: bool) -> tuple[Tensor, Tensor, Tenso
 def _sides(a: Tensor, b: Tensor, enclosing: bool) -> Tensor:
     """Widths and heights [3 or 4, ..., 2] of the intersection, a, the enclosing box if wanted, and b; may be negative.
 
-    With coordinates times their outward directions, the intersection has the smaller ones of both boxes and the
-    enclosing box the larger ones, and a side is the sum of two.
+    Coordinates are multiplied by their outward directions. Then the intersection has the smaller coordinates of the two
+    boxes, the enclosing box the larger ones, and a side is the sum of two coordinates.
     """
     outward = constant(_OUTWARD, a.device, a.dtype)
     a, b = a * outward, b * outward
@@ -156,7 +162,7 @@ def _sides(a: Tensor, b: Tensor, enclosing: bool) -> Tensor:
 
 
 def _union(area: Tensor) -> Tensor:
-    """Area of the union, from the areas of what `_sides` returns."""
+    """Area of the union, from the areas of the boxes of `_sides`."""
     return area[1] + area[-1] - area[0]
 
 

@@ -1,4 +1,4 @@
-"""Non-maximum suppression whatever the classes, of a batch as one operator, which an exported graph keeps as one node."""
+"""NMS of all classes together, of a batch as one operator, which an exported graph keeps as one node."""
 
 import torch
 from torch import Tensor

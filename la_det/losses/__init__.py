@@ -1,1 +1,1 @@
-"""The formulas of the losses; what fvcore or torchvision has is used from there."""
+"""Formulas of losses that neither fvcore nor torchvision has."""

@@ -5,19 +5,21 @@ Every scheme here has a loss of the form
     sum over all (prior, class) of b(p)  +  sum over few (prior, class) of a correction,
 
 where b(p) = p^2 (-ln(1 - p)) is the focal loss (gamma = 2, without its alpha) of a background entry. So no target
-tensor is needed: `background_loss` sums b over all entries with an analytic gradient and, in the same function, hands
-out the logits of the few entries, through which autograd differentiates the corrections.
+tensor is needed: `background_loss` sums b over all entries with an analytic gradient. It also returns the logits of the
+few entries, so that autograd can differentiate the corrections. Plain cross entropy is the
+same with b(p) = -ln(1 - p).
 """
 
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from la_det.structures import DensePredictions, Queries, Score, chunks
 
 _SMALLEST = torch.finfo(torch.float32).tiny
-# With a gate, 1 - p = sigma(-c) + sigma(c) sigma(-f) and must not underflow.
+# Upper bound of logits with a gate: 1 - p = sigma(-c) + sigma(c) sigma(-f) must not underflow.
 _LARGEST_LOGIT = 60.0
 
 
@@ -29,20 +31,28 @@ def background_loss(
     cls: Tensor,
     dropped: tuple[Tensor, Tensor] | None = None,
     queries: Queries | None = None,
+    *,
+    focal: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Sum of b(p) = -p^2 ln(1 - p) over all images, priors and classes, and the logits at P chosen entries.
 
     Args:
-        predictions: with maps "logits" and, where the score has one, its gate.
-        score: what p is.
+        predictions: with the map "logits" and the map of the score's gate, if it has one.
+        score: definition of p.
         image, prior, cls: int64 [P], the chosen entries.
-        dropped: (image [D], prior [D]) that the sum leaves out (`Assignment.dropped`).
-        queries: the sum is over these alone, whatever is dropped.
+        dropped: (image [D], prior [D]) of the priors that the sum leaves out (`Assignment.dropped`).
+        queries: take the sum over these alone, whatever is dropped.
+        focal: False means b(p) = -ln(1 - p), for scores without a gate.
 
     Returns:
-        The sum (a scalar), c [P], and f [P] (None without a gate); all differentiable. With a gate logits count as at
-        most 60, in the sum and in c and f.
+        The sum (a scalar), c [P], and f [P] (None without a gate); all differentiable. With a gate, logits are clamped
+        to at most 60, in the sum and in c and f.
+
+    Raises:
+        ValueError: plain cross entropy of a gated score.
     """
+    if not focal and (score.gate is not None or queries is not None):
+        raise ValueError("plain cross entropy has no form for gated scores or queries here; use a focal loss")
     if queries is not None:
         return _of_queries(predictions, score, queries, queries.at(image, prior), cls)
     rows = predictions.num_images * predictions.priors.per_cell
@@ -53,7 +63,7 @@ def background_loss(
         if dropped is not None:
             classes = torch.arange(predictions.num_classes, device=c.device)
             dropped = predictions.index("logits", *(x.unsqueeze(1) for x in dropped), classes).flatten()
-        return *_Background.apply(c, index, dropped), None
+        return *_Background.apply(c, index, dropped, _focal if focal else _cross_entropy), None
     mask = None if dropped is None else _mask(predictions, *dropped)
     gate_index = predictions.index(score.gate, image, prior)
     return _GatedBackground.apply(c, predictions.flat(score.gate), index, gate_index, mask, levels, score.square_root)
@@ -72,7 +82,7 @@ def _of_queries(
     index, levels = cls * len(prior) + entry, [(1, len(prior))]  # c is [K, N Q]
     if score.gate is None:
         c = c.view(len(classes), -1).masked_fill(mask, -torch.inf).flatten()
-        return *_Background.apply(c, index, None), None
+        return *_Background.apply(c, index, None, _focal), None
     f = predictions.at(score.gate, image, prior).flatten().masked_fill(mask, -torch.inf)  # p = 0
     return _GatedBackground.apply(c, f, index, entry, None, levels, score.square_root)
 
@@ -93,13 +103,13 @@ def _split(flat: Tensor, levels: list[tuple[int, int]]) -> Iterator[Tensor]:
 
 
 def _rows(levels: list[tuple[int, int]], *maps: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Of every level, image and prior of a cell, the part [channels, h w] of each flat map."""
+    """For every level, image and prior of a cell: the part [channels, h w] of each flat map."""
     for level in zip(*(_split(x, levels) for x in maps), strict=True):
         yield from zip(*level, strict=True)
 
 
 def _without(c: Tensor, mask: Tensor | None, levels: list[tuple[int, int]]) -> Tensor:
-    """Logits of minus infinity at masked priors: b and its gradients are 0 there."""
+    """The logits, with minus infinity at masked priors: b and its gradients are 0 there."""
     if mask is None:
         return c
     c = c.clone()
@@ -110,25 +120,32 @@ def _without(c: Tensor, mask: Tensor | None, levels: list[tuple[int, int]]) -> T
 
 class _Background(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, c, index, dropped):
-        """b(sigma(c)), whose gradient is db/dc = p^2 (2 (1 - p) (-ln(1 - p)) + p)."""
-        # Without dropped entries there is nothing to change, and no copy of the logits is made.
+    def forward(ctx, c, index, dropped, entries):
+        """`entries(c, out)` returns the sum of b(sigma(c)) and writes db/dc to `out`, which may be `c` itself."""
+        # The logits are copied only if entries are dropped.
         logits = c if dropped is None else c.index_fill(0, dropped, -torch.inf)
         grad, totals = torch.empty_like(c) if dropped is None else logits, []
         size = chunks.CPU_CHUNK if chunks.in_chunks(c.device) else max(len(c), 1)
         for x, out in zip(logits.split(size), grad.split(size), strict=True):
-            totals.append(_plain(x, out))
+            totals.append(entries(x, out))
         ctx.save_for_backward(grad, index)
         return _sum(totals), c.index_select(0, index)
 
     @staticmethod
     def backward(ctx, grad_total, grad_values):
         grad, index = ctx.saved_tensors
-        return (grad * grad_total).index_add_(0, index, grad_values), None, None
+        return (grad * grad_total).index_add_(0, index, grad_values), None, None, None
 
 
-def _plain(c: Tensor, out: Tensor) -> Tensor:
-    """Sum of b; db/dc goes to `out`, which may be `c` itself."""
+def _cross_entropy(c: Tensor, out: Tensor) -> Tensor:
+    """-ln(1 - p), whose gradient is p."""
+    total = F.softplus(c).sum()
+    torch.sigmoid(c, out=out)
+    return total
+
+
+def _focal(c: Tensor, out: Tensor) -> Tensor:
+    """-p^2 ln(1 - p), whose gradient is p^2 (2 (1 - p) (-ln(1 - p)) + p)."""
     p, complement = c.sigmoid(), c.neg().sigmoid_()  # 1 - p without cancellation
     # -ln(1 - p); beyond the smallest 1 - p in single precision it equals the logit.
     cost = complement.clamp(min=_SMALLEST).log_().neg_().maximum(c)
@@ -140,12 +157,12 @@ def _plain(c: Tensor, out: Tensor) -> Tensor:
 class _GatedBackground(torch.autograd.Function):
     @staticmethod
     def forward(ctx, c, f, index, gate_index, mask, levels, square_root):
-        """b(p) and its gradients, for p = sigma(c) sigma(f) or its square root.
+        """Sum of b(p) and its gradients, for p = sigma(c) sigma(f) or its square root.
 
         With u = p db/dp = p (2 p (-ln(1 - p)) + p^2 / (1 - p)): db/dc = u sigma(-c) and db/df = u sigma(-f), summed
         over the classes, and half of that with the square root.
         """
-        # As in the sum, so that a correction takes away just what the sum holds.
+        # Clamped as in the sum, so that a correction removes exactly what the sum contains.
         values = [x.index_select(0, i).clamp_(max=_LARGEST_LOGIT) for x, i in ((c, index), (f, gate_index))]
         c = _without(c, mask, levels)
         grad, gate_grad, totals = torch.empty_like(c), torch.empty_like(f), []
@@ -185,10 +202,8 @@ def _sigmoids(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.sigmoid(), x.neg_().sigmoid_()
 
 
-def _gated(
-    c: Tensor, gate: Tensor, gate_complement: Tensor, square_root: bool, out: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Sum of b, and u (with the square root u / 2); db/dc goes to `out`. The gate broadcasts against the logits."""
+def _gated(c: Tensor, gate: Tensor, gate_complement: Tensor, square_root: bool, out: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of b, and u, or u / 2 with the square root; db/dc is written to `out`. The gate broadcasts."""
     class_p, class_complement = _sigmoids(c)
     p = class_p * gate
     # 1 - sigma(c) sigma(f) = sigma(-c) + sigma(c) sigma(-f): no cancellation near p = 1.

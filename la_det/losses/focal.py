@@ -7,10 +7,10 @@ from la_det.structures import Score
 
 
 def focal_entries(score: Score, c: Tensor, f: Tensor | None, alpha: float) -> tuple[Tensor, Tensor]:
-    """Loss of entries as positives and as background, in a form that is stable for all logits.
+    """Focal loss of entries, once as positives and once as background, in a form that is stable for all logits.
 
     Args:
-        score: p = sigma(c) or p = sigma(c) sigma(f).
+        score: what p is.
         c: class logits, any shape.
         f: gate logits that broadcast to it; None without a gate.
         alpha: weight of positives; background weighs 1 - alpha.

@@ -20,8 +20,7 @@ ALPHA, BETA = 1.0, 6.0  # exponents of p and IoU in the soft target
 class DDQCost(DETRCost):
     """DETR's cost of the corners; its probabilities keep off 0 and 1.
 
-    In the official code they go to logits and back, which makes one of less than 1e-5 another one by a ten-thousandth of
-    a percent.
+    In the official code they go to logits and back, which also changes their sixth digit where they are at the bound.
     """
 
     corners: bool = True
@@ -34,16 +33,16 @@ class DDQ:
     """Each ground truth gets k queries of its own, so that the sum of their costs in the image is least.
 
     k is `topk`, or the queries of the image divided by its ground truths, rounded down, if that is less: with more
-    ground truths than queries nobody gets one. A query may lie anywhere. The soft target of a pair is m = p IoU^6, scaled
-    so that the ground truth's largest m is its largest IoU; a pair without overlap is trained as background.
+    ground truths than queries nobody gets one. A query may lie anywhere. The soft target of a pair is m = p IoU^6,
+    scaled so that the ground truth's largest m is its largest IoU; a pair without overlap is trained as background.
 
     Its criterion must have `queries`.
 
     Args:
         topk: queries of a ground truth.
         cost: of a query for a ground truth.
-        train_empty: images without ground truths are background. In the official code, and by default, they take part in
-            no loss.
+        train_empty: images without ground truths are background. By default, as in the official code, they take part
+            in no loss.
     """
 
     def __init__(self, *, topk: int = 1, cost: DETRCost | None = None, train_empty: bool = False):

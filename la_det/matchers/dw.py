@@ -1,8 +1,8 @@
 """DW: dual weighting (Li et al., CVPR 2022).
 
-No location is simply positive or negative. Each one inside a ground truth's box has a positive weight for it, and each
-(location, class) has a negative weight; the two are independent of each other. Constants are those of the official
-code, which gives the published AP and differs from the paper's formulas in details (see projects/DW/README.md).
+No location is simply positive or negative. Each location inside a ground truth's box has a positive weight for this
+ground truth. Each (location, class) has a negative weight. The two weights are independent. Constants are those of the
+official code, which gives the published AP and differs from the paper's formulas in details (projects/DW/README.md).
 """
 
 import torch
@@ -15,17 +15,19 @@ from la_det.structures import Assignment, DensePredictions, Negatives, Pairs, Pr
 
 BETA = 5.0  # localisation against classification
 MU, MU_SUM = 5.0, 3.0  # sharpness of the positive weight, and of the sum that normalises it
-SIGMA = 1.11  # of the centre prior, strides
+SIGMA = 1.11  # standard deviation of the centre prior, strides
 GIOU_EPS = 1e-6  # square pixels
 
 
 class DW:
-    """Positive weights for the pairs inside ground-truth boxes on all levels, and negative weights where not 1.
+    """Positive weights of all pairs inside ground-truth boxes on all levels, and the negative weights that are not 1.
 
     Pairs whose positive weight underflows to 0 (further than about 15 strides from the centre) are left out.
 
     Args:
-        soft_prior: the centre prior is a Gaussian; otherwise it is 1 where that Gaussian exceeds 0.3, and 0 elsewhere.
+        soft_prior: form of the centre prior.
+            True: a Gaussian.
+            False: 1 where the Gaussian exceeds 0.3, 0 elsewhere.
     """
 
     def __init__(self, *, soft_prior: bool = True):
@@ -50,7 +52,7 @@ class DW:
 
 
 def center_prior(priors: Priors, targets: Targets, pairs: Pairs, soft: bool = True) -> Tensor:
-    """exp(-d^2 / (2 sigma^2)) of each pair [P], d in strides from the centre of the box."""
+    """Centre prior exp(-d^2 / (2 sigma^2)) of each pair [P]; d is the distance to the box's centre in strides."""
     distance = (priors.points[pairs.prior] - targets.centers[pairs.gt]) / priors.strides[pairs.prior].unsqueeze(-1)
     gaussian = (distance.square().sum(-1) / (-2 * SIGMA**2)).exp()
     return gaussian if soft else (gaussian > 0.3).float()
@@ -60,7 +62,7 @@ def positive_weights(pairs: Pairs, p_cls: Tensor, boxes: Tensor, closeness: Tens
     """w_pos of each pair [P] (section "positive weighting function").
 
     It grows with the consistency t of classification and localisation. The sum that normalises a ground truth's
-    weights is less sharp than they are, so that they sum to 1 or somewhat more.
+    weights is less sharp than the weights. So the weights sum to 1 or somewhat more.
     """
     p_loc = (BETA * (aligned_giou(boxes, targets.boxes[pairs.gt], GIOU_EPS) - 1)).exp()
     t = p_cls * p_loc
@@ -69,16 +71,16 @@ def positive_weights(pairs: Pairs, p_cls: Tensor, boxes: Tensor, closeness: Tens
 
 
 def negative_weights(pairs: Pairs, iou: Tensor, lowered: Tensor, targets: Targets) -> Negatives:
-    """w_neg where it may not be 1 (section "negative weighting function").
+    """w_neg where it can differ from 1 (section "negative weighting function").
 
-    It is 1 below an IoU of 0.5, and falls linearly in IoU^2 to 0 at a ground truth's best pair. The fall starts at the
-    worst IoU inside the box, if that is above 0.5. Of several ground truths of one class that contain a location, the
-    last one decides.
+    w_neg is 1 below an IoU of 0.5. From there it falls linearly in IoU^2 to 0 at a ground truth's best pair. If the
+    worst IoU inside the box is above 0.5, the fall starts at this IoU. If several ground truths of one class contain a
+    location, the last one decides.
 
     Args:
-        pairs: all locations inside boxes.
-        iou: [P] of their predicted boxes.
-        lowered: [Q] indices of the pairs from 0.5 on that decide.
+        pairs: all (location, ground truth) with the location inside the box.
+        iou: [P] IoU of the predicted boxes.
+        lowered: [Q] indices of the pairs with an IoU of at least 0.5 that decide.
         targets: the batch's ground truths.
     """
     best = iou.new_zeros(len(targets)).scatter_reduce_(0, pairs.gt, iou, "amax")
@@ -86,7 +88,7 @@ def negative_weights(pairs: Pairs, iou: Tensor, lowered: Tensor, targets: Target
     lowest, highest = _fall(best), _fall(worst).clamp(max=1)
 
     pairs, iou = pairs[lowered], iou[lowered]
-    # A ground truth with one pair, or with pairs of one IoU, has 0 / 0 here: eps makes that 1, as in the official code.
+    # A ground truth with one pair, or with equal IoUs, has 0 / 0 here: eps makes the weight 1, as in the official code.
     eps = 1e-12
     low, high = lowest[pairs.gt], highest[pairs.gt]
     weight = (_fall(iou) - low + eps) / (high - low + eps)
@@ -99,21 +101,21 @@ def _fall(iou: Tensor) -> Tensor:
 
 
 def last_of_class(pairs: Pairs, targets: Targets, num_priors: int, num_classes: int) -> Tensor:
-    """[P] bool: no ground truth of the same class and a larger index is paired with the same location.
+    """[P] bool, whether the pair's ground truth is the last one of its class that is paired with the location.
 
-    The official code overwrites in this order on a CPU; on a GPU the winner is left to chance.
+    The official code overwrites weights in this order on a CPU; on a GPU chance decides.
 
     Args:
-        pairs: of locations and ground truths.
+        pairs: (location, ground truth).
         targets: the batch's ground truths.
         num_priors: R.
-        num_classes: a bound of the number of (image, class) that have ground truths.
+        num_classes: upper bound of the number of (image, class) that have ground truths.
     """
-    # Number those (image, class) in their order.
+    # Number the (image, class) that have ground truths in their order.
     keys, order = ((targets.image << 32) + targets.classes).sort()
     number = F.pad(keys.diff() != 0, (1, 0))[: len(keys)].cumsum(0)
     row = torch.empty_like(order).index_copy_(0, order, number)
-    # One row of locations for each of them.
+    # One row of locations for each (image, class).
     entry, gt = row[pairs.gt] * num_priors + pairs.prior, pairs.gt.int()
     last = gt.new_zeros(num_classes * num_priors).scatter_reduce_(0, entry, gt, "amax")
     return last[entry] == gt

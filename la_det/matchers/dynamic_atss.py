@@ -9,7 +9,7 @@ from la_det.structures import Assignment, DensePredictions, Score, Targets
 
 
 class DynamicATSS:
-    """ATSS whose IoU is that of the predicted box plus that of the anchor; the former is the soft target of positives.
+    """ATSS on the IoU of the predicted box plus the IoU of the anchor; the former is a positive's soft target.
 
     Args:
         topk, margin: see `ATSS`.
@@ -27,6 +27,6 @@ class DynamicATSS:
         predicted = predictions.boxes_at(pairs.image, pairs.prior).view(*candidates.shape, 4)
         boxes = torch.stack([priors.boxes[candidates], predicted])
         iou = aligned_iou(boxes, gt_boxes.expand_as(boxes))
-        threshold = mean_plus_std(iou).sum(0)  # not the deviation of the sum
+        threshold = mean_plus_std(iou).sum(0)  # the sum of both deviations, not the deviation of the sum
         pairs, where = above_threshold(candidates, iou.sum(0), threshold, priors, targets, self.margin)
         return Assignment(pairs, target=iou[1].flatten()[where])

@@ -11,12 +11,12 @@ from la_det.structures import Assignment, DensePredictions, Score, Targets
 
 
 class FCOS:
-    """One-to-many: every point of the centre region on the levels whose size range fits; overlaps to the smallest box.
+    """Positives are all points of the centre region on levels whose size range fits; the smallest box wins a point.
 
     Args:
         size_ranges: per level the smallest and largest allowed max(l, t, r, b) in pixels, both inclusive.
         center_radius: half side of the centre region in strides; 0 takes the whole box.
-        margin: distance by which a point must lie inside the box, exclusive, pixels.
+        margin: a positive lies more than this many pixels inside each side of the box.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """DETR's bipartite matching (ECCV 2020, section 3.1) on dense predictions.
 
 DATE's CrowdHuman recipes and OneNet use it. Every prior is a candidate of every ground truth, wherever it is. But an
-optimum needs only a few: whether those that are listed are enough shows in the matching (`match_listed`), and ground
-truths for which they are not get more.
+optimum needs only a ground truth's cheapest priors. The matching shows whether a ground truth needs more than it has
+(`match_listed`); then it gets more.
 """
 
 import torch

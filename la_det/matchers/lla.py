@@ -12,11 +12,11 @@ from la_det.steps.candidates import inside_box, overlapping_pairs
 from la_det.steps.select import best_per_prior, rank_in_group
 from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets, constant, count, true_indices
 
-# Cost of lying outside the box. Every location that costs less lies inside.
+# Cost of a location outside the box. A location that costs less lies inside.
 OUTSIDE = 1000.0
-# Inside is a point more than so many pixels from every side.
+# A point lies inside a box if it is more than this many pixels away from each side.
 MARGIN = 0.01
-# Where more than inside pairs have to be looked at, it is done in portions of at most so many pairs.
+# Upper bound of the pairs that are looked at together, besides those inside boxes.
 _MAX_PAIRS = 1 << 20
 
 
@@ -24,16 +24,16 @@ class LLA:
     """Each ground truth takes the `topk` locations, over all levels, where its own training loss would be smallest.
 
     The joint cost of a location is the focal loss over all classes with the ground truth's class as target, plus
-    `reg_weight` times -ln IoU of the predicted box, plus 1000 outside of the ground truth: so a tiny one takes
-    locations around it. Of several ground truths that take one location, it goes to the one of all in the image for
-    which it costs least. So a ground truth may end with fewer locations than `topk`, or with more.
+    `reg_weight` times -ln IoU of the predicted box, plus 1000 if the location lies outside the ground truth. So a tiny
+    ground truth takes locations around it. If several ground truths take one location, it goes to the ground truth of
+    the image for which it costs least. So a ground truth may end with fewer locations than `topk`, or with more.
 
-    Needs one prior per cell, and predictions that are distances from it, not negative.
+    The branch needs one prior per cell and predicts its distances to the sides, which are not negative.
 
     Args:
         topk: K, the locations that a ground truth takes.
         reg_weight: lambda, weight of the box loss.
-        alpha: of the focal loss.
+        alpha: weight of positives in the focal loss.
     """
 
     def __init__(self, *, topk: int = 10, reg_weight: float = 1.5, alpha: float = 0.25):
@@ -59,7 +59,7 @@ class LLA:
         return Assignment(resolve_conflicts(cost, taken, inside, cost_inside))
 
     def joint_cost(self, predictions: DensePredictions, targets: Targets, score: Score) -> "JointCost":
-        """The cost of any pair, from tables over all locations."""
+        """A function that gives the cost of any pairs, from tables over all locations."""
         logits = predictions.joined("logits")
         gate = None if score.gate is None else predictions.joined(score.gate)
         positive, negative = focal_entries(score, logits, gate, self.alpha)
@@ -74,9 +74,9 @@ class JointCost:
 
     Attributes:
         cost_cls: [N, K, R] focal loss over all classes of each location, if class k were its target.
-        boxes: [N, R, 4] predicted, XYXY pixels relative to the location: small ones keep their precision.
+        boxes: [N, R, 4] predicted boxes, XYXY pixels relative to the location: small boxes keep their precision.
         reg_weight: lambda.
-        predictions, targets: of the batch.
+        predictions, targets: predictions and ground truths of the batch.
     """
 
     cost_cls: Tensor
@@ -86,7 +86,7 @@ class JointCost:
     targets: Targets
 
     def __call__(self, pairs: Pairs) -> Tensor:
-        """[P], float32."""
+        """Cost of each pair: [P] float32."""
         _, num_classes, num_priors = self.cost_cls.shape
         location = entry = pairs.location(num_priors)
         if num_classes > 1:
@@ -102,15 +102,15 @@ class JointCost:
 
 
 def take_from_all(cost: JointCost, gts: Tensor, k: int) -> list[Pairs]:
-    """The k cheapest of all locations for some ground truths [g], those that have fewer of them inside.
+    """The k cheapest of all locations, for the ground truths [g] that have fewer than k locations inside.
 
-    Only locations whose predicted box overlaps the ground truth matter, and the k of smallest cost_cls in the image. A
-    predicted box contains its location, so any other location lies outside, has the largest possible cost_reg, and
-    costs at least as much as each of these k.
+    Only two kinds of locations matter: those whose predicted box overlaps the ground truth, and the k of smallest
+    cost_cls in the image. A predicted box contains its location. So any other location lies outside, has the largest
+    possible cost_reg, and costs at least as much as each of these k.
     """
     targets, num_priors = cost.targets, len(cost.predictions.priors)
     boxes = cost.predictions.boxes()
-    # No pair that overlaps must be lost to rounding.
+    # Rounding must not lose a pair that overlaps.
     rounding = constant((-MARGIN, -MARGIN, MARGIN, MARGIN), boxes.device, boxes.dtype)
     cheapest = cost.cost_cls.topk(k, largest=False).indices  # [N, K, k]
     is_cheapest = torch.zeros_like(cost.cost_cls, dtype=torch.bool).scatter_(2, cheapest, True)
@@ -131,11 +131,13 @@ def take_from_all(cost: JointCost, gts: Tensor, k: int) -> list[Pairs]:
 
 
 def resolve_conflicts(cost: JointCost, taken: Pairs, inside: Pairs, cost_inside: Tensor) -> Pairs:
-    """One ground truth per location: who took it alone, or the one of least cost in its image (ties: the first).
+    """One ground truth per location.
+
+    It is the location's only taker or, if there are several, the image's ground truth of least cost (ties: the first).
 
     Args:
         taken: (location, ground truth), each once.
-        inside, cost_inside: all pairs with the location inside. Those below 1000 decide at their locations.
+        inside, cost_inside: all pairs whose location lies inside, and their costs. Costs below 1000 decide first.
     """
     priors, num_images = cost.predictions.priors, cost.targets.num_images
     taken_at = taken.location(len(priors))
@@ -152,7 +154,7 @@ def resolve_conflicts(cost: JointCost, taken: Pairs, inside: Pairs, cost_inside:
         gt = torch.arange(len(cost.targets), device=some.device).expand(len(some), -1)
         same_image = (image.unsqueeze(1) == cost.targets.image).flatten()
         rivals = Pairs(*(x.expand_as(gt).flatten() for x in (image.unsqueeze(1), prior.unsqueeze(1), gt)))
-        value = (-cost(rivals)).nan_to_num(nan=torch.inf)  # a location of NaN must not vanish
+        value = (-cost(rivals)).nan_to_num(nan=torch.inf)  # a location with NaN must not vanish
         best = best_per_prior(rivals, value, priors, num_images, among=same_image)
         winners.append(rivals[best])  # host synchronisation
     return _concatenate(winners)

@@ -4,26 +4,27 @@ import torch
 from torch import Tensor
 
 from la_det.geometry import aligned_iou, ltrb_distances
-from la_det.steps.candidates import nearest_priors, overlapping_anchors
-from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets, move, true_indices
+from la_det.steps.candidates import cell_of, grid_extents, overlapping_anchors, within_extents
+from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets, true_indices
 
 BACKGROUND, DROPPED = -1, -2
 
 
 class MaxIoU:
-    """Positive from one IoU on, background below another, dropped between; and each ground truth's best anchors.
+    """An anchor whose largest IoU is at least `foreground` is positive, below `background` background, else dropped.
 
-    A ground truth that meets no anchor gets none.
+    An anchor that has some ground truth's largest IoU is positive, too, unless this IoU is 0.
 
     Args:
         foreground: smallest IoU of a positive.
-        background: largest IoU, exclusive, of an anchor that is background.
-        reassign_best: every anchor that has some ground truth's largest IoU, however small, goes to that ground truth
-            (the last of several). Otherwise it goes to the ground truth that it overlaps most itself.
-        margin: a positive whose centre does not lie inside its ground truth, more than so many pixels from every side,
-            is dropped; None demands nothing.
-        pad_to: anchors take part whose cell begins inside the image after padding its own size to a multiple of this;
-            the others are dropped. None takes all.
+        background: anchors whose largest IoU is below this one are background.
+        reassign_best: where an anchor goes that has some ground truth's largest IoU.
+            True: to this ground truth, the last one of several.
+            False: to the ground truth that the anchor overlaps most.
+        margin: the centre of a positive lies more than this many pixels inside each side of its ground truth; other
+            positives are dropped. None: the centre may lie anywhere.
+        pad_to: an image is padded to a multiple of this; anchors whose cell begins outside of it are dropped. None: no
+            anchor is dropped for its place.
     """
 
     def __init__(
@@ -46,9 +47,9 @@ class MaxIoU:
         priors = predictions.priors
         extents = grid_extents(priors, targets, self.pad_to)
         pairs = overlapping_anchors(priors, targets, self._lowest_iou(priors, targets, extents), extents)
-        iou = aligned_iou(priors.boxes[pairs.prior], targets.boxes[pairs.gt])
+        iou = aligned_iou(priors.boxes.index_select(0, pairs.prior), targets.boxes.index_select(0, pairs.gt))
 
-        # Of each (image, prior), [N R]: the largest IoU, and the first ground truth that has it, at least with an IoU.
+        # For each (image, prior) [N R]: the largest IoU, and the first ground truth that has it; G without any overlap.
         flat, num_locations = pairs.location(len(priors)), targets.num_images * len(priors)
         own_iou = iou.new_zeros(num_locations).scatter_reduce_(0, flat, iou, "amax")
         first = pairs.gt.masked_fill(iou < own_iou[flat], len(targets))
@@ -63,15 +64,15 @@ class MaxIoU:
         last = torch.full_like(matched, BACKGROUND).scatter_reduce_(0, flat, last, "amax")
         matched = torch.where(last >= 0, last if self.reassign_best else own, matched)
         if self.pad_to is not None:
-            matched.masked_fill_(~_is_within(priors, extents).flatten(), DROPPED)
+            matched.masked_fill_(~within_extents(priors, extents).flatten(), DROPPED)
         return self._assignment(matched, priors, targets)
 
     def _lowest_iou(self, priors: Priors, targets: Targets, extents: Tensor) -> Tensor:
-        """[G] IoU up to which pairs can matter: that of background, or of the best anchor if all are below."""
-        near = nearest_priors(priors, targets, 1)
+        """[G] IoU from which on pairs can matter: `background`, or a smaller one if no near anchor reaches it."""
+        near = _near(priors, targets)
         iou = aligned_iou(priors.boxes[near], targets.boxes.unsqueeze(1))
         if self.pad_to is not None:
-            iou = iou * _is_within(priors, extents)[targets.image.unsqueeze(1), near]
+            iou = iou * within_extents(priors, extents)[targets.image.unsqueeze(1), near]
         lowest = iou.amax(1).clamp(max=self.background)
         if self.reassign_best:
             return lowest
@@ -91,28 +92,14 @@ class MaxIoU:
         return Assignment(pairs, dropped=_image_and_prior(dropped, priors))
 
 
+def _near(priors: Priors, targets: Targets) -> Tensor:
+    """[G, L A] of each level the priors of a cell whose point is nearest to a ground truth's centre."""
+    starts, columns_rows, strides = priors.grid_table
+    cell = cell_of(targets.centers.unsqueeze(1), strides, priors).round_().to(torch.int64)
+    column, row = cell.clamp_(min=0).minimum(columns_rows - 1).unbind(-1)
+    prior = starts + (row * columns_rows[:, 0] + column) * priors.per_cell
+    return (prior.unsqueeze(-1) + torch.arange(priors.per_cell, device=prior.device)).flatten(1)
+
+
 def _image_and_prior(location: Tensor, priors: Priors) -> tuple[Tensor, Tensor]:
     return location.div(len(priors), rounding_mode="floor"), location % len(priors)
-
-
-def grid_extents(priors: Priors, targets: Targets, pad_to: int | None) -> Tensor:
-    """[N, L, 2] columns and rows whose cells begin inside the image padded to a multiple of `pad_to`; None for all."""
-    extents = torch.tensor(priors.grid_sizes).flip(-1).expand(targets.num_images, -1, -1)
-    if pad_to is not None:
-        sizes = torch.tensor(targets.image_sizes).view(-1, 1, 2).flip(-1)
-        padded = (sizes + pad_to - 1).div(pad_to, rounding_mode="floor") * pad_to
-        strides = torch.tensor(priors.level_strides).view(-1, 1)
-        extents = extents.minimum((padded + strides - 1).div(strides, rounding_mode="floor"))
-    return move(extents, targets.boxes.device)
-
-
-def _is_within(priors: Priors, extents: Tensor) -> Tensor:
-    """[N, R] whether a prior's cell is one of the columns and rows that count."""
-    masks = []
-    for level, (h, w) in enumerate(priors.grid_sizes):
-        columns, rows = extents[:, level].unsqueeze(-1).unbind(1)  # [N, 1] each
-        in_columns = torch.arange(w, device=extents.device) < columns
-        in_rows = torch.arange(h, device=extents.device) < rows
-        cells = in_rows.unsqueeze(2) & in_columns.unsqueeze(1)  # [N, h, w]
-        masks.append(cells.flatten(1).repeat_interleave(priors.per_cell, 1))
-    return torch.cat(masks, 1)

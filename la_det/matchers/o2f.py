@@ -7,12 +7,12 @@ from la_det.errors import UserError
 from la_det.geometry import aligned_iou
 from la_det.steps.candidates import center_region
 from la_det.steps.score import matching_quality
-from la_det.steps.select import best_in_group, best_per_prior, rank_in_group
+from la_det.steps.select import best_in_group, best_per_prior, topk_in_group
 from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets
 
 
 class O2F:
-    """One certain positive per ground truth, and up to `topk` - 1 soft ones that are positive and negative at once.
+    """One certain positive per ground truth, and up to `topk` - 1 soft positives, positive and negative at once.
 
     The soft targets fall from epoch to epoch: early training resembles one-to-many assignment, late training
     one-to-one.
@@ -23,7 +23,7 @@ class O2F:
         center_radius: half side of the candidate region in strides.
         soft_weight: weight of the classification loss of soft positives.
         soft_targets: target T of a ground truth's most probable soft positive in the first and in the last epoch.
-        num_epochs: E, the number of steps in which T changes, linearly.
+        num_epochs: E, the number of values of T, which changes linearly from epoch to epoch.
         mask_centers: the candidate region surrounds the centroid of the ground truth's mask instead of its box's
             centre (CondInst).
     """
@@ -52,24 +52,23 @@ class O2F:
         priors, num_gts = predictions.priors, len(targets)
         pairs, p, q = self.matching_quality(predictions, targets, score)
         q = q.nan_to_num(nan=torch.inf)  # NaN wins, so that a diverged prediction shows in the losses
-        order, rank = rank_in_group(pairs.gt, q, num_gts)
-        few = torch.zeros_like(q, dtype=torch.bool).index_copy_(0, order, rank < self.topk)
-        few &= q > 0  # no candidates: predicted boxes that miss the ground truth
-        # A location wanted by several ground truths goes to the one of largest quality; the others get no other.
+        few = topk_in_group(pairs.gt, q, num_gts, self.topk)
+        few &= q > 0  # a predicted box that misses the ground truth is no candidate
+        # If several ground truths choose one location, the one of largest quality keeps it. Others get no substitute.
         few = best_per_prior(pairs, q, priors, targets.num_images, among=few)
         few = few.nonzero().squeeze(1)  # host synchronisation: the number of positives
         pairs, p, q = pairs[few], p[few], q[few]
 
         certain = best_in_group(pairs.gt, q, num_gts)
         largest = p.new_zeros(num_gts).scatter_reduce_(0, pairs.gt, p.masked_fill(certain, 0), "amax")
-        target = self.largest_soft_target(progress) * p / largest[pairs.gt]  # without soft ones x / 0, and certain
+        target = self.largest_soft_target(progress) * p / largest[pairs.gt]  # x / 0 without soft positives
         weight = torch.full_like(p, self.soft_weight).masked_fill_(certain, 1)
         return Assignment(pairs, weight=weight, target=target.masked_fill_(certain, 1))
 
     def matching_quality(
         self, predictions: DensePredictions, targets: Targets, score: Score
     ) -> tuple[Pairs, Tensor, Tensor]:
-        """The pairs of the candidate regions with p and q = p^(1 - alpha) IoU^alpha, both [P].
+        """The pairs of the candidate regions, their p [P] and their q = p^(1 - alpha) IoU^alpha [P].
 
         Raises:
             UserError: the regions surround mask centroids, and there are no masks.
@@ -83,15 +82,15 @@ class O2F:
         pairs = center_region(predictions.priors, targets, self.center_radius, centers)
         c, f = score.logits_at(predictions, pairs.image, pairs.prior, targets.classes[pairs.gt])
         iou = aligned_iou(predictions.boxes_at(pairs.image, pairs.prior), targets.boxes[pairs.gt], eps=1e-6)
-        # Single-precision functions may differ in the last bit between elements that fill a vector register and the
-        # rest. Rounded from double precision, ground truths with equal boxes and classes have equal qualities.
+        # Single-precision functions may differ in the last bit between elements that fill a vector register and other
+        # elements. Rounded from double precision, ground truths with equal boxes and classes have equal qualities.
         p = score.log_probability(c.double(), None if f is None else f.double()).exp()
         return pairs, p.float(), matching_quality(p, iou.double(), self.alpha).float()
 
     def largest_soft_target(self, progress: float) -> float:
         """T of the epoch e = floor(progress E), which is constant inside an epoch."""
-        # Progress is iteration / length, rounded, so the product can come out just below the integer that it should
-        # be. Where it should be smaller than the integer, it is so by at least 1 / length, which is more than 1e-9.
+        # Progress is iteration / length, rounded, so the product can lie just below the integer that it should be. A
+        # product that should be smaller than the integer is smaller by at least 1 / length, which is more than 1e-9.
         epoch = min(int(progress * self.num_epochs + 1e-9), self.num_epochs - 1)
         first, last = self.soft_targets
         return first + (last - first) * epoch / max(self.num_epochs - 1, 1)

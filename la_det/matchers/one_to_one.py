@@ -13,10 +13,10 @@ from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score
 
 
 class OneToOneAnchor:
-    """Each ground truth gets the anchor of largest IoU over all levels; of equal ones the first.
+    """Each ground truth gets the anchor of largest IoU over all levels; ties go to the first anchor.
 
-    Of several ground truths at one anchor the one of largest IoU keeps it, the others get none. Needs one anchor per
-    cell.
+    If several ground truths choose one anchor, the one of largest IoU keeps it, and the others get none. The branch
+    needs one anchor per cell.
     """
 
     @torch.no_grad()
@@ -29,11 +29,11 @@ class OneToOneAnchor:
 
 
 def best_anchor_candidates(priors: Priors, targets: Targets) -> tuple[Tensor, Tensor]:
-    """3 x 3 anchors of each level, among them the first of largest IoU with the ground truth: see `window_priors`.
+    """3 x 3 anchors of each level that contain the first anchor of largest IoU, in the form of `window_priors`.
 
-    Along an axis the overlap of an anchor and a box is largest, and constant, while the distance of their centres is
-    at most half the difference of their sides, and falls beyond. So the first best cell is the first one of that
-    interval, or one of its two neighbours if no cell lies in it; the third cell covers rounding.
+    Along an axis, the overlap of an anchor and a box is largest, and constant, while the distance of their centres is
+    at most half the difference of their sides. Beyond, it falls. So the first best cell is the first cell of this
+    interval; if the interval has no cell, it is one of the two neighbours. The third cell allows for rounding.
     """
     starts, columns_rows, strides = priors.grid_table
     anchors = priors.boxes[starts]
@@ -45,10 +45,10 @@ def best_anchor_candidates(priors: Priors, targets: Targets) -> tuple[Tensor, Te
 
 
 class OneToOneCenter:
-    """Each ground truth gets, of each level whose size range fits, the location nearest to its centre.
+    """On each level whose size range fits, a ground truth gets the location nearest to its centre.
 
-    So a ground truth near a range's border may get none or two. Of several ground truths at one location the smallest
-    keeps it. The location may lie outside the box. Needs one prior per cell.
+    A ground truth near a border of the ranges may get none or two. If several ground truths choose one location, the
+    smallest keeps it. The location may lie outside the box. The branch needs one prior per cell.
 
     Args:
         size_ranges: per level the smallest and largest allowed max(l, t, r, b) in pixels, both inclusive.
@@ -73,11 +73,12 @@ class ForegroundLoss:
     `box_weight` (1 - GIoU).
 
     Args:
-        alpha: of the focal loss.
+        alpha: weight of positives in the focal loss.
         box_weight: weight of the box loss.
         center_radius: half side of the candidate region in strides; 0 takes the whole box.
-        drop_unmatched: leave a ground truth without a free candidate unmatched. The official implementation, and the
-            default, gives it an arbitrary location.
+        drop_unmatched: what a ground truth without a free candidate gets.
+            False: an arbitrary location, as in the official implementation.
+            True: no location.
     """
 
     def __init__(
@@ -106,9 +107,9 @@ class ForegroundLoss:
 def foreground_focal_cost(
     predictions: DensePredictions, targets: Targets, pairs: Pairs, score: Score, alpha: float
 ) -> Tensor:
-    """Focal loss over all classes of each pair's location [P] if the ground truth's class were its target.
+    """Focal loss [P] over all classes of each pair's location, if the ground truth's class were its target.
 
-    Only that class depends on the pair: the others are summed once per location, not per pair.
+    Only this class depends on the pair: the other classes are summed once per location, not once per pair.
     """
     num_priors = len(predictions.priors)
     # Host synchronisation: the number of different locations.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from la_det.geometry import FLOAT32_EPS, aligned_iou
@@ -59,9 +60,10 @@ class OTA:
     def transport(self, predictions: DensePredictions, targets: Targets, score: Score) -> tuple[Pairs, Transport]:
         """The pairs that take part, ordered by ground truth, and the problem, whose first entries are theirs.
 
-        Its rows are the G ground truths and then the N backgrounds, its columns locations.
+        Its rows are the G ground truths and then the N backgrounds, its columns locations. Costs are what a location
+        costs more than as background: no plan depends on what all labels of a location cost more.
         """
-        priors, num_images, num_classes = predictions.priors, targets.num_images, predictions.num_classes
+        priors, num_images = predictions.priors, targets.num_images
         window, inside = center_windows(priors, targets, self.center_radius)
         pairs = every_pair(window, targets)
         inside = inside.flatten() & (ltrb_of_pairs(pairs, priors, targets).amin(1) > MARGIN)
@@ -81,22 +83,21 @@ class OTA:
             pairs = pairs[pairs.gt.argsort(stable=True)]
             iou = self.iou(predictions, targets, pairs)
 
-        image, prior = location.div(len(priors), rounding_mode="floor"), location % len(priors)
-        c = predictions.at("logits", image, prior)  # [columns, K]
-        f = None if score.gate is None else predictions.at(score.gate, image, prior)
-        positive, negative = focal_entries(score, c, f, self.alpha)
-        background = negative.sum(1)
-        column = (used.cumsum(0) - 1).index_select(0, pairs.location(len(priors)))
-        entry = column * num_classes + targets.classes.index_select(0, pairs.gt)
-        cost = (positive - negative).flatten().index_select(0, entry) + background.index_select(0, column)
-        cost = cost - self.reg_weight * iou.clamp(min=FLOAT32_EPS).log()
+        classes = targets.classes.index_select(0, pairs.gt)
+        positive, negative = focal_entries(
+            score, *score.logits_at(predictions, pairs.image, pairs.prior, classes), self.alpha
+        )
+        # As background a location costs the loss of all classes; as a positive, that of one class is exchanged.
+        cost = positive - negative - self.reg_weight * iou.clamp(min=FLOAT32_EPS).log()
         cost = cost.double() + OUTSIDE * bare.index_select(0, pairs.gt)  # single precision would round it to sixteenths
+        image = location.div(len(priors), rounding_mode="floor")
+        column = (used.cumsum(0) - 1).index_select(0, pairs.location(len(priors)))
         rest = (len(priors) - k.new_zeros(num_images).index_add_(0, targets.image, k)).clamp(min=LEAST)
         free = len(priors) - count(image, num_images)
         return pairs, Transport(
             row=torch.cat([pairs.gt, len(targets) + image]),
             column=torch.cat([column, torch.arange(len(location), device=column.device)]),
-            cost=torch.cat([cost, background]),
+            cost=F.pad(cost, (0, len(location))),
             supply=torch.cat([k, rest]),
             free=torch.cat([torch.zeros_like(targets.image), free]),
             num_columns=len(location),

@@ -16,12 +16,16 @@ class POTO:
     Args:
         alpha: weight of localisation against classification (0.8 in the paper).
         center_radius: half side of the region Omega in strides; 0 takes the whole box.
-        hungarian: solve the assignment exactly. Otherwise each ground truth takes its best location, and of several
-            ground truths at one location only the one of largest quality keeps it ("argmax").
-        drop_unmatched: leave a ground truth without a free candidate unmatched. The official implementation, and the
-            default, gives it an arbitrary location. (Argmax always drops it.)
-        outside: quality of all locations outside Omega in the exact assignment. Only a ground truth without a better
-            free candidate notices: with -1 (DeFCN) it prefers a candidate of quality 0, with 0 (DATE) it does not.
+        hungarian: how the assignment is solved.
+            True: exactly.
+            False: "argmax". Each ground truth chooses its best location; the one of largest quality keeps a location.
+        drop_unmatched: what a ground truth without a free candidate gets in the exact assignment.
+            False: an arbitrary location, as in the official implementation.
+            True: no location, as always with argmax.
+        outside: quality of all locations outside Omega in the exact assignment. It matters for a ground truth that has
+            no free candidate of positive quality.
+            -1: this ground truth prefers a free candidate of quality 0 (DeFCN).
+            0: this ground truth has no preference (DATE).
     """
 
     def __init__(
@@ -55,7 +59,7 @@ class POTO:
         return matching_quality(p, aligned_iou(boxes, targets.boxes.index_select(0, pairs.gt)), self.alpha)
 
     def region(self, priors: Priors, targets: Targets) -> tuple[Pairs, Tensor | None]:
-        """The pairs of Omega and others [P], and which are of Omega [P] bool; None if all are."""
+        """Pairs [P] among which are all pairs of Omega, and [P] bool whether a pair is of Omega; None if all are."""
         if self.center_radius == 0:
             return inside_box(priors, targets), None
         prior, inside = center_windows(priors, targets, self.center_radius)

@@ -12,20 +12,20 @@ from la_det.steps.score import matching_quality
 from la_det.steps.select import above_threshold, mean_plus_std, rank_in_group
 from la_det.structures import Assignment, DensePredictions, Score, Targets, constant
 
-# Ground truths are looked at in portions, so that even boxes which all overlap need no more memory than this.
+# Upper bound of the pairs in memory: ground truths are looked at in portions, in case all boxes overlap.
 _MAX_PAIRS = 3 << 20
 
 
 class POTOAux:
-    """ATSS's rule with POTO's quality q = p^(1 - alpha) IoU^alpha in place of the anchor's IoU, for classes only.
+    """ATSS's rule on POTO's quality q = p^(1 - alpha) IoU^alpha instead of the anchor's IoU, for classification only.
 
     The candidates of a ground truth are the `topk` locations of each level with the largest q, wherever they are.
-    Positive are those inside the box with q >= mean + standard deviation over the candidates. A location that is
-    positive for several ground truths belongs to the one of largest q.
+    Positives are the candidates inside the box with q >= mean + standard deviation over the candidates. A location that
+    is positive for several ground truths belongs to the one of largest q.
 
-    Of equal q the location of lowest index comes first. This matters for a ground truth that no predicted box overlaps,
-    as at the start of a training: all its q are 0, so is the threshold, and its candidates are the first locations of
-    each level. (The official implementation leaves the choice to `torch.topk`.)
+    Ties go to the location of lowest index. This matters for a ground truth that no predicted box overlaps, as at the
+    start of a training: all its q and the threshold are 0, and its candidates are the first locations of each level.
+    (The official implementation leaves the choice to `torch.topk`.)
 
     Args:
         alpha: weight of localisation against classification.
@@ -57,8 +57,8 @@ class POTOAux:
         )
         p = score.at(predictions, pairs.image, pairs.prior, targets.classes.index_select(0, pairs.gt))
         q = matching_quality(p, iou, self.alpha)
-        # All q that are not listed are 0. The first locations of a level stand for them: if any q is larger, so is the
-        # threshold.
+        # A q that is not listed is 0. The first locations of a level stand for such q: if any q is above 0, the
+        # threshold is, too.
         counts = [min(self.topk, h * w) for h, w in priors.grid_sizes]
         starts = zip(priors.level_starts[:-1], counts, strict=True)
         first = torch.cat([torch.arange(start, start + count, device=q.device) for start, count in starts])

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from la_det.geometry import aligned_iou
+from la_det.losses.cross_entropy import background_cross_entropy, cross_entropy_entries
 from la_det.steps.candidates import (
     center_windows,
     every_pair,
@@ -20,7 +21,7 @@ from la_det.steps.select import best_per_prior, rank_in_group
 from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets, true_indices
 
 NOT_OWN = 1e6  # added to the cost of a location that is not the ground truth's own: all of its own cost less
-LOWEST_LOG, LEAST_UNION = -100.0, 1e-6  # in the class cost; in the IoU, square pixels
+LEAST_UNION = 1e-6  # in the IoU, square pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +53,15 @@ class SimOTA:
 
     @torch.no_grad()
     def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
-        priors = predictions.priors
+        priors, base = predictions.priors, background_cross_entropy(predictions, score)
         window, own, valid = self.regions(priors, targets)
         near = overlapping_pairs(predictions.boxes(), targets, slice(0, len(targets)))  # host synchronisation, twice
-        is_valid = valid.flatten().index_select(0, near.location(len(priors)))
         # All pairs that can matter: the own ones, and those whose predicted box overlaps the ground truth.
         pairs, own = Pairs.cat([every_pair(window, targets), near]), own.flatten()
+        near = Pairs(*(x[len(own) :] for x in (pairs.image, pairs.prior, pairs.gt)))
+        is_valid = valid.flatten().index_select(0, near.location(len(priors)))
         exists = torch.cat([own, is_valid & ~self.is_own(near, priors, targets)])
-        cost, iou = self.cost(predictions, targets, score, pairs)
+        cost, iou = self.cost(predictions, targets, score, base, pairs)
         k = self.dynamic_k(iou[len(own) :].masked_fill(~is_valid, 0), near, len(targets))
         own = F.pad(own, (0, len(near)))
         best, doubtful = true_indices(*self.select(pairs, cost, own, exists, k, priors, targets))  # host sync.
@@ -69,7 +71,7 @@ class SimOTA:
             kept = (~whole[pairs.image]).nonzero().squeeze(1)
             every = everywhere(whole[targets.image].nonzero().squeeze(1), targets, len(priors))
             own, exists = self.is_own(every, priors, targets), valid[every.image, every.prior]
-            cost, every_iou = self.cost(predictions, targets, score, every)
+            cost, every_iou = self.cost(predictions, targets, score, base, every)
             best = self.select(every, cost, own, exists, k, priors, targets)[0].nonzero().squeeze(1)
             pairs, iou = Pairs.cat([pairs[kept], every[best]]), torch.cat([iou[kept], every_iou[best]])
         return Assignment(pairs, target=iou)
@@ -95,13 +97,16 @@ class SimOTA:
         k = iou.new_zeros(num_gts).index_add_(0, pairs.gt.index_select(0, order), largest)
         return k.nan_to_num_(nan=self.topk).floor_().clamp_(min=1)
 
-    def cost(self, predictions: DensePredictions, targets: Targets, score: Score, pairs: Pairs) -> tuple[Tensor, ...]:
-        """Costs [P] of pairs, without what not being own adds, and IoUs [P] of the predicted boxes."""
-        boxes, gt_boxes = predictions.boxes_at(pairs.image, pairs.prior), targets.boxes.index_select(0, pairs.gt)
-        iou = aligned_iou(boxes, gt_boxes, LEAST_UNION)
+    def cost(
+        self, predictions: DensePredictions, targets: Targets, score: Score, base: Tensor, pairs: Pairs
+    ) -> tuple[Tensor, Tensor]:
+        """Costs [P], without what not being own adds, and IoUs [P] of pairs; with `background_cross_entropy` [N, R]."""
+        location = pairs.location(len(predictions.priors))
+        boxes = predictions.boxes().flatten(0, 1).index_select(0, location)
+        iou = aligned_iou(boxes, targets.boxes.index_select(0, pairs.gt), LEAST_UNION)
         q = score.at(predictions, pairs.image, pairs.prior, targets.classes.index_select(0, pairs.gt))
-        cost = torch.log1p(-q).clamp_(min=LOWEST_LOG) - q.log().clamp_(min=LOWEST_LOG)
-        cost += background_cost(predictions, score).flatten().index_select(0, pairs.location(len(predictions.priors)))
+        positive, negative = cross_entropy_entries(q)
+        cost = base.flatten().index_select(0, location) + positive - negative
         return cost.sub_((iou + self.iou_eps).log_(), alpha=self.box_weight), iou
 
     def select(
@@ -120,10 +125,3 @@ class SimOTA:
         # Without overlap a location costs at least this.
         surely = taken & (own | (cost < -self.box_weight * math.log(self.iou_eps)))
         return best, torch.zeros_like(num_own).index_add_(0, gt, surely.long()) < k
-
-
-def background_cost(predictions: DensePredictions, score: Score) -> Tensor:
-    """[N, R] cross entropy of each location with all classes as background."""
-    levels = range(len(predictions.priors.grid_sizes))
-    q = (score.dense(predictions, level).squeeze(1) for level in levels)
-    return -torch.cat([x.neg_().log1p_().clamp_(min=LOWEST_LOG).sum(1).flatten(1) for x in q], 1)

@@ -4,21 +4,20 @@ import torch
 from torch import Tensor
 
 from la_det.geometry import aligned_iou, ltrb_distances
-from la_det.matchers.max_iou import grid_extents
-from la_det.steps.candidates import nearest_priors, overlapping_anchors
+from la_det.steps.candidates import grid_extents, nearest_priors, overlapping_anchors
 from la_det.steps.select import best_of_groups, best_per_prior
 from la_det.structures import Assignment, DensePredictions, Priors, Score, Targets, constant
 
 
 class TopKIoU:
-    """Positives are each ground truth's k anchors of largest IoU, as far as their centres lie inside it.
+    """Positives are those of a ground truth's k anchors of largest IoU whose centres lie inside the ground truth.
 
-    Equal IoUs are told apart by the distance of the centres: the ranking is IoU - d / (1000 d_max), with d_max the
+    The distance d of the centres decides between equal IoUs: the ranking is IoU - d / (1000 d_max), with d_max the
     largest distance between any anchor and any ground truth of the image.
 
     Args:
         topk: k.
-        margin: distance by which an anchor's centre must lie inside the ground truth, exclusive, pixels.
+        margin: the centre of a positive lies more than this many pixels inside each side of the ground truth.
     """
 
     def __init__(self, *, topk: int = 9, margin: float = 0.01):
@@ -29,7 +28,7 @@ class TopKIoU:
     def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
         priors = predictions.priors
         penalty = 1 / (1000 * _largest_distances(priors, targets).clamp(min=1e-6))  # [G]
-        # The k-th best of near anchors bounds the k-th best of all from below; anchors without overlap are not inside.
+        # The k-th best near anchor is a lower bound of the k-th best of all. An anchor without overlap is not inside.
         near = nearest_priors(priors, targets, self.topk)
         iou = aligned_iou(priors.boxes[near], targets.boxes.unsqueeze(1))
         distance = (priors.points[near] - targets.centers.unsqueeze(1)).norm(dim=-1)
@@ -52,7 +51,7 @@ class TopKIoU:
 def _largest_distances(priors: Priors, targets: Targets) -> Tensor:
     """[G] largest distance in the ground truth's image between any point and any ground truth's centre.
 
-    The point is one of the corners of a level's grid.
+    This point is one of the corners of a level's grid.
     """
     starts = priors.level_starts
     corners = [

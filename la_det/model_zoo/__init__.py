@@ -1,4 +1,4 @@
-"""The project's configs, models and their figures by name, as in `detectron2.model_zoo`."""
+"""The project's configs, their models and their figures, by name as in `detectron2.model_zoo`."""
 
 from la_det.model_zoo.configs import get_config, get_config_file, list
 from la_det.model_zoo.models import get

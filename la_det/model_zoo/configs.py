@@ -1,7 +1,7 @@
-"""Finding configs: "POTO/poto_r50_fpn_3x_ms_coco" is a project's config, "common/models/poto" a shared piece.
+"""Configs by name: "POTO/poto_r50_fpn_3x_ms_coco" is a project's config, "common/models/poto" a shared piece.
 
-A recipe's twin on Shapes, "POTO/poto_r18_fpn_shapes_tiny", needs no file: its record in `zoo.yaml` is enough. It is the
-recipe's model in the setting of `configs/common/shapes_tiny.py`.
+A recipe's twin on Shapes, such as "POTO/poto_r18_fpn_shapes_tiny", needs no file: its record in `zoo.yaml` is enough.
+The twin is the recipe's model in the setting of `configs/common/shapes_tiny.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 _HERE = Path(__file__).resolve().parent
 
-# How the name of a twin ends -> its setting in configs/common.
+# Ending of a twin's name -> the twin's setting in configs/common.
 TWINS = {"_r18_fpn_shapes_tiny": "shapes_tiny", "_r18_fpn_shapes_crowd": "shapes_crowd", "_r50_fpn_shapes": "shapes"}
 
 
@@ -31,7 +31,7 @@ def project_folders() -> tuple[Path, ...]:
 
 @cache
 def project_tables() -> dict[str, dict]:
-    """What each project's `zoo.yaml` holds."""
+    """Name of each project -> content of its `zoo.yaml`."""
     return {folder.name: yaml.safe_load((folder / "zoo.yaml").read_text()) for folder in project_folders()}
 
 
@@ -74,7 +74,7 @@ def get_config(name: str) -> DictConfig:
 
 
 def name_of_file(file: str) -> str:
-    """The name of the project's config that this path names, whether there is a file or not."""
+    """Name of a project's config, from the path of its file, which need not exist."""
     parts = Path(file).with_suffix("").parts
     return f"{parts[-3]}/{parts[-1]}" if parts[-4:-3] == ("projects",) and parts[-2] == "configs" else file
 
@@ -90,7 +90,7 @@ def _twin(name: str) -> DictConfig:
 
 
 def _recipe(project: str, scheme: str, *, crowd: bool) -> Path:
-    """The config whose model a twin takes: the recipe for CrowdHuman if there is one, else the model for COCO."""
+    """The config whose model a twin has: with `crowd` the recipe for CrowdHuman, if there is one, else COCO's model."""
     folder = _configs(project)
     crowds = sorted(folder.glob(f"{scheme}_r50_fpn_*_crowdhuman.py")) if crowd else []
     shared = [file for file in [_file(f"common/models/{scheme}")] if file.is_file()]

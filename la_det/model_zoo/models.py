@@ -11,11 +11,11 @@ def get(name: str, checkpoint: str | None = None, device: str | torch.device = "
     """The model of this config in evaluation mode.
 
     Args:
-        checkpoint: file or address of its trained weights; without, the weights are random.
+        checkpoint: file or address of trained weights; None: random weights.
 
     Raises:
         KeyError: there is no config of this name.
-        UserError: the checkpoint cannot be read or is of another model.
+        UserError: the checkpoint cannot be read or belongs to another model.
     """
     config = get_config(name)
     config.train.device = str(device)

@@ -1,7 +1,7 @@
-"""What is known of each config: published figures, figures measured here, and where they come from.
+"""Records of all configs: published figures, figures measured here, and their sources.
 
-A project's `zoo.yaml` has one table for each section of its README: `columns`, `common` (what its records share) and
-`records` by config. A name with a project, "FCOS/fcos_r18_fpn_shapes_tiny", shows another project's record.
+A project's `zoo.yaml` has one table for each section of its README: `columns`, `common` (entries of all its records)
+and `records` by config. A name with a project, "FCOS/fcos_r18_fpn_shapes_tiny", shows another project's record.
 """
 
 from __future__ import annotations
@@ -12,9 +12,21 @@ from functools import cache
 
 from la_det.model_zoo.configs import get_config, project_tables
 
-# What a config is, as far as tables show it.
+# Properties of configs that tables show.
 ATTRIBUTES = frozenset(
-    {"MS", "DCNv2", "NMS", "assignment", "backbone", "centerness", "quality", "refinement", "schedule", "second branch"}
+    {
+        "MS",
+        "DCNv2",
+        "NMS",
+        "assignment",
+        "backbone",
+        "boxes",
+        "centerness",
+        "quality",
+        "refinement",
+        "schedule",
+        "second branch",
+    }
 )
 
 
@@ -23,14 +35,14 @@ class Record:
     """A config's figures.
 
     Attributes:
-        name: as in `la_det.model_zoo.list()`.
+        name: name in `la_det.model_zoo.list()`.
         published: metric -> the source's figure, in percent.
-        measured: metric -> what was measured here, in percent; see `command`.
+        measured: metric -> figure measured here, in percent; see `command`.
         source: address of the repository that published the figures.
-        convertible: whether tools/convert_checkpoint.py reads the weights published there.
+        convertible: whether tools/convert_checkpoint.py reads the weights of this repository.
         note: a few words beside the name.
-        options: of the config, `key=value`, with which it was measured here.
-        attributes: what the config is, by the names in `ATTRIBUTES`.
+        options: options `key=value` with which the config was measured here.
+        attributes: properties of the config, by the names in `ATTRIBUTES`.
     """
 
     name: str
@@ -43,7 +55,7 @@ class Record:
     attributes: Mapping[str, str | float | bool] = field(default_factory=dict)
 
     def command(self, metric: str) -> str:
-        """The command that measures a metric: a training, or an evaluation of what it trained."""
+        """The command that measures a metric: a training, or an evaluation of the trained weights."""
         run, output = f"tools/train_net.py --config-file {self.name}", f"output/{self.name}"
         if self.options:
             run += f" {self.options}"
@@ -60,11 +72,11 @@ class Record:
 
 @dataclass(frozen=True)
 class Table:
-    """Records of a section in a README.
+    """The table of a section in a README.
 
     Attributes:
-        columns: attributes, or "published <metric>" or "measured <metric>".
-        records: its rows.
+        columns: attributes, "published <metric>" or "measured <metric>".
+        records: records of the rows.
     """
 
     columns: tuple[str, ...]
@@ -76,7 +88,7 @@ def get_records() -> dict[str, Record]:
     """All records by the names of their configs.
 
     Raises:
-        ValueError: a `zoo.yaml` has a key that no record has; names file and config.
+        ValueError: a `zoo.yaml` has a key that records do not have; the message names file and config.
     """
     records = {}
     for project, tables in project_tables().items():

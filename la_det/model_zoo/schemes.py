@@ -1,7 +1,7 @@
-"""The schemes: what belongs to each one, and where it is.
+"""Records of all schemes: the parts of each scheme, and their places.
 
-A project's `schemes.yaml` has the `order` of the project in tables and one record per scheme. Benchmark, comparison and
-golden checker take from the records what they need, and tools/zoo_table.py writes the READMEs' "Where it is" from them.
+A project's `schemes.yaml` has the project's `order` in tables, and one record per scheme. Benchmark, comparison and
+golden checker read the records. tools/zoo_table.py writes the section "Where it is" of the READMEs from them.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ class Scheme:
     """One label-assignment scheme.
 
     Attributes:
-        name: what its configs' names begin with.
-        project: the folder in projects/.
-        title: its name in tables.
-        family: what an object gets: "one-to-many", "one-to-one", "one-to-few" or, of two branches, "dual".
-        config: a config of the zoo, or a shared model config, that builds it at its recipe's size.
-        matcher: dotted name of its matcher's class.
-        losses: names of its loss terms in `la_det.modeling.criteria`.
+        name: beginning of the names of its configs.
+        project: folder in projects/.
+        title: name in tables.
+        family: how many positives an object gets: "one-to-many", "one-to-one", "one-to-few", or "dual" (two branches).
+        config: a config of the zoo, or a shared model config, that builds the scheme at its recipe's size.
+        matcher: dotted name of the matcher's class.
+        losses: names of the loss terms in `la_det.modeling.criteria`.
         reference: dotted name of the readable dense form of the matcher's rule, see `la_det.references.image`.
-        golden: folder of its golden files in tests/data.
-        repository: where on GitHub its weights were published; None if nobody has.
-        head: dotted name of a part of the head that the scheme alone has.
-        crowd: it is made for one class in crowds, and is measured there.
-        compared: it is part of the comparison of all schemes.
+        golden: folder of the golden files in tests/data.
+        repository: repository on GitHub that published the weights; None if nobody published any.
+        head: dotted name of a part of the head that only this scheme has.
+        crowd: whether the scheme is made for one class in crowds, and is measured on crowds.
+        compared: whether the scheme is part of the comparison of all schemes.
     """
 
     name: str
@@ -57,7 +57,7 @@ def get_schemes() -> dict[str, Scheme]:
     """All schemes by name, in the order of the projects and of their records.
 
     Raises:
-        ValueError: a `schemes.yaml` has a key that no record has, or lacks one; names project and scheme.
+        ValueError: a record has an unknown key or lacks a key; the message names project and scheme.
     """
     files = [(folder.name, yaml.safe_load((folder / "schemes.yaml").read_text())) for folder in project_folders()]
     schemes = {}
@@ -71,7 +71,7 @@ def get_schemes() -> dict[str, Scheme]:
 
 
 def load(name: str) -> Any:
-    """The object of a dotted name, "package.module.Class"."""
+    """The object with a dotted name, "package.module.Class"."""
     module, _, attribute = name.rpartition(".")
     return getattr(importlib.import_module(module), attribute)
 

@@ -1,4 +1,4 @@
-"""Both ends of a detector, whoever runs the network between: images to a batch, and detections to instances."""
+"""Both ends of every detector, PyTorch's and ONNX's: from images to a batch, and from detections to instances."""
 
 from collections.abc import Sequence
 
@@ -15,14 +15,14 @@ def padded_size(sizes: Sequence[tuple[int, int]], divisor: int) -> tuple[int, in
 
 
 def normalised(images: Sequence[Tensor], size: tuple[int, int], mean: Tensor, std: Tensor) -> Tensor:
-    """The images [C, h, w], less the mean and divided by the standard deviation, padded with zeros: [N, C, H, W].
+    """A batch [N, C, H, W] of images [C, h, w], minus the mean, divided by the standard deviation, padded with zeros.
 
     Args:
-        images: on the device of `mean`.
-        size: (H, W), at least that of every image.
+        images: images on the device of `mean`.
+        size: (H, W), at least the size of every image.
         mean, std: [C, 1, 1].
     """
-    batch = mean.expand(len(images), -1, *size).clone()  # the mean becomes 0
+    batch = mean.expand(len(images), -1, *size).clone()  # padding is the mean, which becomes 0
     for slot, image in zip(batch, images, strict=True):
         slot[:, : image.shape[1], : image.shape[2]].copy_(image)
     return batch.sub_(mean).div_(std)
@@ -35,14 +35,14 @@ def outputs(
     masks: Tensor | None,
     padded_width: int,
 ) -> list[dict]:
-    """`[{"instances": Instances}]` in the pixels of the wanted outputs.
+    """`[{"instances": Instances}]`, one per image, in the pixels of the wanted outputs.
 
     Args:
         batched_inputs: N dicts, optionally with "height" and "width" of the wanted output.
-        image_sizes: (height, width) of the images that the network saw.
-        detections: of the N images.
+        image_sizes: (height, width) of the images that the network saw, before padding.
+        detections: detections of the N images.
         masks: mask probabilities [N, D, h, w] of the padded images.
-        padded_width: of the batch.
+        padded_width: width of the batch, W.
     """
     wanted = [(x.get("height", h), x.get("width", w)) for x, (h, w) in zip(batched_inputs, image_sizes, strict=True)]
     instances = to_instances(detections, image_sizes, wanted, masks)

@@ -1,14 +1,14 @@
 """From dense predictions to detections, with or without NMS."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from detectron2.modeling import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from la_det.modeling.candidate_rules import TopClass, TopLocations, TopPairs
+from la_det.modeling.candidate_rules import LocationsFirst, TopClass, TopLocations, TopPairs
 from la_det.modeling.layers import class_nms
 from la_det.structures import DensePredictions, Score
 from la_det.structures.no_wait import at_most
@@ -16,13 +16,13 @@ from la_det.structures.no_wait import at_most
 
 @dataclass(frozen=True)
 class Candidates:
-    """S candidate detections per image, sorted by level; entries that are not `valid` do not exist.
+    """S places for candidate detections per image, sorted by level; a place that is not `valid` is empty.
 
     Attributes:
         boxes: [N, S, 4] XYXY pixels of the network input.
-        scores: [N, S].
-        classes: [N, S] int64.
-        priors: [N, S] int64.
+        scores: [N, S] final scores.
+        classes: [N, S] int64, 0..K-1.
+        priors: [N, S] int64, 0..R-1.
         valid: [N, S] bool.
     """
 
@@ -34,7 +34,7 @@ class Candidates:
 
     @property
     def counts(self) -> Tensor:
-        """[N] numbers of valid entries."""
+        """[N] number of valid entries of each image."""
         return self.valid.sum(1)
 
     def take(self, index: Tensor) -> "Candidates":
@@ -48,31 +48,34 @@ class Candidates:
 class DenseInference:
     """The inference rule of FCOS-style detectors.
 
-    Per level: the candidates, (location, class) pairs whose probability exceeds the threshold. Over all levels: NMS, or
-    none for one-to-one schemes, and the best `max_detections`.
+    On each level, the candidates are (location, class) pairs whose probability exceeds the threshold. Over all levels,
+    NMS (none for one-to-one schemes) is followed by the choice of the best `max_detections`, and by voting.
 
     Args:
         score: probability p that is ranked and thresholded.
-        candidates: chooses the candidates of a level, by default `TopPairs`; see `la_det.modeling.candidate_rules`.
-        use_quality: the final score is (p sigma(quality))^quality_exponent instead of p.
+        candidates: rule that chooses the candidates of a level, `TopPairs` by default; see
+            `la_det.modeling.candidate_rules`.
+        use_quality: whether the final score is (p sigma(quality))^quality_exponent instead of p.
         quality_exponent: see `use_quality`.
-        score_threshold: pairs need p > this.
-        clip: clip boxes to the image before NMS.
+        score_threshold: a candidate has p > this.
+        clip: whether boxes are clipped to the image before NMS.
         nms_threshold: IoU above which class-wise NMS removes a detection; None for no NMS.
-        max_detections: per image.
+        max_detections: largest number of detections per image.
+        voting: `ScoreVoting`, which changes the boxes of detections after NMS; None for none.
     """
 
     def __init__(
         self,
         *,
         score: Score | None = None,
-        candidates: TopPairs | TopLocations | TopClass | None = None,
+        candidates: TopPairs | TopLocations | TopClass | LocationsFirst | None = None,
         use_quality: bool = False,
         quality_exponent: float = 0.5,
         score_threshold: float = 0.05,
         clip: bool = False,
         nms_threshold: float | None = None,
         max_detections: int = 100,
+        voting: Callable[[Candidates, Candidates], Candidates] | None = None,
     ):
         self.score = score or Score()
         self.use_quality = use_quality
@@ -82,13 +85,14 @@ class DenseInference:
         self.clip = clip
         self.nms_threshold = nms_threshold
         self.max_detections = max_detections
+        self.voting = voting
 
     @torch.no_grad()
     def __call__(self, predictions: DensePredictions, image_sizes: Tensor) -> Candidates:
-        """At most `max_detections` per image, by descending score, in pixels of the network input.
+        """At most `max_detections` detections per image, by descending score, in pixels of the network input.
 
         Args:
-            predictions: of the branch.
+            predictions: predictions of the branch.
             image_sizes: [N, 2] (height, width) of each network input before padding.
         """
         return self.select(self.candidates(predictions, image_sizes), self.nms_threshold)
@@ -114,7 +118,7 @@ class DenseInference:
         p, index = self.candidate_rule(p, sigmoids, self.score_threshold, self.max_detections)
         p = p.flatten(1).gather(1, index)
         rest = index.div(h * w, rounding_mode="floor")
-        cell = index - rest * (h * w)  # not %, whose exporter wants a number
+        cell = index - rest * (h * w)  # instead of %, for which the exporter needs a number
         of_cell = rest.div(k, rounding_mode="floor")
         prior = predictions.priors.level_starts[level] + cell * a + of_cell
         boxes = _channels(predictions.maps["boxes"][level], 4, of_cell, cell)
@@ -122,18 +126,18 @@ class DenseInference:
         return p, prior, rest % k, boxes, quality
 
     def select(self, candidates: Candidates, nms_threshold: float | None) -> Candidates:
-        """Class-wise NMS, unless the threshold is None, and the best `max_detections`; valid entries come first."""
+        """The best `max_detections` after class-wise NMS (None: without NMS and voting); valid entries come first."""
         valid = candidates.valid
         if nms_threshold is not None:
             valid = class_nms(candidates.boxes, candidates.scores, candidates.classes, valid, nms_threshold)
         ranked = candidates.scores.masked_fill(~valid, -torch.inf)
         index = ranked.topk(at_most(self.max_detections, ranked.shape[1])).indices
-        kept = candidates.take(index)
-        return Candidates(kept.boxes, kept.scores, kept.classes, kept.priors, valid.gather(1, index))
+        kept = replace(candidates.take(index), valid=valid.gather(1, index))
+        return kept if self.voting is None or nms_threshold is None else self.voting(kept, candidates)
 
 
 def _channels(level: Tensor, channels: int, of_cell: Tensor, cell: Tensor) -> Tensor:
-    """Channels [N, k, C] in a level's map [N, A C, h, w] of priors: the `of_cell`-th one [N, k] of `cell` [N, k]."""
+    """Channels [N, k, C] of priors in a level's map [N, A C, h, w]: the `of_cell`-th prior [N, k] of `cell` [N, k]."""
     h, w = level.shape[2:]
     channel = of_cell.unsqueeze(-1) * channels + torch.arange(channels, device=cell.device)
     index = channel * (h * w) + cell.unsqueeze(-1)
@@ -141,7 +145,7 @@ def _channels(level: Tensor, channels: int, of_cell: Tensor, cell: Tensor) -> Te
 
 
 def clip_boxes(boxes: Tensor, image_sizes: Tensor, box_offset: int) -> Tensor:
-    """Boxes [N, S, 4] moved into their images; in the pixel-inclusive convention they keep one pixel (`Priors`)."""
+    """Boxes [N, S, 4] clipped to their images; under the pixel-inclusive convention a box keeps at least one pixel."""
     corner = image_sizes.to(boxes).flip(1).unsqueeze(1)  # [N, 1, 2] (width, height)
     lower = boxes[..., :2].clamp(min=0).minimum(corner - box_offset)
     return torch.cat([lower, boxes[..., 2:].clamp(min=box_offset).minimum(corner)], -1)
@@ -153,10 +157,10 @@ def to_instances(
     output_sizes: Sequence[tuple[int, int]],
     masks: Tensor | None = None,
 ) -> list[Instances]:
-    """Detectron2's `Instances` per image, rescaled to the output size and clipped to it, empty boxes removed.
+    """Detectron2's `Instances` of each image, rescaled and clipped to the output size, without empty boxes.
 
-    Beside Detectron2's fields they have `priors`, the prior of each detection, and `mask_probabilities`, its part of
-    `masks`, for `paste_masks`.
+    Besides Detectron2's fields they have `priors`, the prior of each detection. If `masks` are given, they also have
+    `mask_probabilities`, the masks of the detections, for `paste_masks`.
 
     Args:
         detections: valid entries first, in pixels of the network input.

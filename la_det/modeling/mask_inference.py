@@ -1,4 +1,4 @@
-"""CondInst's masks of detections."""
+"""Masks of detections, as CondInst computes them (ECCV 2020)."""
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +9,8 @@ from la_det.modeling.heads.dynamic_mask_head import mask_logits
 from la_det.modeling.layers.aligned_bilinear import aligned_bilinear
 from la_det.structures import DensePredictions
 
-THRESHOLD = 0.5  # pixels belong to an instance if their probability is larger
-_PIXELS = 1 << 25  # of the probabilities that exist at a time in the output's size
+THRESHOLD = 0.5  # a pixel belongs to an instance if its probability is larger
+_PIXELS = 1 << 25  # upper bound of the probabilities in the output's size that exist at a time
 
 
 class MaskInference:
@@ -21,7 +21,7 @@ class MaskInference:
 
     @torch.no_grad()
     def __call__(self, predictions: DensePredictions, prior: Tensor) -> Tensor:
-        """Probabilities [N, D, 2 h, 2 w], see `logits`."""
+        """Mask probabilities [N, D, 2 h, 2 w]: the sigmoids of `logits`."""
         return self.logits(predictions, prior).sigmoid()
 
     def logits(self, predictions: DensePredictions, prior: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def paste_masks(instances: Instances, image_size: tuple[int, int], stride: int) 
     Args:
         instances: detections in the size of the wanted output, from `to_instances`.
         image_size: (height, width) of the network input before padding.
-        stride: of the mask probabilities, pixels of the network input.
+        stride: stride of the mask probabilities, pixels of the network input.
     """
     probabilities, output_size = instances.mask_probabilities, instances.image_size
     masks = torch.empty(len(probabilities), *output_size, dtype=torch.bool, device=probabilities.device)

@@ -1,6 +1,5 @@
 """Inference of detectors that are trained on distinct queries (DDQ, CVPR 2023, arXiv 2303.12776)."""
 
-import torch
 from torch import Tensor
 
 from la_det.modeling.candidate_rules import TopPairs
@@ -13,8 +12,8 @@ from la_det.structures.no_wait import at_most
 class QueryInference(DenseInference):
     """The best (query, class) pairs of the distinct queries, by descending probability.
 
-    The NMS of the queries, whatever their classes, is part of the model: the training had it, too. It compares boxes that
-    are not clipped yet. No other one follows.
+    The NMS of the queries, of all classes together, is part of the model: the training had it, too. It compares boxes
+    that are not clipped yet. No other NMS follows.
 
     Args:
         queries: the rule of the training.

@@ -49,8 +49,8 @@ def atss(
     """ATSS, or Dynamic ATSS if the predicted boxes [R, 4] are given.
 
     Returns:
-        Ground truth of each anchor [R], -1 for background; the predicted IoU with it, 0 for background; and how close
-        any comparison with a threshold came to the other outcome.
+        Ground truth of each anchor [R], -1 for background; the predicted IoU with it, 0 for background; and the
+        smallest difference in any comparison with a threshold.
     """
     everything = torch.cat(levels)
     if len(gts) == 0:
@@ -87,7 +87,7 @@ def atss(
 
 
 def topk(levels: list[Tensor], gts: Tensor, offset: int, k: int = 9) -> tuple[Tensor, float]:
-    """POSITIVE_TYPE "TOPK": ground truth of each anchor [R], -1 for background; and how close a comparison came."""
+    """POSITIVE_TYPE "TOPK": ground truth of each anchor [R], -1 for background; the smallest difference compared."""
     everything = torch.cat(levels)
     a = iou(everything, gts, offset)
     d = torch.stack([distances(everything, gt) for gt in gts], 1)
@@ -106,8 +106,8 @@ def topk(levels: list[Tensor], gts: Tensor, offset: int, k: int = 9) -> tuple[Te
 def max_iou(a: Tensor, foreground: float, background: float, to_that: bool, valid: Tensor | None = None) -> Tensor:
     """RetinaNet's rule on IoUs [R, G]: ground truth of each anchor, -1 background, -2 in no loss.
 
-    Each ground truth's best anchors go to that ground truth, the last one of several (`to_that`, as in the RetinaNet of
-    DATE), or to their own best ground truth (ATSS's code). A ground truth that meets no anchor gets none.
+    A ground truth's best anchors are positive. With `to_that` they go to this ground truth, the last one of several, as
+    in the RetinaNet of DATE. Otherwise they go to their own best ground truth, as in ATSS's code.
     """
     valid = torch.ones(len(a), dtype=torch.bool) if valid is None else valid
     matched = torch.full((len(a),), -1)

@@ -18,7 +18,7 @@ def weights(
 ) -> tuple[Tensor, Tensor]:
     """w+ [R, G] and w- [R, K] of one image.
 
-    From logits [R, K] and [R], predicted boxes [R, 4], points [R, 2] and strides [R].
+    Inputs are logits [R, K] and [R], predicted boxes [R, 4], points [R, 2] and strides [R].
     """
     q = cls.sigmoid() * obj.sigmoid().unsqueeze(1)
     w_pos = torch.zeros(len(cls), len(gt_boxes))

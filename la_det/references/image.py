@@ -1,7 +1,7 @@
 """What the dense form of a rule sees: one image, with all maps as rows.
 
 The dense form of a matcher is a function `rule(matcher, image)`. It returns the ground truth of each prior [R], -1 for
-background (DW: its weights).
+background (for DW and AutoAssign the weights).
 """
 
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ class Image:
     """One image of a batch, with all maps as rows.
 
     Attributes:
-        priors: of the branch.
-        score: of the criterion.
-        logits: [R, K].
-        boxes: [R, 4] predicted, XYXY pixels.
+        priors: priors of the branch.
+        score: score of the criterion.
+        logits: [R, K] class logits.
+        boxes: [R, 4] predicted boxes, XYXY pixels.
         raw_boxes: [R, 4] box channels.
-        gates: name -> [R] of the maps "quality" and "filter", where the branch has them.
-        gts: [G, 4].
-        classes: [G].
+        gates: name -> [R] logits of the maps "quality" and "filter", if the branch has them.
+        gts: [G, 4] boxes of the ground truths.
+        classes: [G] classes of the ground truths.
         size: (height, width).
         queries: [D] priors that take part; None: all.
     """
@@ -54,14 +54,14 @@ class Image:
         return self.priors.points, self.priors.strides
 
     def anchors(self) -> list[Tensor]:
-        """Float64 anchors of each level, as the reference of ATSS wants them."""
+        """Float64 anchors of each level, for the dense form of ATSS."""
         starts = self.priors.level_starts
         sizes = [end - start for start, end in zip(starts[:-1], starts[1:], strict=True)]
         return list(self.priors.boxes.double().split(sizes))
 
 
 def images(score: Score, predictions: DensePredictions, targets: Targets) -> list[Image]:
-    """The batch as a branch predicts it."""
+    """The images of a batch with the predictions of one branch."""
     rows = {name: predictions.joined(name).transpose(1, 2) for name in predictions.maps}
     boxes = predictions.boxes()
     return [

@@ -31,7 +31,7 @@ def costs(logits: Tensor, ltrb: Tensor, points: Tensor, boxes: Tensor, classes: 
 
 
 def assign(cost: Tensor, k: int = 10) -> tuple[Tensor, float]:
-    """Matched ground truth of each location [R], -1 for background; and the smallest margin of a decision."""
+    """Matched ground truth of each location [R], -1 for background; and the smallest difference that decided."""
     matched = torch.full((cost.shape[1],), -1)
     margin = float("inf")
     if len(cost) == 0:

@@ -21,9 +21,9 @@ def assign(
     largest_target: float,
     topk: int = 7,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of one image: ground truth of each location [R] (-1: none), its target t [R] and its weight w [R].
+    """For one image: ground truth of each location [R] (-1: none), target t [R] and weight w [R] of the location.
 
-    From logits [R, K] and [R], predicted boxes [R, 4], points [R, 2], strides [R], and the regions' centres [G, 2].
+    Inputs are logits [R, K] and [R], predicted boxes [R, 4], points [R, 2], strides [R] and regions' centres [G, 2].
     """
     num_priors, num_gts = len(cls), len(gt_boxes)
     p, q = torch.zeros(num_priors, num_gts), torch.zeros(num_priors, num_gts)
@@ -59,7 +59,7 @@ def assign(
 def losses(
     cls: Tensor, ctr: Tensor, boxes: Tensor, points: Tensor, gt_boxes: Tensor, gt_classes: Tensor, matched, t, w
 ) -> tuple[Tensor, Tensor, int, Tensor]:
-    """Of one image: the sums of both losses before division, |P|, and the sum of the centerness weights."""
+    """For one image: the sums of both losses before division, |P|, and the sum of the centerness weights."""
     z = cls.sigmoid() * ctr.sigmoid().unsqueeze(1)
     entries = 0.75 * z**2 * F.binary_cross_entropy(z, torch.zeros_like(z), reduction="none")
     positive = (matched >= 0).nonzero()[:, 0]

@@ -25,14 +25,14 @@ def intersection(a: Tensor, b: Tensor) -> Tensor:
 
 
 def iou_matrix(gts: Tensor, boxes: Tensor) -> Tensor:
-    """[G, R]."""
+    """IoUs [G, R]."""
     a, b = gts[:, None], boxes[None]
     inter = intersection(a, b)
     return inter / (area(a) + area(b) - inter).clamp(min=torch.finfo(torch.float32).eps)
 
 
 def giou_matrix(gts: Tensor, boxes: Tensor) -> Tensor:
-    """[G, R]."""
+    """Generalised IoUs [G, R]."""
     a, b, eps = gts[:, None], boxes[None], torch.finfo(torch.float32).eps
     inter = intersection(a, b)
     union = area(a) + area(b) - inter
@@ -68,7 +68,7 @@ def in_range(points: Tensor, levels: Tensor, gts: Tensor, size_ranges=SIZE_RANGE
 
 
 def largest_wins(value: Tensor) -> Tensor:
-    """Each location's ground truth of largest value; -inf is no candidate."""
+    """Each location's ground truth of largest value; a value of -inf is no candidate."""
     if len(value) == 0:
         return torch.full((value.shape[1],), -1)
     best, gt = value.max(0)
@@ -87,7 +87,7 @@ def only_first_best(value: Tensor) -> Tensor:
 
 
 def fcos(points, strides, levels, gts, radius=1.5, size_ranges=SIZE_RANGES) -> Tensor:
-    """FCOS: of the ground truths whose region and size range a location is in, the smallest."""
+    """FCOS: a location gets the smallest of the ground truths whose region and size range contain it."""
     eligible = omega(points, strides, gts, radius) & in_range(points, levels, gts, size_ranges)
     return largest_wins((-area(gts)[:, None]).masked_fill(~eligible, -torch.inf))
 
@@ -143,7 +143,7 @@ def argmax(q: Tensor, region: Tensor) -> Tensor:
 
 
 def aux(q: Tensor, points: Tensor, levels: Tensor, gts: Tensor, topk: int = 9) -> tuple[Tensor, float]:
-    """ATSS's rule on q, of equal q the first locations; and how close a comparison with a threshold was to turning."""
+    """ATSS's rule on q, ties to the first location; and the smallest difference in a comparison with a threshold."""
     kept, margin = torch.full_like(q, -torch.inf), torch.inf
     inside = (distances(points, gts) > 0).all(-1)
     for row, kept_row, inside_row in zip(q, kept, inside, strict=True):

@@ -13,7 +13,7 @@ def grid_sizes(height: int, width: int, strides=(8, 16, 32, 64, 128)) -> list[tu
 
 
 def make_targets(boxes: list, classes: list | None = None, size: tuple[int, int] = (128, 160)) -> Targets:
-    """From a list of boxes, and of classes (0 by default), per image."""
+    """Targets from one list of boxes, and of classes (0 by default), per image."""
     instances = []
     for i, b in enumerate(boxes):
         b = torch.as_tensor(b, dtype=torch.float32).reshape(-1, 4)
@@ -43,7 +43,7 @@ def random_boxes(generator: torch.Generator, kinds: list[str], height: int, widt
 def random_predictions(
     generator: torch.Generator, targets: Targets, height: int, width: int, num_classes: int, priors=None
 ) -> DensePredictions:
-    """Distances of a random ground truth of the image, or noise, a part of them 0; logits between -6 and 6."""
+    """Boxes near a random ground truth of the image, or noise, with some distances 0; logits between -6 and 6."""
     priors = PointGenerator()(grid_sizes(height, width), torch.device("cpu")) if priors is None else priors
     sizes = priors.grid_sizes
     n, r = targets.num_images, len(priors)
@@ -68,7 +68,7 @@ def random_predictions(
 
 
 def _to_levels(rows: torch.Tensor, sizes: list[tuple[int, int]]) -> list[torch.Tensor]:
-    """[N, R, C] to L maps [N, C, h, w]."""
+    """Turns rows [N, R, C] into L maps [N, C, h, w]."""
     levels = rows.transpose(1, 2).split([h * w for h, w in sizes], 2)
     return [x.unflatten(2, hw).contiguous() for x, hw in zip(levels, sizes, strict=True)]
 
@@ -79,9 +79,9 @@ def flat(predictions: DensePredictions, name: str) -> torch.Tensor:
 
 
 def dense_matches(assignment: Assignment, num_images: int, num_priors: int) -> torch.Tensor:
-    """Each prior's positive, as an index into the batch's ground truths, -1 for background: [N, R].
+    """[N, R] index in the batch of the ground truth for which each prior is positive; -1 for background.
 
-    For schemes with at most one positive ground truth per prior.
+    For schemes with at most one ground truth per prior.
     """
     dense = torch.full((num_images, num_priors), -1, device=assignment.pairs.gt.device)
     dense[assignment.pairs.image, assignment.pairs.prior] = assignment.pairs.gt
@@ -89,7 +89,7 @@ def dense_matches(assignment: Assignment, num_images: int, num_priors: int) -> t
 
 
 def matched_in_image(assignment: Assignment, targets: Targets, num_priors: int) -> torch.Tensor:
-    """Each prior's positive, as an index into its image's ground truths, -1 for background: [N, R]."""
+    """[N, R] index in its image of the ground truth for which each prior is positive; -1 for background."""
     dense = dense_matches(assignment, targets.num_images, num_priors)
     starts = torch.tensor([sum(targets.counts[:i]) for i in range(targets.num_images)])
     return torch.where(dense < 0, -1, dense - starts.unsqueeze(-1))

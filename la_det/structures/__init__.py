@@ -5,7 +5,7 @@ G ground truths (over the whole batch), P pairs.
 """
 
 from la_det.structures.assignment import Assignment, Negatives, Pairs
-from la_det.structures.box_codec import BoxCodec, DeltaCodec, LTRBCodec
+from la_det.structures.box_codec import BoxCodec, CornerCodec, DeltaCodec, LTRBCodec
 from la_det.structures.counting import count
 from la_det.structures.masks import Masks
 from la_det.structures.no_wait import constant, move, on_device, true_indices
@@ -19,6 +19,7 @@ __all__ = [
     "AnchorGenerator",
     "Assignment",
     "BoxCodec",
+    "CornerCodec",
     "DeltaCodec",
     "DensePredictions",
     "LTRBCodec",

@@ -28,7 +28,7 @@ class Pairs:
         return len(self.gt)
 
     def location(self, num_priors: int) -> Tensor:
-        """[P] index of (image, prior) among all N R locations of the batch."""
+        """Index [P] of each pair's location, (image, prior), among all N R locations of the batch."""
         return self.image * num_priors + self.prior
 
     def __getitem__(self, index: Tensor) -> "Pairs":
@@ -56,19 +56,19 @@ class Negatives:
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a matcher decides. Everything that is not listed is background with weight 1.
+    """What a matcher decides. A (prior, class) that no field lists is background with weight 1.
 
     Attributes:
         pairs: the positives.
-        weight: [P] weight of each positive, 1 where None.
-        target: [P] soft classification target of each positive, 1 where None.
-        negatives: entries with another background weight.
+        weight: [P] weight of each positive; None means 1.
+        target: [P] soft classification target of each positive; None means 1.
+        negatives: (prior, class) entries whose background weight is not 1.
         dropped: (image [D], prior [D]) of priors that take part in no loss.
-        classifies: [P] bool, for schemes whose ground truths may share a prior (OneNet's minimum rule): which pair of
-            each prior gives it its class. All where None. The focal loss reads it, and no other classification loss may
-            be used then; box losses and `num_positives` count every pair.
-        queries: the priors that take part in the losses, those of all pairs among them; None: all.
-        num_counted: how many dropped priors count as positives in the losses' normalisers nevertheless (LLA).
+        classifies: [P] bool, for schemes whose ground truths can share a prior (OneNet's minimum rule): the one pair of
+            each prior that gives it its class. None: all pairs. Only the focal loss reads it, so no other
+            classification loss may be used then. Box losses and `num_positives` count every pair.
+        queries: the priors that take part in the losses; all pairs' priors are among them. None: all priors.
+        num_counted: number of dropped priors that still count as positives in the losses' normalisers (LLA).
     """
 
     pairs: Pairs
@@ -80,9 +80,11 @@ class Assignment:
     queries: Queries | None = None
     num_counted: int = 0
 
+    per_pair = ("weight", "target", "classifies")  # names of the fields of P rows
+
     @cached_property
     def num_positives(self) -> Tensor:
-        """Scalar float32, the usual normaliser of losses."""
+        """Number of positives with `num_counted`, scalar float32: the usual normaliser of losses."""
         return torch.full((), len(self.pairs) + self.num_counted, dtype=torch.float32, device=self.pairs.gt.device)
 
     @cached_property
@@ -91,10 +93,10 @@ class Assignment:
         return self.target.sum()
 
     def drop(self, mask: Tensor, *, counted: bool) -> "Assignment":
-        """Moves pairs, those at a mask [P], to the dropped priors.
+        """The assignment after the pairs at a mask [P] have been moved to the dropped priors.
 
         Args:
-            counted: they stay part of `num_positives`.
+            counted: whether the moved pairs stay part of `num_positives`.
         """
         kept, gone = (~mask).nonzero().squeeze(1), self.pairs[mask]  # two host synchronisations
         before = () if self.dropped is None else (self.dropped,)
@@ -114,5 +116,5 @@ class Assignment:
 
     def _keep(self, index: Tensor, **changes) -> "Assignment":
         """The pairs at an index [P']."""
-        fields = {name: x[index] for name in ("weight", "target", "classifies") if (x := getattr(self, name)) is not None}
+        fields = {name: x[index] for name in self.per_pair if (x := getattr(self, name)) is not None}
         return replace(self, pairs=self.pairs[index], **fields, **changes)

@@ -1,11 +1,11 @@
-"""Large tensors in parts."""
+"""Work on large tensors in parts."""
 
 import torch
 
-# Intermediate values of a part stay in the processor's cache: 4 times faster than whole maps on a CPU.
+# Elements of a part. Its intermediate values stay in the processor's cache: on a CPU 4 times faster than whole maps.
 CPU_CHUNK = 1 << 16
 
 
 def in_chunks(device: torch.device) -> bool:
-    """Whether large tensors are worked on in parts: a GPU wants few large operations."""
+    """Whether to work on large tensors in parts. A CPU should. A GPU is faster with few large operations."""
     return device.type == "cpu"

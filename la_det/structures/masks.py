@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-_CHUNK = 16  # sums of bool tensors go through copies of a wider type, so they take a few masks at a time
+_CHUNK = 16  # masks that are summed at a time: the sum of a bool tensor makes a copy of a wider type
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Masks:
 
     @property
     def centroids(self) -> Tensor:
-        """[G, 2] mean (x, y) of the pixels' indices, so 0.5 less than of their centres; NaN for an empty mask."""
+        """[G, 2] mean (x, y) of the pixel indices, 0.5 less than the mean of the pixel centres; NaN for empty masks."""
         return self._moments[:, 1:] / self._moments[:, :1]
 
     def sample(self, start: int, step: int, size: tuple[int, int]) -> Tensor:
-        """The pixels of rows and columns start, start + step, ... as [G, *size] bool, False beyond the image."""
+        """Every `step`-th row and column of the masks, from `start` on: [G, *size] bool, False beyond the image."""
         sampled = torch.zeros(len(self), *size, dtype=torch.bool, device=self.of_images[0].device)
         for out, masks in zip(self._split(sampled), self.of_images, strict=True):
             pixels = masks[:, start::step, start::step]
@@ -46,7 +46,7 @@ class Masks:
         return Masks(tuple(masks[k] for masks, k in zip(self.of_images, self._split(keep), strict=True)))
 
     def alone(self, gts: Sequence[int]) -> "Masks":
-        """The masks of these ground truths, each as an image's only one."""
+        """The masks of these ground truths, each as the only mask of an image of its own."""
         single = [mask for masks in self.of_images for mask in masks.unbind()]
         return Masks(tuple(single[gt].unsqueeze(0) for gt in gts))
 

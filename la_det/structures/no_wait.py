@@ -1,4 +1,4 @@
-"""What PyTorch does after a wait for the work queued on a GPU, without that wait or with fewer."""
+"""Operations of PyTorch that wait for the work queued on a GPU, done without a wait or with fewer waits."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 def on_device(values: Sequence, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """Like `torch.tensor(values, dtype=dtype, device=device)`."""
+    """Like `torch.tensor(values, dtype=dtype, device=device)`, without a wait."""
     return move(torch.tensor(values, dtype=dtype, device="cpu"), device)
 
 
 def constant(values: Sequence, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Like `on_device`, for values that recur in every step: a GPU gets them once. The tensor must not be changed.
+    """Like `on_device`, for values that are the same in every step: a GPU gets them once. Never change the tensor.
 
     Args:
         values: a number, or (nested) tuples of numbers.
@@ -29,17 +29,17 @@ def _constant(values: Sequence, device: torch.device, dtype: torch.dtype) -> Ten
 
 
 def recording() -> bool:
-    """Whether a graph is being recorded: tensors made meanwhile belong to the graph, and sizes may be symbols."""
+    """Whether a graph is being recorded: tensors made now belong to the graph, and sizes may be symbols."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def move(x: Tensor, device: torch.device) -> Tensor:
-    """Like `x.to(device)`; only from the host to a GPU without a wait."""
+    """Like `x.to(device)`, without a wait if `x` is on the host."""
     return x.to(device, non_blocking=x.device.type == "cpu")
 
 
 def true_indices(*masks: Tensor) -> list[Tensor]:
-    """Indices [n] of what is True in each mask [P]; one wait for all of them."""
+    """Indices [n] of the True elements of each mask [P], with one wait for all masks."""
     numbers = torch.stack([mask.sum() for mask in masks]).tolist()  # host synchronisation
     return [torch.nonzero_static(mask, size=n).squeeze(1) for mask, n in zip(masks, numbers, strict=True)]
 

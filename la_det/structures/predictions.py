@@ -18,13 +18,16 @@ class DensePredictions:
     Attributes:
         priors: the R priors.
         codec: decodes `maps["boxes"]`.
-        maps: per name the L maps [N, A * C, h, w], float32, channel = prior of the cell * C + c:
-            "logits" (C = K), "boxes" (C = 4, in the codec's units), and where the scheme has them "quality"
-            (C = 1: centerness, IoU or objectness logit), "filter" (C = 1: 3DMF's logit) and "controller" (CondInst's
-            parameters of an instance's mask head). They must not be changed after a first read.
-        image_maps: per name one map [N, C, h, w] of the finest level's size, float32, that is not of any location:
-            "mask_features" and "semantic" (CondInst).
-        queries: the locations that a matcher may choose; None: all.
+        maps: name -> L maps [N, A C, h, w], float32; channel c of a cell's a-th prior is a C + c. Never change a map
+            after its first read.
+            "logits": class logits (C = K).
+            "boxes": box channels in the codec's units (C = 4).
+            "quality", optional: logit of centerness, IoU or objectness (C = 1).
+            "filter", optional: logit of 3DMF (C = 1).
+            "controller", optional: parameters of an instance's mask head (CondInst).
+        image_maps: name -> one map [N, C, h, w] of the image, not of its locations, float32, of the finest level's
+            size: "mask_features" and "semantic" (CondInst).
+        queries: the locations that a matcher may choose. None: all.
     """
 
     priors: Priors
@@ -43,13 +46,13 @@ class DensePredictions:
         return self.maps["logits"][0].shape[1] // self.priors.per_cell
 
     def flat(self, name: str) -> Tensor:
-        """A map of all levels in one row, made once; `index` says where in it a value is.
+        """The map `name` of all levels in one row, made once; `index` gives the position of a value.
 
-        Matchers, which work without gradient, and losses, which need it, read the same row.
+        Matchers read the row without gradient, losses read the same row with gradient.
         """
         if name not in self._flat:
             with torch.enable_grad():
-                # Where a graph is recorded sizes may be symbols, of which `Priors.layout` cannot make a table.
+                # While a graph is recorded, sizes may be symbols: `Priors.layout` cannot make a table of symbols.
                 levels = [self.joined(name)] if recording() else self.maps[name]
                 self._flat[name] = torch.cat([x.reshape(-1) for x in levels])
         return self._flat[name]
@@ -57,21 +60,21 @@ class DensePredictions:
     def index(self, name: str, image: Tensor, prior: Tensor, channel: Tensor | None = None) -> Tensor:
         """Positions in `flat(name)` of (image, prior, channel), which broadcast against each other.
 
-        Without a channel, of the first one of each prior.
+        Without `channel`: the position of each prior's first channel.
         """
         channels = self.maps[name][0].shape[1]
         if recording():
             of_prior = image * (channels // self.priors.per_cell) + (0 if channel is None else channel)
-            return of_prior * self.priors.points.shape[0] + prior  # as a size: where a graph is recorded it is a symbol
+            return of_prior * self.priors.points.shape[0] + prior  # not len(): in a recorded graph R is a symbol
         table = self.priors.layout(self.num_images, channels)
         first, step = table.index_select(0, prior.flatten()).view(*prior.shape, 2).unbind(-1)
         offset = image if channels == 1 else image * channels
         return torch.addcmul(first, step, offset if channel is None else offset + channel)
 
     def at(self, name: str, image: Tensor, prior: Tensor, channel: Tensor | None = None) -> Tensor:
-        """Values of a map at P (image, prior): all its channels [P, C], or one channel each [P].
+        """Values of a map at P (image, prior): all channels [P, C], or one channel of each [P] if `channel` is given.
 
-        Works without a host synchronisation, and gives every level a gradient even if no pair lies on it.
+        There is no host synchronisation, and every level gets a gradient, also a level without any pair.
         """
         if channel is not None:
             return self.flat(name).index_select(0, self.index(name, image, prior, channel))
@@ -81,7 +84,7 @@ class DensePredictions:
         return self.flat(name).index_select(0, index.flatten()).view(-1, c)
 
     def joined(self, name: str) -> Tensor:
-        """A map of all levels in the order of the priors: [N, C, R], a copy."""
+        """The map `name` of all levels in the order of the priors: [N, C, R], a copy."""
         a = self.priors.per_cell
         levels = [x.flatten(2).unflatten(1, (a, -1)).permute(0, 2, 3, 1).flatten(2) for x in self.maps[name]]
         return torch.cat(levels, 2)
@@ -101,7 +104,7 @@ class DensePredictions:
         return _Detached(self.priors, self.codec, maps, image_maps, queries, attached=self)
 
     def of_images(self, images: Tensor) -> "DensePredictions":
-        """The predictions of these images [n] as a batch; an image may be there several times."""
+        """The predictions of these images [n] as a batch; an image may occur several times."""
         maps = {name: [m.index_select(0, images) for m in levels] for name, levels in self.maps.items()}
         image_maps = {name: m.index_select(0, images) for name, m in self.image_maps.items()}
         return DensePredictions(self.priors, self.codec, maps, image_maps)

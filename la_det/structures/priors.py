@@ -25,8 +25,10 @@ class Priors:
         level_strides: stride of each level, pixels.
         offset: cell (row i, column j) of a level with stride s has its point at
             ((j + offset) s + shift, (i + offset) s + shift).
-        box_offset: 1 for networks of the pixel-inclusive convention (the width of a box is x2 - x1 + 1), else 0. Boxes
-            are in continuous coordinates either way; `shift` and `inset` are all that makes the difference.
+        box_offset: the convention of the network. Boxes are in continuous coordinates under both conventions; only
+            `shift` and `inset` differ.
+            0: continuous.
+            1: pixel-inclusive (the width of a box is x2 - x1 + 1).
         boxes: [R, 4] anchors, XYXY pixels, for branches that have them.
         per_cell: A, the number of priors of a cell.
     """
@@ -47,14 +49,14 @@ class Priors:
 
     @property
     def shift(self) -> float:
-        """What the convention adds to both coordinates of every point, pixels."""
+        """Pixels that the convention adds to both coordinates of every point."""
         return self.box_offset / 2
 
     def inset(self, boxes: Tensor) -> Tensor:
-        """Boxes [..., 4] as the convention's plain coordinate differences see them.
+        """Boxes [..., 4] for formulas in which the pixel-inclusive convention leaves out its "+ 1".
 
-        Where the pixel-inclusive convention leaves its "+ 1" out (distances to sides, GIoU), boxes are one pixel
-        narrower, half of it on each side; those without a pixel become zero-width.
+        In these formulas (distances to sides, GIoU) a box is one pixel smaller, by half a pixel on each side. A side
+        shorter than a pixel becomes 0.
         """
         if self.box_offset == 0:
             return boxes
@@ -62,9 +64,9 @@ class Priors:
         return torch.cat([lower, torch.maximum(boxes[..., 2:] - self.shift, lower)], -1)
 
     def at_origin(self) -> "Priors":
-        """The priors moved to the origin: a codec then decodes boxes relative to their priors' points.
+        """The priors moved to the origin: with them, a codec decodes each box relative to its prior's point.
 
-        So they keep the precision of their distances, which adding the points would round.
+        Such boxes keep the precision of the predicted distances; adding the points would round them.
         """
         boxes = None if self.boxes is None else self.boxes - self.points.repeat(1, 2)
         return replace(self, points=torch.zeros_like(self.points), boxes=boxes)
@@ -76,7 +78,7 @@ class Priors:
 
     @cached_property
     def grid_table(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each level: first prior [L] int64, columns and rows [L, 2] int64, stride [L, 1] pixels."""
+        """Per level: first prior [L] int64, columns and rows [L, 2] int64, stride [L, 1] pixels."""
         device = self.points.device
         starts = constant(tuple(self.level_starts[:-1]), device, torch.int64)
         columns_rows = constant(tuple((w, h) for h, w in self.grid_sizes), device, torch.int64)
@@ -94,7 +96,7 @@ class Priors:
         return torch.cat([(lower + upper) / 2, upper - lower], 1)
 
     def layout(self, num_images: int, channels: int) -> Tensor:
-        """Where a prior's values lie in maps [N, A C, h, w] of all levels that are flattened one after the other.
+        """Where a prior's values lie, after maps [N, A C, h, w] of all levels are flattened one after the other.
 
         Args:
             num_images: N.
@@ -102,7 +104,7 @@ class Priors:
 
         Returns:
             [R, 2] int64: the position of the prior's first channel in the first image, and the step from channel to
-            channel. An image has A C channels.
+            channel. The step from image to image is A C times as large.
         """
         if (num_images, channels) not in self._layouts:
             starts, columns_rows, _ = self.grid_table
@@ -119,7 +121,7 @@ class PointGenerator:
     """One point per cell (FCOS, section 3.1).
 
     Args:
-        strides: of the levels, pixels.
+        strides: stride of each level, pixels.
         offset: position of the point inside its cell, in cells: 0.5 is the centre, 0 the top-left corner.
         box_offset: see `Priors`.
     """
@@ -137,7 +139,7 @@ class PointGenerator:
 
 
 def _made_once(make: Callable[..., Priors], grid_sizes: Sequence[tuple[int, int]], device: torch.device, *options):
-    """`make(grid_sizes, device, *options)`, or what it returned when it was called with the same arguments before."""
+    """The result of `make(grid_sizes, device, *options)`, which is called once for equal arguments."""
     sizes = tuple(map(tuple, grid_sizes))
     if recording():
         return make(sizes, device, *options)
@@ -166,14 +168,14 @@ def _points(grid_sizes, device, level_strides, offset, box_offset) -> Priors:
 
 
 class AnchorGenerator:
-    """A = ratios x sizes anchor boxes per cell, around its point.
+    """A = ratios x sizes anchors per cell, around the cell's point.
 
     Args:
-        strides: of the levels, pixels.
+        strides: stride of each level, pixels.
         sizes: sides of the square anchors, in strides of their level (the square root of the area for other ratios).
         ratios: height / width.
-        sizes_first: the priors of a cell are ordered size by size, as Detectron2's own, instead of ratio by ratio.
-        offset, box_offset: of the points, see `PointGenerator`.
+        sizes_first: order the priors of a cell size by size, as Detectron2 does, instead of ratio by ratio.
+        offset, box_offset: see `PointGenerator`.
     """
 
     def __init__(
@@ -195,7 +197,7 @@ class AnchorGenerator:
 
     @property
     def per_cell(self) -> int:
-        """A."""
+        """A, the number of anchors of a cell."""
         return len(self.ratios) * len(self.sizes)
 
     def __call__(self, grid_sizes: Sequence[tuple[int, int]], device: torch.device) -> Priors:

@@ -9,7 +9,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Queries:
-    """Some priors of each image, in rows of one length; which entries are queries is data, so that no GPU is waited for.
+    """Some priors of each image, in rows of one length.
+
+    Which entries of a row are queries is data, not size, so that no GPU is waited for.
 
     Attributes:
         prior: [N, Q] int64, all different within a row.

@@ -14,9 +14,11 @@ class Score:
     """p = sigma(c), or with a per-prior gate f p = sigma(c) sigma(f), or the square root of that.
 
     Attributes:
-        gate: name of the gating map: "filter" (3DMF), "quality" (the implicit objectness of DW and o2f, TOOD's
-            alignment), or None.
-        square_root: p = sqrt(sigma(c) sigma(f)), the geometric mean (TOOD).
+        gate: name of the map of f.
+            None: there is no gate.
+            "filter": 3DMF.
+            "quality": the implicit objectness of DW and o2f, TOOD's alignment, or OTA's IoU.
+        square_root: whether p is the square root of sigma(c) sigma(f) (TOOD, OTA, SimOTA).
     """
 
     gate: str | None = None

@@ -1,8 +1,9 @@
 """The ground truths of a batch as one list."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from detectron2.structures import BitMasks, Instances
@@ -11,6 +12,9 @@ from torch import Tensor
 from la_det.structures.counting import count
 from la_det.structures.masks import Masks
 from la_det.structures.no_wait import move
+from la_det.structures.priors import Priors
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,8 @@ class Targets:
         image: [G] int64, index of the image.
         counts: number of ground truths of each image (on the host).
         image_sizes: (height, width) of each image before padding.
-        ignored: [G] bool, ground truths that are neither object nor background (crowd regions). None: none is.
-        masks: of the ground truths, for instance segmentation.
+        ignored: [G] bool, ground truths that are neither object nor background (crowd regions); None if there are none.
+        masks: masks of the ground truths, for instance segmentation.
     """
 
     boxes: Tensor
@@ -34,7 +38,7 @@ class Targets:
     image_sizes: tuple[tuple[int, int], ...]
     ignored: Tensor | None = None
     masks: Masks | None = None
-    _kinds: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _once: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -46,7 +50,7 @@ class Targets:
     @cached_property
     def centers(self) -> Tensor:
         """[G, 2] box centres (x, y)."""
-        return (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
+        return self.boxes.view(-1, 2, 2).mean(1)
 
     @cached_property
     def areas(self) -> Tensor:
@@ -58,15 +62,16 @@ class Targets:
 
         U is a bound of their number that no GPU needs to be asked for; the rest repeats the first entry. Found once.
         """
-        if num_classes not in self._kinds:
+        key = "kinds", num_classes
+        if key not in self._once:
             entry = self.image * num_classes + self.classes
             present = torch.zeros(self.num_images * num_classes, dtype=torch.bool, device=entry.device)
             present.index_fill_(0, entry, True)
             size = min(len(entry), len(present))
             kinds = torch.nonzero_static(present, size=size, fill_value=0).squeeze(1)
             kind = (present.cumsum(0) - 1).index_select(0, entry)
-            self._kinds[num_classes] = kinds.div(num_classes, rounding_mode="floor"), kinds % num_classes, kind
-        return self._kinds[num_classes]
+            self._once[key] = kinds.div(num_classes, rounding_mode="floor"), kinds % num_classes, kind
+        return self._once[key]
 
     @property
     def objects(self) -> Tensor:
@@ -77,9 +82,9 @@ class Targets:
 
     @classmethod
     def from_instances(cls, instances: Sequence[Instances], device: torch.device | None = None) -> "Targets":
-        """From Detectron2's per-image `Instances` with `gt_boxes` and `gt_classes`.
+        """The targets of one `Instances` of Detectron2 per image, with `gt_boxes` and `gt_classes`.
 
-        Optional: `ignored` [g] bool, and `gt_masks`, which all images must have or none; only `BitMasks` are kept.
+        Optional fields are `ignored` [g] bool, and `gt_masks` for all images or for none; only `BitMasks` are kept.
         """
         counts = tuple(len(i) for i in instances)
         boxes = torch.cat([i.gt_boxes.tensor for i in instances]).float()
@@ -99,8 +104,18 @@ class Targets:
             Masks(tuple(move(i.gt_masks.tensor, device) for i in instances)) if has_masks else None,
         )
 
+    def once(self, make: Callable[[Priors, "Targets"], T], priors: Priors) -> T:
+        """`make(priors, self)`, or what it returned when it was called with the same priors before.
+
+        So branches that look for the same pairs wait for their number once.
+        """
+        key = make, id(priors)
+        if key not in self._once:
+            self._once[key] = priors, make(priors, self)  # with the priors, so that no others get their id
+        return self._once[key][1]
+
     def without_ignored(self) -> "Targets":
-        """The targets without ignored ones: their area becomes ordinary background."""
+        """The targets without the ignored ground truths, whose area becomes ordinary background."""
         if self.ignored is None:
             return self
         objects = self.objects
@@ -117,7 +132,7 @@ class Targets:
         )
 
     def alone(self, gts: Tensor) -> "Targets":
-        """These ground truths [g] in g images, each in one of its own."""
+        """The ground truths `gts` [g] in g images, each alone in a copy of its image."""
         indices, images = torch.stack([gts, self.image[gts]]).tolist()  # host synchronisation
         return Targets(
             boxes=self.boxes[gts],

@@ -1,4 +1,4 @@
-"""Finding golden files and running the check that fits each."""
+"""Finds golden files, and runs the check for each file."""
 
 import importlib.util
 import sys
@@ -17,15 +17,15 @@ from la_det.testing.golden import Comparison, GoldenFile, NotBuilt
 from la_det.testing.golden_crowdhuman import GoldenCase
 
 # Folders of other methods' golden files, which are listed as not built as long as no module checks them.
-OTHER_METHODS = ("autoassign", "paa", "tood")
+OTHER_METHODS = ()
 
 
 @cache
 def modules() -> dict[str, Path]:
     """Folder of golden files -> the module whose `check(golden)` knows them.
 
-    For the folder of a scheme's record it is the `golden.py` of a project of such schemes; data sets' metrics and whole
-    models are checked here.
+    A scheme's golden files are checked by `golden.py` in the scheme's project. Data sets' metrics and whole models are
+    checked by modules of this package.
     """
     here = {file.stem.removeprefix("golden_"): file for file in Path(__file__).parent.glob("golden_*.py")}
     projects = {folder.name: folder / "golden.py" for folder in project_folders()}
@@ -48,12 +48,12 @@ class Report:
     """The outcome of one golden file.
 
     Attributes:
-        path: of the file.
-        comparisons: of all quantities.
-        missing: keys that no check looked at and that were not allowed to be missing.
-        allowed: such keys that were.
+        path: the file.
+        comparisons: comparisons of all quantities.
+        missing: keys that no check looked at, and that must not be missing.
+        allowed: keys that no check looked at, and that may be missing.
         error: why the file could not be checked at all.
-        not_built: what the file is of, if that is something that la_det does not have; then nothing was checked.
+        not_built: name of the subject of the file, if la_det does not have it; then nothing was checked.
     """
 
     path: Path
@@ -96,10 +96,10 @@ def check_file(path: Path, allow_missing: Iterable[str] = (), device: str = "cpu
     """Runs the check of the file's method.
 
     Args:
-        path: of a golden file.
+        path: a golden file.
         allow_missing: variants (prefixes of keys up to a dot, or whole keys) that need no implementation.
-        device: that computes, and what tensors are made on by default; on CUDA without TF32, whose errors are larger
-            than the tolerances. Metrics are computed by NumPy in any case.
+        device: device that computes. CUDA computes without TF32, whose errors are larger than the tolerances. NumPy
+            computes metrics in any case.
     """
     method = path.resolve().parent.name
     if method not in modules() and method in OTHER_METHODS:

@@ -1,10 +1,11 @@
-"""Comparing la_det with the official implementations' numbers.
+"""Comparison of la_det with the official implementations' numbers.
 
-A golden file holds inputs and outputs that an official implementation computed. Its parent folder names the method,
-and each method has one module here that runs la_det's own criteria, heads and inference, built from the project's
-configs, on the inputs. What it does not look at counts as not implemented.
+A golden file holds inputs, and outputs that an official implementation computed. Its parent folder names the method.
+Each method has one module that runs la_det's criteria, heads and inference, built from the project's configs, on the
+inputs. A quantity that this module does not look at counts as not implemented.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 from la_det.modeling.criteria import LossTerm
 from la_det.structures import Targets
 
-# The official code ran on a CPU; a GPU rounds differently: the largest error on an H200 was 2.1 times its tolerance.
+# The official code ran on a CPU. A GPU rounds differently: the largest error on an H200 was 2.1 times the tolerance.
 GPU_TOLERANCE = 4
 
 
@@ -27,7 +28,7 @@ class Comparison:
 
     Attributes:
         key: name of the array in the file.
-        error: the worst error in the tolerance's own measure; infinite for a wrong shape.
+        error: the worst error, measured as the tolerance is; infinite for a wrong shape.
         tolerance: largest allowed error.
     """
 
@@ -42,15 +43,15 @@ class Comparison:
 
 
 class NotBuilt(LookupError):
-    """A golden file is of something that la_det does not have."""
+    """The subject of a golden file is something that la_det does not have."""
 
 
 class GoldenFile:
-    """The arrays of one file, which remembers what was read and how comparisons ended.
+    """The arrays of one file. It remembers which arrays were read, and the results of comparisons.
 
     Args:
         path: an .npz file.
-        device: of its tensors.
+        device: device of the tensors.
 
     Raises:
         ValueError: the file cannot be read.
@@ -64,6 +65,7 @@ class GoldenFile:
                 self._arrays = dict(data)
         except Exception as error:
             raise ValueError(f"{path}: not a readable .npz file ({error})") from error
+        self._prefix = ""
         self._read: set[str] = set()
         self.comparisons: list[Comparison] = []
 
@@ -73,19 +75,28 @@ class GoldenFile:
 
     @property
     def slack(self) -> float:
-        """By what tolerances are multiplied."""
+        """Factor of all tolerances."""
         return 1 if self.device.type == "cpu" else GPU_TOLERANCE
 
+    def part(self, prefix: str) -> "GoldenFile":
+        """The same file, whose keys are read with the prefix where there are such: one of several processes in it."""
+        part = copy.copy(self)
+        part._prefix = prefix
+        return part
+
+    def _full(self, key: str) -> str:
+        return self._prefix + key if self._prefix + key in self._arrays else key
+
     def __contains__(self, key: str) -> bool:
-        return key in self._arrays
+        return self._full(key) in self._arrays
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)
 
     def array(self, key: str) -> np.ndarray:
         """An array as it is in the file."""
-        self._read.add(key)
-        return self._arrays[key]
+        self._read.add(self._full(key))
+        return self._arrays[self._full(key)]
 
     def tensor(self, key: str) -> Tensor:
         """An array as a tensor."""
@@ -107,26 +118,26 @@ class GoldenFile:
         return [key.removesuffix(f".{suffix}") for key in self if key.endswith(f".{suffix}")]
 
     def ignore(self, *keys: str) -> None:
-        """Marks inputs and notes that this check has no use for."""
-        self._read.update(keys)
+        """Marks inputs and notes that a check does not need as read."""
+        self._read.update(map(self._full, keys))
 
     def unread(self) -> list[str]:
         """Keys that no check looked at."""
         return [key for key in self if key not in self._read]
 
     def exact(self, key: str, actual: Tensor | int | float) -> None:
-        """Every entry must be equal; the error is the number of different entries."""
+        """Compares entries, which must be equal; the error is the number of different entries."""
         self._compare(key, actual, 0.0, lambda a, e: float((a != e).sum()))
 
     def close(self, key: str, actual: Tensor | float, *, atol: float = 0.0, rtol: float = 0.0) -> None:
-        """|actual - expected| <= atol + rtol |expected|, with either atol or rtol: absolute or relative error."""
+        """Compares by |actual - expected| <= atol (absolute error) or <= rtol |expected| (relative error)."""
         if atol:
             self._compare(key, actual, atol, lambda a, e: _largest((a - e).abs()))
         else:
             self._compare(key, actual, rtol, lambda a, e: _largest((a - e).abs() / e.abs().clamp(min=1e-12)))
 
     def close_to_max(self, key: str, actual: Tensor, tolerance: float, *, zero_atol: float = 1e-7) -> None:
-        """Largest error relative to the largest expected entry; where all are 0, `zero_atol` absolute."""
+        """Compares by the largest error relative to the largest expected entry; by `zero_atol` if all entries are 0."""
 
         def error(a: Tensor, e: Tensor) -> float:
             largest = _largest(e.abs())
@@ -135,9 +146,9 @@ class GoldenFile:
         self._compare(key, actual, tolerance, error)
 
     def record(self, key: str, error: float, tolerance: float) -> None:
-        """A comparison that the caller made itself."""
-        self._read.add(key)
-        self.comparisons.append(Comparison(key, float(error), self.slack * tolerance))
+        """Records a comparison that the caller has made."""
+        self._read.add(self._full(key))
+        self.comparisons.append(Comparison(self._full(key), float(error), self.slack * tolerance))
 
     def _compare(self, key: str, actual, tolerance: float, measure) -> None:
         expected = self.tensor(key).cpu().double()
@@ -156,7 +167,7 @@ def read_targets(golden: GoldenFile) -> Targets:
 
 
 def average_normalisers(of_ranks: Sequence[dict[str, LossTerm]]) -> list[dict[str, LossTerm]]:
-    """The terms of simulated processes with the averages that the processes would have made together."""
+    """The terms of simulated processes, with normalisers averaged as the processes would have averaged them."""
     averages = {name: torch.stack([t[name].normaliser.float() for t in of_ranks]).mean() for name in of_ranks[0]}
     return [
         {
@@ -201,11 +212,11 @@ def compare_detections(
     box_atol: float,
     score_atol: float,
 ) -> Tensor:
-    """Compares detections by descending score; those whose scores are closer than `score_atol` may swap places.
+    """Compares detections by descending score. Detections whose scores differ by at most `score_atol` may swap places.
 
     Args:
-        keys: of the boxes [D, 4], scores [D] and classes [D] in the file.
-        boxes, scores, classes: la_det's.
+        keys: keys of the boxes [D, 4], scores [D] and classes [D] in the file.
+        boxes, scores, classes: la_det's detections.
 
     Returns:
         Indices of la_det's detections in the file's order.
@@ -223,7 +234,10 @@ def compare_detections(
 
 
 def pair_up(e_boxes, e_scores, e_classes, boxes, scores, classes, score_atol: float) -> Tensor:
-    """For each expected detection the actual one of its class and score with the nearest box, without repeats."""
+    """Index, for each expected detection, of the actual detection of its class and score with the nearest box.
+
+    Each actual detection is used once.
+    """
     from scipy.optimize import linear_sum_assignment
 
     cost = (e_boxes[:, None].double() - boxes[None].double()).abs().amax(-1)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
-from torch import Tensor, nn
+from torch import Tensor
 
 from la_det import model_zoo
 from la_det.checkpoint.recipe import apply_overrides
@@ -20,13 +20,14 @@ from la_det.structures import DensePredictions
 from la_det.testing.golden import GoldenFile, pair_up
 from la_det.testing.seeded_weights import find_manifest, seeded_state_dict, zoo_config
 
-FPN = 1e-5  # of the level's largest value
+# Tolerances
+FPN = 1e-5  # relative to the level's largest value
 LOGITS = 1e-4
 BOXES = 0.01  # pixels
 SCORES = 1e-4
 MASKS = 1e-3  # share of the pixels
 ONLY, O2O, O2M, AUXILIARY = "main", "one_to_one", "one_to_many", "auxiliary"
-# Kind of a level's map in the files -> branch and la_det's name of it.
+# Kind of a level's map in the files -> branch, and la_det's name of the map.
 MAPS = {
     "cls": (ONLY, "logits"),
     "box": (ONLY, "boxes"),
@@ -47,9 +48,13 @@ MAPS = {
     "aux_box": (AUXILIARY, "boxes"),
     "aux_quality": (AUXILIARY, "quality"),
 }
-# Kind of a map in the files -> branch and layer whose output it is.
-LAYERS = {"o2o_cls": (O2O, "logits"), "reg_raw": (ONLY, "boxes"), "reg_offset": (ONLY, "refinement.offset")}
-# Kind of a map with some of the channels -> the files' names of which.
+# Kind of a map in the files -> layers of the head's predictors, the first existing of which gives it.
+LAYERS = {
+    "o2o_cls": ("one_to_one.logits",),
+    "reg_raw": ("main.boxes",),
+    "reg_offset": ("main.refinement.offset", "main.offset"),
+}
+# Kind of a map with only some channels -> key in the files of the channels' numbers.
 CHANNELS = {"retina_cls": ("retina_cls_channels",), "fpn_probe": ("fpn_probe_channels",)}
 CLASSES = ("cls_channels", "classes_kept", "kept_classes")
 
@@ -59,11 +64,11 @@ class Run:
     """What a model computes for the images of a file.
 
     Attributes:
-        inputs: as for Detectron2's models.
+        inputs: inputs as for Detectron2's models.
         x: [N, 3, H, W] the network's input.
-        features: of the pyramid's levels.
-        predictions: of each branch.
-        layers: outputs of the `LAYERS`, by branch and layer.
+        features: features of the pyramid's levels.
+        predictions: name of each branch -> its predictions.
+        layers: kind in `LAYERS` -> outputs of the layer.
     """
 
     model: AssignmentDetector
@@ -71,7 +76,7 @@ class Run:
     x: Tensor
     features: list[Tensor]
     predictions: dict[str, DensePredictions]
-    layers: dict[tuple[str, str], list[Tensor]]
+    layers: dict[str, list[Tensor]]
 
     @property
     def inferred(self) -> DensePredictions:
@@ -86,7 +91,7 @@ class Run:
 
 @torch.no_grad()
 def check(golden: GoldenFile) -> None:
-    """Everything in a file."""
+    """Compares everything in a file."""
     run = run_model(golden, build_model(golden))
     check_settings(golden, run)
     check_statistics(golden, run)
@@ -101,7 +106,7 @@ def check(golden: GoldenFile) -> None:
 
 def build_model(golden: GoldenFile) -> AssignmentDetector:
     """The zoo's model with the converted weights of the file's manifest."""
-    with torch.device("cpu"):  # as a checkpoint is loaded
+    with torch.device("cpu"):  # on which checkpoints are loaded
         manifest = find_manifest(golden.path)
         state = seeded_state_dict(manifest)
         fit = find_fit(str(golden.path), state, zoo_config(manifest))
@@ -114,25 +119,20 @@ def run_model(golden: GoldenFile, model: AssignmentDetector) -> Run:
     """The model's outputs for the images of the file, which are RGB."""
     images = [golden.tensor(f"image_{i}").permute(2, 0, 1) for i in range(len(golden.array("image_sizes")))]
     inputs = [{"image": x.flip(0) if model.input_format == "BGR" else x} for x in images]
-    layers: dict[tuple[str, str], list[Tensor]] = {}
-    for branch, name in set(LAYERS.values()):
-        for layer in _layer(model, branch, name):
-            outputs = layers.setdefault((branch, name), [])
-            layer.register_forward_hook(lambda _, __, output, outputs=outputs: outputs.append(output))
+    layers: dict[str, list[Tensor]] = {}
+    modules = dict(model.head.predictors.named_modules())
+    for kind, names in LAYERS.items():
+        for name in [name for name in names if name in modules][:1]:
+            outputs = layers.setdefault(kind, [])
+            modules[name].register_forward_hook(lambda _, __, output, outputs=outputs: outputs.append(output))
     x = model.preprocess_image(inputs).tensor
     features = model.backbone(x)
     features = [features[name] for name in model.in_features]
     return Run(model, inputs, x, features, model.head(features), {key: list(maps) for key, maps in layers.items()})
 
 
-def _layer(model: AssignmentDetector, branch: str, name: str) -> list[nn.Module]:
-    """The layer, if the model has it."""
-    modules = dict(model.head.predictors.named_modules())
-    return [modules[key] for key in [f"{branch}.{name}"] if key in modules]
-
-
 def check_settings(golden: GoldenFile, run: Run) -> None:
-    """Pre-processing and test settings are those of the config."""
+    """Compares settings of pre-processing and inference with those of the config."""
     model, inference, priors = run.model, run.model.inference, run.inferred.priors
     found = {
         "num_images": len(run.inputs),
@@ -141,6 +141,7 @@ def check_settings(golden: GoldenFile, run: Run) -> None:
         "size_divisibility": model.backbone.size_divisibility,
         "strides": torch.tensor(priors.level_strides),
         "location_offset": priors.offset,
+        "box_offset": priors.box_offset,
         "nms_threshold": 1.0 if inference.nms_threshold is None else inference.nms_threshold,
         "nms_iou": inference.nms_threshold or 0.0,
         **dict.fromkeys(("pixel_mean", "pixel_mean_bgr"), model.pixel_mean.flatten()),
@@ -163,7 +164,7 @@ def check_settings(golden: GoldenFile, run: Run) -> None:
 
 
 def check_statistics(golden: GoldenFile, run: Run) -> None:
-    """Means and standard deviations of the network's input and of the pyramid."""
+    """Compares means and standard deviations of the network's input and of the pyramid."""
     image, channel = (1, 2, 3), (2, 3)
     for key in ("input_mean", "input_mean_bgr"):
         if key in golden:
@@ -189,11 +190,11 @@ def check_statistics(golden: GoldenFile, run: Run) -> None:
 
 
 def check_map(golden: GoldenFile, run: Run, key: str, kind: str, level: int) -> None:
-    """One quantity of one level."""
+    """Compares one quantity of one level."""
     if kind.startswith("fpn_"):
         golden.close_to_max(key, _channels(golden, kind, run.features[level]), FPN)
     elif kind in LAYERS:
-        x = run.layers[LAYERS[kind]][level]
+        x = run.layers[kind][level]
         golden.close(key, _channels(golden, kind, x), atol=LOGITS)
     elif kind in MAPS:
         branch, name = MAPS[kind]
@@ -211,13 +212,13 @@ def check_map(golden: GoldenFile, run: Run, key: str, kind: str, level: int) -> 
         golden.close(key, x[..., golden.tensor(f"controller_index_l{level}")], atol=LOGITS)
     elif kind in ("score_max", "cls_max"):
         golden.close(key, _class_scores(run, kind, level).amax(1), atol=SCORES)
-    elif kind in ("score_argmax", "cls_argmax"):  # or a class that is as good
+    elif kind in ("score_argmax", "cls_argmax"):  # another class with as high a score is right, too
         x = _class_scores(run, kind, level)
         golden.record(key, (x.amax(1) - x.gather(1, golden.tensor(key).unsqueeze(1)).squeeze(1)).max(), SCORES)
 
 
 def _class_scores(run: Run, kind: str, level: int) -> Tensor:
-    """Probabilities, or for the kinds `cls_...` logits, of all classes: [N, K, h, w]."""
+    """Probabilities (for kinds `cls_...` logits) of all classes: [N, K, h, w]."""
     if kind.startswith("cls"):
         return run.inferred.maps["logits"][level]
     return run.model.inference.score.dense(run.inferred, level).squeeze(1)
@@ -234,14 +235,14 @@ def _channels(golden: GoldenFile, kind: str, x: Tensor) -> Tensor:
 
 
 def check_image_maps(golden: GoldenFile, run: Run) -> None:
-    """CondInst's maps of the whole image."""
+    """Compares CondInst's maps of the whole image."""
     maps = run.inferred.image_maps
     golden.close("mask_feat", maps["mask_features"], atol=LOGITS)
     golden.close("sem_logits", maps["semantic"][:, golden.tensor("kept_classes")], atol=LOGITS)
 
 
 def check_all_detections(golden: GoldenFile, run: Run) -> None:
-    """Detections with the official score threshold, where the cut counts, and with one in a gap of the scores."""
+    """Compares detections with the official score threshold, and with a threshold in a gap of the scores."""
     prefix = "det_" if "det_boxes_0" in golden else ""
     raised = next(golden.number(key) for key in ("score_threshold", "score_thr") if key in golden)
     gaps = np.atleast_1d(golden.array("official_cut_gap")) if "official_cut_gap" in golden else np.array([np.inf])
@@ -256,15 +257,17 @@ def check_all_detections(golden: GoldenFile, run: Run) -> None:
 def check_detections(
     golden: GoldenFile, run: Run, prefix: str, i: int, found: Instances, clear_cut: bool = True
 ) -> tuple[Tensor, Instances]:
-    """Detections of image i; returns which of the file's were compared, and la_det's in the same order.
+    """Compares detections of image i. Returns which of the file's were compared, and la_det's in the same order.
 
     Args:
-        clear_cut: otherwise those whose scores are near the lowest may differ.
+        clear_cut: whether the threshold lies in a gap of scores. If not, detections near the lowest score may differ.
     """
     keys = [f"{prefix}{name}_{i}" for name in ("boxes", "scores", "classes")]
     boxes, scores, classes = (golden.tensor(key) for key in keys)
     boxes[:, 2:] += run.inferred.priors.box_offset
-    compared = Boxes(boxes).nonempty()  # Detectron2's post-processing leaves boxes without area out
+    expected = Boxes(boxes)
+    expected.clip(found.image_size)  # as Detectron2's post-processing does, which leaves boxes without area out
+    boxes, compared = expected.tensor, expected.nonempty()
     if not clear_cut:
         lowest = scores.min() + golden.slack * SCORES
         compared &= scores > lowest
@@ -281,7 +284,7 @@ def check_detections(
 
 
 def check_masks(golden: GoldenFile, run: Run, i: int, index: Tensor, found: Instances) -> None:
-    """Masks of the detections of image i, which are those at `index` of the file."""
+    """Compares masks of the detections of image i, which are the file's detections at `index`."""
     priors, pixels = run.inferred.priors, found.pred_masks[0].numel()
     _record(golden, f"points_{i}", priors.points[found.priors] - golden.tensor(f"points_{i}")[index], 0.0)
     strides = golden.tensor(f"instance_strides_{i}")

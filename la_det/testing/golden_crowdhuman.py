@@ -24,12 +24,12 @@ from la_det.evaluation.crowdhuman_metrics import (
 )
 from la_det.testing.golden import Comparison, GoldenFile
 
-TOLERANCE = 1e-9  # of metrics, which are computed in double precision; counts and flags are exact
+TOLERANCE = 1e-9  # for metrics, which are computed in double precision; counts and flags are exact
 NOTES = {"note", "official_error", "official_reader_needed_placeholder"}
 
 
 class GoldenCase:
-    """A folder of text files, in the place of a :class:`la_det.testing.golden.GoldenFile`.
+    """A folder of text files, with the interface of :class:`la_det.testing.golden.GoldenFile`.
 
     Raises:
         ValueError: the expected values cannot be read.
@@ -49,12 +49,12 @@ class GoldenCase:
         return any((path / name).is_file() for name in ("expected.json", "expected_coco.json"))
 
     def record(self, key: str, error: float, tolerance: float, part: str = "") -> None:
-        """A comparison of `part` of an entry of the expected values."""
+        """Records a comparison of `part` of an entry of the expected values."""
         self._read.add(key)
         self.comparisons.append(Comparison(f"{key} {part}".strip(), float(error), tolerance))
 
     def unread(self) -> list[str]:
-        """Keys of the expected values that nothing was compared with."""
+        """Keys of the expected values that were not compared."""
         return [key for key in self.expected if key not in self._read]
 
 
@@ -71,7 +71,7 @@ def check(case: GoldenCase) -> None:
 
 
 def compare_metrics(case: GoldenCase, result: CrowdHumanResult) -> None:
-    """Metrics and the miss rates that are averaged; null stands for NaN."""
+    """Compares metrics and the miss rates that are averaged; null stands for NaN."""
     metrics = {
         "AP": result.AP,
         "mMR": result.mMR,
@@ -107,19 +107,19 @@ def compare_counts(case: GoldenCase, result: CrowdHumanResult) -> None:
     }
     for key, actual in counts.items():
         case.record(key, abs(case.expected[key] - actual), 0)
-    if "flags" in case.expected:  # may be missing where IDs are integers
+    if "flags" in case.expected:  # may be missing if IDs are integers
         case.record("flags", count_different(sorted(case.expected["flags"].items()), sorted(flags.items())), 0)
 
 
 def check_loader(case: GoldenCase) -> None:
-    """The conversion to COCO JSON beside DATE's, and dataset dicts beside cvpods' records."""
+    """Compares the conversion to COCO JSON with DATE's, and dataset dicts with cvpods' records."""
     odgt = case.path / "annotation.odgt"
     records, dataset_dicts = read_odgt(odgt), list(load_crowdhuman(odgt, "Images"))
     coco = odgt_to_coco(records)
     for key, expected in case.expected.items():
         case.record(key, count_different(expected, coco.get(key, [])), 0)
     for image, record in zip(dataset_dicts, records, strict=True):
-        # What Detectron2 has no use for stays out of the dataset dicts, and ignored is class -1 in cvpods.
+        # Dataset dicts do not have fields that Detectron2 does not use. Ignored boxes have class -1 in cvpods.
         image["annotations"] = [
             {key: value for key, value in box.items() if key != "fbox"}
             | {"bbox": annotation["bbox"], "bbox_mode": int(annotation["bbox_mode"])}
@@ -131,7 +131,7 @@ def check_loader(case: GoldenCase) -> None:
 
 
 def check_o2f(golden: GoldenFile) -> None:
-    """`o2f/crowdhuman_metric.npz`: arrays per image."""
+    """Compares the metrics in `o2f/crowdhuman_metric.npz`, which has arrays for each image."""
     ground_truths, detections = [], {}
     for i, size in enumerate(golden.array("image_sizes").tolist()):
         ignored = golden.array(f"gt_ignore_{i}").astype(bool)
@@ -141,7 +141,7 @@ def check_o2f(golden: GoldenFile) -> None:
 
 
 def check_date(golden: GoldenFile) -> None:
-    """`date/crowdhuman_eval.npz`: arrays over all images."""
+    """Compares the metrics in `date/crowdhuman_eval.npz`, which has arrays over all images."""
     ground_truths, detections = [], {}
     for i, size in zip(golden.array("image_ids").tolist(), golden.array("image_sizes").tolist(), strict=True):
         mine, found = golden.array("gt_image") == i, golden.array("dt_image") == i
@@ -165,7 +165,7 @@ def worst_error(expected: object, actual: object) -> float:
 
 
 def count_different(expected: Iterable, actual: Iterable) -> float:
-    """Entries that differ; infinite if there are not equally many."""
+    """Number of entries that differ; infinite if the numbers of entries differ."""
     expected, actual = list(expected), list(actual)
     if len(expected) != len(actual):
         return math.inf

@@ -1,7 +1,7 @@
-"""Stand-ins for official weights: the official names and shapes, with values that follow from the names.
+"""Stand-ins for official weights, with the official names and shapes, and with values computed from the names.
 
-A manifest is a JSON file with the keys and shapes of an official state dict, with what is adjusted in some values, and
-with the place of the model's config in the official repository.
+A manifest is a JSON file with the keys and shapes of an official state dict, the adjustments of some values, and the
+place of the model's config in the official repository.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ _CONFIGS = (
     (r"DeFCN/(\w+?)_res50_fpn_(\w+)_800size_(\dx_ms|30k)(\w*)", r"\1\4_r50_fpn_\3_\2"),
     (r"LLA/lla_res50_fpn_(\w+)_800size_30k", r"lla_r50_fpn_30k_\1"),
     (r"LLA/(fcos|atss)_res50_fpn_(\w+)_800size_30k", r"lla_\1_r50_fpn_30k_\2"),
-    (r"(?:ATSS|DLA-Combined-IoUs)/(\w+)_([RX])_(\w+)_FPN_1x", r"\1_\2\3_fpn_1x_coco"),
-    (r"(?:ATSS|DLA-Combined-IoUs)/(\w+)_([RX])_(\w+)_FPN_2x", r"\1_\2\3_fpn_2x_ms_coco"),
+    (r"(?:ATSS|DLA-Combined-IoUs|PAA)/(\w+)_([RX])_(\w+)_FPN_1x", r"\1_\2\3_fpn_1x_coco"),
+    (r"(?:ATSS|DLA-Combined-IoUs|PAA)/(\w+)_([RX])_(\w+)_FPN_2x", r"\1_\2\3_fpn_2x_ms_coco"),
+    (r"PAA/paa_R_(\d+)_FPN_1_5x", r"paa_r\1_fpn_135k_coco"),
+    (r"AutoAssign/auto_assign_res(\d+)_fpn_coco_800size_1x", r"autoassign_r\1_fpn_1x_coco"),
     (r"date/date_(r\d+)_12e_8x2_([fr])\w+?_poto(_3dmf)?_coco", r"date_\2\3_\1_fpn_12ep_coco"),
     (r"date/date_(r\d+)_36e_8x2_([fr])\w+?_poto(_3dmf)?_coco", r"date_\2\3_\1_fpn_36ep_ms_coco"),
     (r"date/date_(r\d+)_30k_8x2_([fr])\w+?_poto_crowdhuman", r"date_\2_\1_fpn_30k_crowdhuman"),
@@ -45,19 +47,24 @@ _CONFIGS = (
     (r"OTA/ota_res50_fpn_coco_800size_1x", r"ota_r50_fpn_1x_coco"),
     (r"OneNet/onenet_(fcos|retinanet)_res50", r"onenet_\1_r50_fpn_270k_ms_coco"),
     (r"OneNet/onenet_(fcos|retinanet)_res50_crowdhuman", r"onenet_\1_r50_fpn_47k_crowdhuman"),
+    (r"mmdetection/paa_(r\d+)_fpn_1x_coco", r"paa_mmdet_\1_fpn_1x_coco"),
+    (r"mmdetection/autoassign_(r\d+)-caffe_fpn_1x_coco", r"autoassign_mmdet_\1_fpn_1x_coco"),
+    (r"(?:TOOD|mmdetection)/tood_(r\d+)_fpn_1x_coco", r"tood_\1_fpn_1x_coco"),
+    (r"(?:TOOD|mmdetection)/tood_(r\d+)_fpn_(?:mstrain_2x|ms-2x)_coco", r"tood_\1_fpn_2x_ms_coco"),
+    (r"(?:TOOD|mmdetection)/tood_(r\d+)_fpn_anchor[-_]based_1x_coco", r"tood_anchor_\1_fpn_1x_coco"),
     (r"DDQ/ddq_fcn_(r\d+)_1x", r"ddq_fcn_\1_fpn_12ep_coco"),
     (r"o2f/crowdhuman", "o2f_r50_fpn_47k_crowdhuman"),
 )
 
 
 def find_manifest(golden: Path) -> dict[str, Any]:
-    """The manifest of a golden file: the longest name that begins the file's name.
+    """The manifest of a golden file: the one with the longest name with which the file's name begins.
 
-    It is looked for beside the file, in a folder of the same name that lies beside the parent of the file's folder, and
-    in this checkout's tests.
+    It is searched for beside the file, then in a folder that has the name of the file's folder and lies beside the
+    parent of this folder, then in this checkout's tests.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no manifest.
     """
     folder = golden.resolve().parent
     folders = [folder, folder.parent.with_name(folder.name), _MANIFESTS]
@@ -72,7 +79,7 @@ def zoo_config(manifest: dict[str, Any]) -> str:
     """Name of the config of the manifest's model.
 
     Raises:
-        NotBuilt: there is none.
+        NotBuilt: there is no such config.
     """
     source = manifest["source"]
     file = Path(source["config"])
@@ -89,7 +96,7 @@ def zoo_config(manifest: dict[str, Any]) -> str:
 
 
 def seeded_state_dict(manifest: dict[str, Any]) -> dict[str, Tensor]:
-    """The official state dict with the values of the rule, adjusted as the manifest says."""
+    """The official state dict, with values drawn from the keys and adjusted as the manifest says."""
     adjustments = {name: manifest.get(name, {}) for name in ("weight_mul", "logit_bias", "bias_add", "overrides")}
     state = {}
     for key, shape in manifest["keys"].items():
@@ -98,7 +105,7 @@ def seeded_state_dict(manifest: dict[str, Any]) -> dict[str, Tensor]:
         elif shape or key.endswith("num_batches_tracked"):
             value = torch.from_numpy(_draw(key, shape))
         else:
-            value = torch.tensor(0.0)  # in `overrides`
+            value = torch.tensor(0.0)  # `overrides` has the value
         value = value * adjustments["weight_mul"].get(key, 1)
         value = value + adjustments["logit_bias"].get(key, 0) + adjustments["bias_add"].get(key, 0)
         if key in adjustments["overrides"]:

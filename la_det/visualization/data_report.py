@@ -1,4 +1,4 @@
-"""What a data set looks like to a detector: headers of images, sizes of objects, objects that can get no positive."""
+"""A data set as a detector sees it: headers of images, sizes of objects, and objects that can get no positive."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from la_det.structures import DensePredictions, Targets
 from la_det.visualization.style import level_colour
 
 DIVISIBILITY = 32  # inputs are padded to multiples of this
-THREADS = 8  # that read headers
-DRAWS = 3  # of random predictions
-AT_A_TIME = 32  # objects, each with a copy of its image's predictions
-SIZES = {"small": 32.0, "medium": 96.0, "large": np.inf}  # COCO's: sides in pixels of the image up to which they go
+THREADS = 8  # number of threads that read headers
+DRAWS = 3  # number of random predictions
+AT_A_TIME = 32  # objects that are looked at together, each with a copy of its image's predictions
+SIZES = {"small": 32.0, "medium": 96.0, "large": np.inf}  # COCO's upper bounds of sides, in pixels of the image
 LEVELS = ("P3", "P4", "P5", "P6", "P7")
-SIZE_BOUNDS = (64.0, 128.0, 256.0, 512.0)  # FCOS's, between levels: pixels from a point to the box's farthest side
+SIZE_BOUNDS = (64.0, 128.0, 256.0, 512.0)  # FCOS's bounds between levels: pixels from a point to the farthest side
 
 
 @dataclass
@@ -41,9 +41,9 @@ class Headers:
     """What the image files of a data set say about themselves.
 
     Attributes:
-        modes: number of images of each kind of pixels, in Pillow's names.
-        turned, animated: how many an EXIF orientation turns, and how many hold several pictures.
-        unreadable: what is wrong with the files that cannot be read or have another size than the annotations say.
+        modes: Pillow's name of each kind of pixels -> number of images.
+        turned, animated: number of images that an EXIF orientation turns, and of images with several pictures.
+        unreadable: messages about files that cannot be read or have another size than the annotations say.
     """
 
     modes: Counter = field(default_factory=Counter)
@@ -53,7 +53,7 @@ class Headers:
 
 
 def read_headers(records: Records) -> Headers:
-    """Look at all image files, with a progress bar."""
+    """Read the headers of all image files, with a progress bar."""
     found = Headers()
     with ThreadPoolExecutor(THREADS) as pool:
         results = pool.map(lambda i: _header(records, i), range(len(records)))
@@ -68,7 +68,7 @@ def read_headers(records: Records) -> Headers:
 
 
 def _header(records: Records, index: int) -> ImageHeader | str:
-    """The header of an image, or what is wrong."""
+    """The header of an image, or a message that says what is wrong."""
     path = records.file_name(index)
     try:
         header = read_header(path)
@@ -80,12 +80,12 @@ def _header(records: Records, index: int) -> ImageHeader | str:
 
 @dataclass(frozen=True)
 class NetworkBoxes:
-    """Objects as a network gets them in an evaluation.
+    """G objects as a network gets them in an evaluation.
 
     Attributes:
-        boxes: [G, 4] XYXY in pixels of its input.
-        sides: [G] square roots of the areas in pixels of the image.
-        classes: [G].
+        boxes: [G, 4] XYXY in pixels of the network's input.
+        sides: [G] square roots of the areas, in pixels of the image.
+        classes: [G] class numbers.
         input_sizes: [G, 2] height and width of the object's image after padding.
     """
 
@@ -96,7 +96,7 @@ class NetworkBoxes:
 
 
 def network_boxes(config: DictConfig, records: Records, count: int) -> NetworkBoxes:
-    """`count` objects, evenly spaced, after the config's resizing; regions to ignore are left out."""
+    """`count` evenly spaced objects after the config's resizing, without regions to ignore."""
     images = records.annotation_images()
     objects = np.flatnonzero(~records.crowd & np.isin(images, records.images()))
     objects = objects[np.linspace(0, len(objects) - 1, min(count, len(objects))).astype(int)]
@@ -115,10 +115,10 @@ def network_boxes(config: DictConfig, records: Records, count: int) -> NetworkBo
 
 
 def without_positive(config: DictConfig, objects: NetworkBoxes) -> dict[str, np.ndarray]:
-    """Of each criterion of a config's model, [G] bool: the object gets no positive although alone in its image.
+    """For each criterion of a config's model: [G] bool, whether an object gets no positive even alone in its image.
 
-    Predictions are those of random weights on noise, and an object counts if it has no positive in any of DRAWS of
-    them: so what keeps it from one is its place and size.
+    Predictions are those of random weights on noise. An object counts if it gets no positive in any of DRAWS
+    predictions. So its place and size are the reason.
 
     Raises:
         UserError: the model is no `AssignmentDetector`, or its criteria need masks.
@@ -161,7 +161,7 @@ def _predictions_on_noise(model: AssignmentDetector, size: tuple[int, int]) -> d
 
 @torch.no_grad()
 def _gets_positive(criterion: Criterion, predictions: DensePredictions, targets: Targets) -> Tensor:
-    """[G] bool, of G ground truths in one image."""
+    """[G] bool, whether each of G ground truths gets a positive when it is alone in the image."""
     found = torch.zeros(len(targets), dtype=torch.bool, device=targets.boxes.device)
     for gts in torch.arange(len(targets), device=found.device).split(AT_A_TIME):
         copies = predictions.of_images(torch.zeros_like(gts))
@@ -171,7 +171,7 @@ def _gets_positive(criterion: Criterion, predictions: DensePredictions, targets:
 
 
 def size_bounds(configs: Sequence[DictConfig]) -> tuple[float, ...]:
-    """The bounds between levels that the first config with FCOS's size ranges has, else those of its paper."""
+    """Bounds between levels: those of the first config with size ranges, else those of FCOS's paper."""
     for config in configs:
         for criterion in config.model.get("criteria", ()):
             ranges = criterion.matcher.get("size_ranges")
@@ -181,20 +181,20 @@ def size_bounds(configs: Sequence[DictConfig]) -> tuple[float, ...]:
 
 
 def level_of(boxes: np.ndarray, bounds: Sequence[float]) -> np.ndarray:
-    """[G] index of the level whose size range the centres of boxes [G, 4] XYXY belong to."""
+    """[G] index of the level whose size range contains the centre of each box of [G, 4] XYXY."""
     return np.searchsorted(bounds, (boxes[:, 2:] - boxes[:, :2]).max(axis=1) / 2)
 
 
 def draw(
     classes: Sequence[str], counts: np.ndarray, boxes: np.ndarray, levels: np.ndarray, lacking: dict[str, np.ndarray]
 ) -> Figure:
-    """Objects of each class, sides with the levels they belong to, and objects without positive under each scheme.
+    """Figure of the objects of each class, the sides on each level, and the objects without positive by scheme.
 
     Args:
-        counts: [K] objects of each class.
+        counts: [K] number of objects of each class.
         boxes: [G, 4] XYXY in pixels of the network's input.
         levels: [G] from `level_of`.
-        lacking: of each scheme, [G] bool.
+        lacking: name of each scheme -> [G] bool, whether an object can get no positive.
     """
     figure = Figure(figsize=(15, 4.8), layout="constrained")
     of_classes, of_sides, of_schemes = figure.subplots(1, 3)

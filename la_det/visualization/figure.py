@@ -19,20 +19,20 @@ from la_det.visualization.snapshots import Panel, Picture
 from la_det.visualization.style import KIND_NAMES, level_colour, marker_size
 
 PANEL_WIDTH, TITLE_HEIGHT, LEGEND_HEIGHT = 4.2, 0.55, 0.05  # inches
-MAX_COLUMNS = 4  # of moments
+MAX_COLUMNS = 4  # columns of moments
 MARKERS = {Kind.POSITIVE: "o", Kind.SOFT: "D", Kind.NEGATIVE: "s", Kind.DROPPED: "x"}
 INK = "#222222"
-PALE = 0.6  # contrast that is left to the image, so that the markers stand out
+PALE = 0.6  # contrast of the image, reduced so that the markers stand out
 
 
 def draw(picture: Picture, index: int, rows: Sequence[Sequence[Panel]]) -> Figure:
-    """One panel each for schemes and criteria (columns) and moments (rows).
+    """Figure with a column for each scheme and criterion, and a row for each moment.
 
-    Moments of a single scheme with a single criterion lie side by side.
+    If there is only one scheme with one criterion, its moments lie side by side.
 
     Args:
         picture: the image.
-        index: its number in the panels.
+        index: number of the image in the panels.
         rows: panels of each moment.
     """
     columns = len(rows[0]) if len(rows[0]) > 1 else min(len(rows), MAX_COLUMNS)
@@ -82,14 +82,14 @@ def _draw_truth(axes: Axes, box: np.ndarray, label: str, ignored: bool) -> None:
 
 
 def _draw_spokes(axes: Axes, picture: Picture, found: Locations) -> None:
-    """From each positive to the centre of its ground truth."""
+    """Lines from each positive to the centre of its ground truth."""
     centers = picture.boxes.reshape(-1, 2, 2).mean(1)[found.gt]
     colours = [to_rgba(level_colour(n), 0.25 + 0.5 * s) for n, s in zip(found.level, found.strength, strict=True)]
     axes.add_collection(LineCollection(np.stack([centers, found.point], 1), colors=colours, linewidths=0.8))
 
 
 def _draw_markers(axes: Axes, found: Locations, kind: Kind, level: int) -> None:
-    """Outlines of the level's size, of positives filled to the share of their area that is their strength."""
+    """Markers of the level's size; a positive is filled to the share of its area that is its strength."""
     (x, y), colour, area = found.point.T, level_colour(level), marker_size(level) ** 2
     if kind == Kind.DROPPED:
         axes.scatter(x, y, area / 2, colour, marker=MARKERS[kind], linewidths=1)
@@ -105,7 +105,7 @@ def _draw_markers(axes: Axes, found: Locations, kind: Kind, level: int) -> None:
 
 
 def _summary(picture: Picture, found: Locations) -> str:
-    """Counts, in words."""
+    """Counts of the kinds of locations, in words."""
     counts = np.bincount(found.kind, minlength=len(Kind))
     without = np.setdiff1d(np.flatnonzero(~picture.ignored), found.gt[found.positive])
     words = ("positive", "soft", "with another background weight", "dropped")

@@ -1,4 +1,4 @@
-"""What became of the locations of one image: positive, soft, with a smaller background weight, or in no loss."""
+"""The locations of one image that are positive, soft, of smaller background weight, or in no loss."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from la_det.structures import Priors, Targets
 
 
 class Kind(IntEnum):
-    """Of a location, for a ground truth."""
+    """What a location is for a ground truth."""
 
     POSITIVE = 0
     SOFT = 1  # positive with a target below 1
@@ -27,21 +27,24 @@ class Kind(IntEnum):
 class Locations:
     """E entries (location, ground truth) of one image and criterion; every field is an array of E rows.
 
-    Everything that is not listed is background with weight 1.
+    A location that is not listed is background with weight 1.
 
     Attributes:
         kind: see `Kind`.
         gt: number of the ground truth in the image, -1 for none.
-        level: of the location, 0 for the finest.
+        level: level of the location, 0 for the finest.
         point: (x, y) in pixels of the network input.
-        weight: of a positive; of a NEGATIVE its background weight; 0 for DROPPED.
+        weight: weight of a positive, background weight of a NEGATIVE, 0 for DROPPED.
         target: classification target, 0 unless positive.
-        strength: how much it departs from plain background, 0..1: of a POSITIVE its weight in shares of its ground
-            truth's largest, of a SOFT its target, of a NEGATIVE what its weight lacks to 1.
-        probability: predicted for the ground truth's class, NaN without ground truth.
-        iou: of the predicted box and the ground truth, NaN without ground truth.
-        box: predicted, XYXY pixels.
-        anchor: XYXY pixels; NaN for branches without anchors.
+        strength: how much the location differs from plain background, 0..1.
+            POSITIVE: its weight divided by the largest weight of its ground truth.
+            SOFT: its target.
+            NEGATIVE: 1 minus its weight.
+            DROPPED: 1.
+        probability: predicted probability of the ground truth's class; NaN without ground truth.
+        iou: IoU of the predicted box and the ground truth; NaN without ground truth.
+        box: predicted box, XYXY pixels.
+        anchor: anchor, XYXY pixels; NaN for branches without anchors.
     """
 
     kind: np.ndarray
@@ -70,15 +73,15 @@ class Locations:
 
 
 def locations(decision: Decision, numbers: Tensor) -> Locations:
-    """Of a batch of one image.
+    """The locations of a batch of one image.
+
+    Dropped priors and background weights belong to no ground truth by themselves. They are listed for each ground truth
+    whose box contains their point (and, for a weight, which has its class), or once without a ground truth.
+    Locations that are no queries are dropped, too; those outside all ground truths are not listed.
 
     Args:
-        decision: of one criterion.
+        decision: decision of one criterion.
         numbers: [G] number in the image of each ground truth that the criterion saw.
-
-    Dropped priors and background weights belong to no ground truth by themselves. They are listed for each one whose
-    box contains their point (and has the class that the weight is of), or once without one. Locations that are no queries
-    are dropped, too; those outside all ground truths are not listed.
     """
     assignment, targets, priors = decision.assignment, decision.targets, decision.predictions.priors
     pairs = assignment.pairs
@@ -113,7 +116,7 @@ def _background(kind: Kind, prior: Tensor, gt: Tensor, weight: Tensor, strength:
 
 
 def _owners(priors: Priors, targets: Targets, prior: Tensor, cls: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """(entry, gt) of all ground truths around the points of Q priors, and (entry, -1) where there is none."""
+    """(entry, gt) for all ground truths that contain the points of Q priors, and (entry, -1) if there is none."""
     points, boxes = priors.points[prior].unsqueeze(1), targets.boxes
     inside = ((points > boxes[:, :2]) & (points < boxes[:, 2:])).all(-1)  # [Q, G]
     if cls is not None:
@@ -133,7 +136,7 @@ def _read(
     target: Tensor,
     strength: Tensor,
 ) -> Locations:
-    """The entries with what the network predicts at their priors."""
+    """The entries with the network's predictions at their priors."""
     predictions, targets, priors = decision.predictions, decision.targets, decision.predictions.priors
     box = predictions.boxes_at(torch.zeros_like(prior), prior)
     number, probability, iou = torch.full_like(gt, -1), *box.new_full((2, len(gt)), torch.nan)
@@ -143,7 +146,7 @@ def _read(
     probability[owned] = decision.score.at(predictions, image, at, targets.classes[of])
     iou[owned] = aligned_iou(box[owned], targets.boxes[of], eps=1e-6)
     anchor = torch.full_like(box, torch.nan) if priors.boxes is None else priors.boxes[prior]
-    strength = strength.nan_to_num(0).clamp(0, 1)  # NaN from a network that diverged is nothing to draw
+    strength = strength.nan_to_num(0).clamp(0, 1)  # NaN of a diverged network cannot be drawn
     place = (kind, number, priors.levels[prior], priors.points[prior])
     columns = (*place, weight, target, strength, probability, iou, box, anchor)
     return Locations(*(column.cpu().numpy() for column in columns))

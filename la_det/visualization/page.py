@@ -25,7 +25,7 @@ def render(dataset: str, pictures: Sequence[Picture], rows: Sequence[Sequence[Pa
         dataset: name of the data set.
         pictures: the images.
         rows: panels of each moment, with the locations of all images.
-        note: shown at the top.
+        note: text at the top of the page.
     """
     levels = max((panel.levels for panel in rows[0]), key=len)
     content = {
@@ -36,13 +36,13 @@ def render(dataset: str, pictures: Sequence[Picture], rows: Sequence[Sequence[Pa
         "pictures": [_picture(picture) for picture in pictures],
         "rows": [[_panel(panel) for panel in row] for row in rows],
     }
-    # "<" only occurs in the strings of a JSON text; escaped, no name can end the script element.
+    # In JSON, "<" occurs in strings only. It is escaped, so that no name can end the script element.
     data = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return files(__package__).joinpath("page.html").read_text(encoding="utf-8").replace("{{DATA}}", data)
 
 
 def _picture(picture: Picture) -> dict:
-    # PNG keeps small images exact; photographs would be several times larger than as JPEG.
+    # PNG keeps small images exact; a photograph would be several times larger in PNG than in JPEG.
     small = picture.pixels.size < 1 << 18
     kind, options = ("png", {}) if small else ("jpeg", {"quality": JPEG_QUALITY})
     buffer = BytesIO()
@@ -71,7 +71,7 @@ def _panel(panel: Panel) -> dict:
 
 
 def _locations(found: Locations) -> dict:
-    """Columns, which are a third of the size of rows with names."""
+    """The locations as columns, which take a third of the space of rows with names."""
     columns = {"kind": found.kind.tolist(), "gt": found.gt.tolist(), "level": found.level.tolist()}
     columns |= {name: _numbers(getattr(found, name), 1) for name in ("point", "box", "anchor")}
     names = ("weight", "target", "strength", "probability", "iou")
@@ -79,6 +79,6 @@ def _locations(found: Locations) -> dict:
 
 
 def _numbers(values: np.ndarray, digits: int) -> list:
-    """Rounded; JSON has neither NaN nor infinity, which become null."""
+    """Rounded values; NaN and infinity, which JSON does not have, become null."""
     exact = values.astype(np.float64)
     return np.where(np.isfinite(exact), exact.round(digits), None).tolist()

@@ -1,4 +1,4 @@
-"""What `tools/show_assignments.py` does: from configs and weights to figures and a page."""
+"""The work of `tools/show_assignments.py`, from configs and weights to figures and a page."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from la_det.visualization.snapshots import Moment, Panel, Picture, Scheme
 logger = logging.getLogger(__name__)
 
 PAGE = "index.html"
-DPI = 130  # of figures
+DPI = 130  # resolution of the figures
 T = TypeVar("T")
 
 
 def main(args: argparse.Namespace) -> None:
-    """Draw as `args` (of tools/show_assignments.py) says."""
+    """Draw assignments as the arguments `args` of tools/show_assignments.py say."""
     setup_logger(name="la_det")
     files = [args.config_file, *filter(None, [args.versus])]
     moments = moments_of([args.weights, args.versus_weights][: len(files)], args.progress)
@@ -54,11 +54,11 @@ def main(args: argparse.Namespace) -> None:
 
 
 def moments_of(weights: Sequence[Sequence[str]], progress: Sequence[float]) -> list[list[Moment]]:
-    """Of each scheme as many moments as the longest list has; a list of one value holds for all.
+    """Moments of each scheme, as many as the longest list has values; a single value is used for all moments.
 
     Args:
-        weights: of each scheme, files and folders of runs.
-        progress: the same for all schemes.
+        weights: for each scheme, checkpoints and folders of runs.
+        progress: shares of the training that are done, the same for all schemes.
     """
     checkpoints = [checkpoints_of(of) or [None] for of in weights]
     count = max(map(len, [*checkpoints, progress]))
@@ -69,7 +69,7 @@ def moments_of(weights: Sequence[Sequence[str]], progress: Sequence[float]) -> l
 
 
 def checkpoints_of(paths: Sequence[str]) -> list[str]:
-    """The files, and of a folder its checkpoints in their order."""
+    """The files among the paths, and the checkpoints of the folders in their order."""
     found = []
     for path in paths:
         inside = sorted(map(str, Path(path).glob("model_*.pth")))
@@ -86,7 +86,7 @@ def _broadcast(values: Sequence[T], count: int, option: str) -> list[T]:
 
 
 def build_schemes(config_files: Sequence[str], args: argparse.Namespace) -> list[Scheme]:
-    """The schemes, all with the test augmentations of the first."""
+    """The schemes, all with the test augmentations of the first config."""
     configs = [load_config(file, args.opts) for file in config_files]
     for config in configs if args.dataset else ():
         use_own_dataset(config, args.dataset)
@@ -98,12 +98,12 @@ def build_schemes(config_files: Sequence[str], args: argparse.Namespace) -> list
 
 
 def scheme_name(config_file: Path) -> str:
-    """The config's name, or that of the run whose output folder it is in."""
+    """The config's name; for the config.yaml of a run, the name of the run's folder."""
     return config_file.absolute().parent.name if config_file.name == "config.yaml" else config_file.stem
 
 
 def select_records(records: Sequence[dict], image_ids: Sequence[str], count: int) -> list[dict]:
-    """The annotated records of these images, or else `count` evenly spaced ones."""
+    """The annotated records of these images; without `image_ids`, `count` evenly spaced records."""
     if "annotations" not in records[0]:
         raise UserError(f"{records[0]['file_name']}: the data set has no annotations; choose an annotated one")
     if count < 1:
@@ -130,7 +130,7 @@ def pictures_of(schemes: Sequence[Scheme], records: Sequence[dict], class_names:
 def panels_of(
     schemes: Sequence[Scheme], moments: Sequence[Sequence[Moment]], records: Sequence[dict]
 ) -> list[list[Panel]]:
-    """Of each moment the panels of all schemes and criteria."""
+    """For each moment, the panels of all schemes and criteria."""
     columns = []
     for scheme, of in zip(schemes, moments, strict=True):
         found = {moment: scheme.panels(records, moment) for moment in dict.fromkeys(of)}

@@ -1,4 +1,4 @@
-"""Schemes and moments of their training, and what they assign on images of a data set."""
+"""What schemes assign on images of a data set, at moments of their training."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from la_det.build import build_model, load_model
 from la_det.data.loader import map_record
 from la_det.errors import UserError
+from la_det.matchers import matcher_at
 from la_det.modeling.criteria import Decision
 from la_det.modeling.meta_arch import AssignmentDetector
 from la_det.structures import Priors
@@ -34,8 +35,8 @@ class Picture:
         name: the record's `image_id`.
         pixels: [H, W, 3] uint8 RGB.
         boxes: [G, 4] XYXY pixels.
-        classes: names, of the G ground truths.
-        ignored: [G] bool.
+        classes: class names of the G ground truths.
+        ignored: [G] bool, whether a ground truth is to be ignored.
     """
 
     name: str
@@ -47,7 +48,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Moment:
-    """Weights of a scheme, None for random ones, and a share of the training that is done (None: the checkpoint's)."""
+    """Weights of a scheme (None: random), and a share of the training that is done (None: the checkpoint's)."""
 
     weights: str | None = None
     progress: float | None = None
@@ -59,11 +60,11 @@ class Panel:
 
     Attributes:
         scheme: name of the config.
-        criterion: name of its matcher, and of the branch if there are several.
-        moment: name of the weights and the progress.
-        levels: names, finest first.
-        priors: of the branch; what differs between images (the size of the grid) does not matter.
-        found: for each image.
+        criterion: name of the matcher, and of the branch if there are several.
+        moment: name of the weights, and the progress.
+        levels: names of the levels, finest first.
+        priors: priors of the branch for one image; the size of the grid, which differs between images, is not used.
+        found: locations of each image.
     """
 
     scheme: str
@@ -78,16 +79,16 @@ class Scheme:
     """A config's model and training mapper, for looking at assignments.
 
     Args:
-        name: of the config.
-        config: its LazyConfig.
-        augmentations: of the images, as in a LazyConfig, in place of the training's random ones.
+        name: name of the config.
+        config: the LazyConfig.
+        augmentations: augmentations of a LazyConfig that replace the random ones of the training.
     """
 
     def __init__(self, name: str, config: DictConfig, augmentations: ListConfig):
         self.name, self.config = name, config
         mapper = copy.deepcopy(config.dataloader.train.mapper)
         mapper.augmentations = augmentations
-        mapper.ignored = "mark"  # criteria that do not want them leave them out themselves
+        mapper.ignored = "mark"  # criteria that do not want ignored boxes leave them out
         self.mapper = instantiate(mapper)
 
     def picture(self, record: dict, class_names: Sequence[str]) -> Picture:
@@ -103,7 +104,7 @@ class Scheme:
         )
 
     def panels(self, records: Sequence[dict], moment: Moment) -> list[Panel]:
-        """One of each criterion, in the order of the config.
+        """One panel for each criterion, in the order of the config.
 
         Raises:
             UserError: the weights do not fit, or the model is no `AssignmentDetector`.
@@ -116,7 +117,7 @@ class Scheme:
         found: list[list[Locations]] = [[] for _ in model.criteria]
         for record in track(records, f"{self.name}, {label}", transient=True):
             example = map_record(self.mapper, record)
-            # Not kept beyond the image: all maps of the network.
+            # The decisions hold all maps of the network, so they are not kept beyond the image.
             decisions = model.assignments([example], progress)
             priors = priors or [decision.predictions.priors for decision in decisions]
             for of_criterion, decision in zip(found, decisions, strict=True):
@@ -124,7 +125,7 @@ class Scheme:
         return [
             Panel(
                 scheme=self.name,
-                criterion=_criterion_name(model, i),
+                criterion=_criterion_name(model, i, progress),
                 moment=label,
                 levels=[level.upper() for level in model.in_features],
                 priors=priors[i],
@@ -136,9 +137,9 @@ class Scheme:
     def _load(self, moment: Moment) -> tuple[nn.Module, float]:
         """The model at a moment, and the progress.
 
-        By default that of the checkpoint; 1 where it does not say its iteration, and 0 for random weights.
+        By default, the progress is the checkpoint's, 1 if the checkpoint has no iteration, and 0 for random weights.
         """
-        config = copy.deepcopy(self.config)  # what converted weights need is of this moment only
+        config = copy.deepcopy(self.config)  # needs of converted weights are set for this moment only
         torch.manual_seed(config.train.seed)
         if moment.weights is None:
             model, own = build_model(config).eval(), 0.0
@@ -149,13 +150,14 @@ class Scheme:
         return model, own if moment.progress is None else moment.progress
 
 
-def _criterion_name(model: AssignmentDetector, index: int) -> str:
+def _criterion_name(model: AssignmentDetector, index: int, progress: float) -> str:
     criterion = model.criteria[index]
     several = len({c.branch for c in model.criteria}) > 1
-    return type(criterion.matcher).__name__ + (f", branch {criterion.branch}" if several else "")
+    matcher = matcher_at(criterion.matcher, progress)
+    return type(matcher).__name__ + (f", branch {criterion.branch}" if several else "")
 
 
 def _numbers(decision: Decision, ignored: Tensor) -> Tensor:
-    """Numbers in the image of the ground truths that the criterion saw."""
+    """Numbers, in the image, of the ground truths that the criterion saw."""
     seen = torch.ones_like(ignored) if len(decision.targets) == len(ignored) else ~ignored
     return seen.nonzero().squeeze(1).to(decision.targets.boxes.device)

@@ -1,8 +1,8 @@
-"""How assignments are drawn, in figures and on the page alike."""
+"""Style of drawn assignments, the same in figures and on the page."""
 
-# One colour per level, finest first: Okabe and Ito's palette, which the colour-blind can tell apart.
+# One colour per level, finest first: Okabe and Ito's palette, whose colours the colour-blind can tell apart.
 LEVEL_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#000000")
-# Diameter of a marker on the finest level, and what each level adds, in points of a figure or pixels of the page.
+# Diameter of a marker on the finest level, and its growth per level, in points of a figure or pixels of the page.
 MARKER_SIZE, MARKER_STEP = 7.0, 3.0
 KIND_NAMES = ("positive", "soft positive (target < 1)", "background weight < 1", "dropped, in no loss")
 

@@ -50,10 +50,7 @@ def model_config(golden: GoldenFile) -> DictConfig:
 def read_predictions(golden: GoldenFile, config: DictConfig, branch: str) -> DensePredictions:
     """A branch's maps, leaves that collect gradients."""
     predictor = instantiate(config.head.predictors[branch])
-    maps = {
-        name: [x.requires_grad_() for x in golden.levels(PREFIXES[branch] + key)]
-        for key, name in MAPS.items()
-    }
+    maps = {name: [x.requires_grad_() for x in golden.levels(PREFIXES[branch] + key)] for key, name in MAPS.items()}
     priors = predictor.priors([x.shape[-2:] for x in maps["logits"]], golden.device)
     return DensePredictions(priors, predictor.codec, maps)
 

@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from la_det import model_zoo
+from la_det.losses.cross_entropy import background_cross_entropy
 from la_det.modeling.criteria import Criterion, reduce_losses
 from la_det.modeling.inference import to_instances
 from la_det.references.scene import matched_in_image
@@ -112,7 +113,7 @@ def check_ota(golden: GoldenFile) -> None:
 
 
 def check_transport(golden: GoldenFile, criterion: Criterion, predictions: DensePredictions, targets: Targets) -> None:
-    """Supplies, costs of all pairs that are candidates, and the plan where every ground truth has candidates."""
+    """Supplies, costs of candidates beyond the background's, and the plan where every ground truth has candidates."""
     matcher, num_priors, num_gts = criterion.matcher, len(predictions.priors), len(targets)
     pairs, transport = matcher.transport(predictions, targets, criterion.score)
     shares, alone = transport.shares(matcher.eps, matcher.iterations)
@@ -133,9 +134,8 @@ def check_transport(golden: GoldenFile, criterion: Criterion, predictions: Dense
             cost[j, entry[mine]], plan[j, entry[mine]] = transport.cost[mine], shares[mine]
         expected = golden.tensor(f"cost_{i}")
         compared = (expected < PENALISED) & ~cost.isnan()
-        # All candidates are compared, and of the background those at their locations.
         missing = (expected < PENALISED)[:-1] & ~compared[:-1]
-        error = ((cost - expected).abs() / (1 + expected.abs()))[compared]
+        error = ((cost - (expected - expected[-1])).abs() / (1 + expected.abs()))[compared]
         golden.record(f"cost_{i}", torch.inf if missing.any() else error.max() if len(error) else 0.0, 1e-4)
         has_penalty = (expected[:-1] >= PENALISED).all(1).any()
         if has_penalty:  # such rows touch the plan, but no decision
@@ -211,7 +211,8 @@ def check_simota_costs(
     matcher, priors = criterion.matcher, predictions.priors
     _, _, valid = matcher.regions(priors, targets)
     pairs: Pairs = everywhere(torch.arange(len(targets)), targets, len(priors))
-    cost, iou = matcher.cost(predictions, targets, criterion.score, pairs)
+    base = background_cross_entropy(predictions, criterion.score)
+    cost, iou = matcher.cost(predictions, targets, criterion.score, base, pairs)
     is_valid = valid[pairs.image, pairs.prior]
     k = matcher.dynamic_k(iou.masked_fill(~is_valid, 0), pairs, len(targets))
     own = matcher.is_own(pairs, priors, targets).view(-1, len(priors))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from la_det.benchmark import dense, matching, scene
-from la_det.matchers import DW
+from la_det.matchers import DW, AutoAssign
 from la_det.references.image import PROGRESS
 from la_det.structures import Assignment, Targets
 
@@ -22,13 +22,14 @@ def test_decides_as_the_matcher_does(scheme, monkeypatch):
     case = matching.build_case(scheme, scene.make_scene(12, num_classes, size=(192, 320)), num_classes, "cpu")
     for criterion in case.criteria:
         predictions = case.predictions[criterion.branch]
-        decided = criterion.assign(predictions, case.targets, PROGRESS)
+        with torch.no_grad():
+            decided = criterion.assign(predictions, case.targets, PROGRESS)
         targets, assignment = decided.targets, decided.assignment
         decisions = dense.assign(criterion, predictions, targets)
         assert len(assignment.pairs) > 0
-        if isinstance(criterion.matcher, DW):
-            for i, (w_pos, w_neg) in enumerate(decisions):
-                ours_pos, ours_neg = dw_weights(assignment, targets, i, w_pos, w_neg)
+        if isinstance(criterion.matcher, (DW, AutoAssign)):
+            for i, (w_pos, w_neg, *_) in enumerate(decisions):
+                ours_pos, ours_neg = both_weights(assignment, targets, i, w_pos, w_neg)
                 assert w_pos.any() and (w_neg < 1).any()
                 torch.testing.assert_close(ours_pos, w_pos)
                 torch.testing.assert_close(ours_neg, w_neg)
@@ -45,8 +46,8 @@ def in_image(gt: torch.Tensor, targets: Targets) -> torch.Tensor:
     return gt - torch.searchsorted(targets.image, targets.image[gt])
 
 
-def dw_weights(assignment: Assignment, targets: Targets, image: int, *like: torch.Tensor) -> list[torch.Tensor]:
-    """An image's w+ [R, G] and w- [R, K]."""
+def both_weights(assignment: Assignment, targets: Targets, image: int, *like: torch.Tensor) -> list[torch.Tensor]:
+    """An image's positive weights [R, G] and negative weights [R, K]."""
     w_pos, w_neg = torch.zeros_like(like[0]), torch.ones_like(like[1])
     pairs, negatives = assignment.pairs, assignment.negatives
     mine, gt = pairs.image == image, in_image(pairs.gt, targets)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from la_det.checkpoint import Checkpointer
+from la_det.checkpoint import Checkpointer, newest_intact
 from la_det.checkpoint.checkpointer import replacing
 from la_det.errors import UserError
 from tests.checkpoint.evil import Evil
@@ -175,25 +175,24 @@ def damage(path: Path) -> None:
 
 
 def test_newest_intact(tmp_path, caplog):
-    checkpointer = Checkpointer(model(), str(tmp_path))
-    assert checkpointer.newest_intact() == ""
+    assert newest_intact(str(tmp_path)) == ""
     make_run(tmp_path)
-    assert checkpointer.newest_intact() == str(tmp_path / "model_0000002.pth") and not caplog.text
+    assert newest_intact(str(tmp_path)) == str(tmp_path / "model_0000002.pth") and not caplog.text
     damage(tmp_path / "model_0000002.pth")
-    assert checkpointer.newest_intact() == str(tmp_path / "model_0000001.pth")
+    assert newest_intact(str(tmp_path)) == str(tmp_path / "model_0000001.pth")
     assert "model_0000002.pth: damaged" in caplog.text and "newest intact checkpoint" in caplog.text
     (tmp_path / "model_0000001.pth").write_bytes(b"")
-    assert checkpointer.newest_intact() == str(tmp_path / "model_0000000.pth")
+    assert newest_intact(str(tmp_path)) == str(tmp_path / "model_0000000.pth")
     (tmp_path / "model_0000000.pth").write_bytes(b"PK")
     with pytest.raises(UserError, match="model_0000002.pth: damaged.*there is no intact checkpoint beside it"):
-        checkpointer.newest_intact()
+        newest_intact(str(tmp_path))
 
 
 @pytest.mark.parametrize("mark", [None, b"", b"\xff\xfe", b"../elsewhere.pth", b"gone.pth"])
 def test_newest_intact_without_a_usable_mark(tmp_path, mark, caplog):
     make_run(tmp_path)
     (tmp_path / "last_checkpoint").unlink() if mark is None else (tmp_path / "last_checkpoint").write_bytes(mark)
-    assert Checkpointer(model(), str(tmp_path)).newest_intact() == str(tmp_path / "model_0000002.pth")
+    assert newest_intact(str(tmp_path)) == str(tmp_path / "model_0000002.pth")
     assert caplog.text
 
 

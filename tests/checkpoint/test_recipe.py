@@ -5,11 +5,14 @@ from threading import Thread
 
 import pytest
 import torch
+from detectron2.config import instantiate
 from safetensors.torch import save_file
 
 from la_det import model_zoo
 from la_det.checkpoint.recipe import apply_recipe, network_facts, read_recipe, write_weights
+from la_det.conversion.repositories import MMDETECTION_TOOD
 from la_det.errors import UserError
+from la_det.modeling.candidate_rules import TopPairs
 
 ATSS = "ATSS/atss_r18_fpn_shapes_tiny"
 WEIGHTS = {"a": torch.arange(6.0).view(2, 3).T}
@@ -42,6 +45,18 @@ def test_the_config_gets_what_the_weights_need(path):
     assert cfg.model.head.predictors.main.priors.box_offset == 0
     apply_recipe(cfg, str(path))
     assert cfg.model.head.predictors.main.priors.box_offset == 1
+
+
+def test_another_rule_of_inference(path):
+    name = "TOOD/tood_r50_fpn_1x_coco"
+    overrides = dict(MMDETECTION_TOOD.overrides)
+    network = network_facts(model_zoo.get_config(name).model)
+    write_weights(path, WEIGHTS, {"config": name, "repository": "x/y", "overrides": overrides, "network": network})
+    cfg = model_zoo.get_config(name)
+    apply_recipe(cfg, str(path))
+    rule = instantiate(cfg.model.inference)
+    assert isinstance(rule.candidate_rule, TopPairs) and not rule.candidate_rule.cap and not rule.clip
+    assert cfg.model.head.predictors.main.repair
 
 
 def test_another_input_is_an_error(path):
@@ -89,6 +104,8 @@ def test_other_files_change_nothing(tmp_path):
         {"model": {"_target_": "os.system", "command": "touch evil_was_here"}},
         {"model.head.predictors.main.priors.box_offset": {"_target_": "os.system"}},
         {"model.head.predictors.main.priors.box_offset": "1"},
+        {"model.inference.candidates._target_": "os.system"},
+        {"model.inference.clip": "no"},
         {"model.backbone.top_block.in_channels": 10**9},
         {"model.backbone.top_block.in_channels": True},
         {"model.backbone.top_block.in_feature": "${oc.env:HOME}"},

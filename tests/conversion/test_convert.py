@@ -12,6 +12,7 @@ from la_det import model_zoo
 from la_det.checkpoint.recipe import apply_overrides
 from la_det.conversion.convert import Fit, find_fit
 from la_det.errors import UserError
+from la_det.modeling.candidate_rules import TopPairs
 from la_det.testing.seeded_weights import seeded_state_dict, zoo_config
 from tests.conversion.official_state import MANIFESTS, official_state
 
@@ -33,6 +34,7 @@ CROWDHUMAN = {
     "LLA/lla_atss_r50_fpn_30k_crowdhuman",
     "LLA/lla_fcos_r50_fpn_30k_crowdhuman",
 }
+MMDETECTION_ATSS_LIKE = {"ATSS/atss_mmdet_r50_fpn_1x_coco", "PAA/paa_mmdet_r50_fpn_1x_coco"}
 
 
 def fit_of(name: str, state: dict[str, torch.Tensor] | None = None) -> Fit:
@@ -76,6 +78,9 @@ def test_seeded_weights_of_models_without_golden_file_fit_strictly(name):
         ("poto_3dmf_coco", {f"POTO/poto_3dmf{aux}_r50_fpn_3x_ms_coco" for aux in ("", "_aux")}),
         ("defcn_atss_crowdhuman", CROWDHUMAN),
         ("lla_baselines_crowdhuman", CROWDHUMAN),
+        ("paa_R_50_FPN_1x", {f"PAA/paa_r50_fpn_{schedule}_coco" for schedule in ("1x", "135k")}),
+        ("mmdet_atss_r50", MMDETECTION_ATSS_LIKE),
+        ("mmdet_paa_r50", MMDETECTION_ATSS_LIKE),
     ],
 )
 def test_files_of_several_models_are_listed(name, configs):
@@ -123,11 +128,35 @@ def test_files_of_one_model_need_no_name(name):
     [
         ("mmdet_fcos_r50_caffe", "FCOS/fcos_mmdet_r50_fpn_1x_coco"),
         ("mmdet_fcos_r50_caffe_center_normbbox", "FCOS/fcos_mmdet_center_normbbox_r50_fpn_1x_coco"),
-        ("mmdet_atss_r50", "ATSS/atss_mmdet_r50_fpn_1x_coco"),
+        ("mmdet_autoassign_r50_caffe", "AutoAssign/autoassign_mmdet_r50_fpn_1x_coco"),
+        ("autoassign_r50", "AutoAssign/autoassign_r50_fpn_1x_coco"),
+        ("dw_r50", "DW/dw_worefine_r50_fpn_1x_coco"),
     ],
 )
-def test_mmdetections_models_are_told_from_each_other_and_from_dw(name, config):
+def test_mmdetections_models_and_autoassigns_are_told_from_each_other_and_from_dw(name, config):
     assert find_fit("file.pth", official_state(MANIFESTS[name])).config == config
+
+
+def test_toods_two_repositories_are_told_by_their_names():
+    """MMDetection's files bring what its inference needs."""
+    name = "TOOD/tood_r50_fpn_1x_coco"
+    fits = {of: fit_of(of) for of in ("tood_r50", "mmdet_tood_r50")}
+    assert {of: (fit.repository.name, fit.config) for of, fit in fits.items()} == {
+        "tood_r50": ("fcjian/TOOD", name),
+        "mmdet_tood_r50": ("open-mmlab/mmdetection", name),
+    }
+    assert fits["tood_r50"].sources.keys() == fits["mmdet_tood_r50"].sources.keys()
+    assert not fits["tood_r50"].overrides
+    model = model_of(fits["mmdet_tood_r50"])
+    assert model.head.predictors["main"].repair and not model.inference.clip
+    assert isinstance(model.inference.candidate_rule, TopPairs) and not model.inference.candidate_rule.cap
+
+
+def test_anchors_and_schedules_of_tood_are_listed():
+    with pytest.raises(UserError, match="^file.pth: 3 configs .*--config") as error:
+        find_fit("file.pth", official_state(MANIFESTS["tood_r50"]))
+    found = set(str(error.value).rpartition(": ")[2].split(", "))
+    assert found == {f"TOOD/tood_{x}_coco" for x in ("r50_fpn_1x", "anchor_r50_fpn_1x", "r50_fpn_2x_ms")}
 
 
 def test_early_names_of_mmdetections_fcos():

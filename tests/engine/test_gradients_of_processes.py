@@ -13,7 +13,13 @@ from la_det import model_zoo
 SIZE = 64
 # Objects of each image: the second process gets an image without any, and fewer than the first.
 OBJECTS = (4, 2, 1, 0)
-CONFIGS = ("FCOS/fcos_r18_fpn_shapes_tiny", "POTO/poto_3dmf_aux_r18_fpn_shapes_tiny", "ATSS/atss_r18_fpn_shapes_tiny")
+CONFIGS = (
+    "FCOS/fcos_r18_fpn_shapes_tiny",
+    "POTO/poto_3dmf_aux_r18_fpn_shapes_tiny",
+    "ATSS/atss_r18_fpn_shapes_tiny",
+    "PAA/paa_r18_fpn_shapes_tiny",
+    "AutoAssign/autoassign_r18_fpn_shapes_tiny",
+)
 
 
 def build_model(name: str) -> nn.Module:

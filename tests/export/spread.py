@@ -18,9 +18,9 @@ def spread_weights(config: DictConfig, path: Path) -> Path:
         nn.init.normal_(predictor.boxes.weight, std=0.05)
         if "relu" in predictor.box_activation:
             nn.init.constant_(predictor.boxes.bias, 1.5)  # boxes of some strides, many of which overlap
-        offset = predictor.refinement and predictor.refinement.offset
-        for layer in (predictor.quality, predictor.filter, predictor.controller, offset):
-            if layer is not None:
+        for name, layer in predictor.named_modules():
+            others = {"quality", "filter", "controller", "offset"} & set(name.split("."))
+            if others and isinstance(layer, nn.Conv2d):
                 nn.init.normal_(layer.weight, std=0.05)
     torch.save({"model": model.state_dict()}, path)
     return path

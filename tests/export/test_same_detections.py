@@ -26,6 +26,10 @@ SCHEMES = [
     "OTA/ota_r18_fpn_shapes_tiny",
     "OTA/simota_r18_fpn_shapes_tiny",
     "OneNet/onenet_retinanet_r18_fpn_shapes_tiny",
+    "PAA/paa_r18_fpn_shapes_tiny",
+    "AutoAssign/autoassign_r18_fpn_shapes_tiny",
+    "TOOD/tood_r18_fpn_shapes_tiny",
+    "DATE/tal_dual_detached_r18_fpn_shapes_tiny",
     "DDQ/ddq_fcn_r18_fpn_shapes_tiny",
     "POTO/poto_distinct_r18_fpn_shapes_crowd",
 ]

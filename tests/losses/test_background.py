@@ -32,7 +32,11 @@ def exact_maps(predictions):
     return {name: [x.detach().double().requires_grad_() for x in m] for name, m in predictions.maps.items()}
 
 
-def exact_background(maps, gate):
+ROOT = Score("filter", square_root=True)
+SCORES = [Score(), Score("filter"), ROOT]
+
+
+def exact_background(maps, gate, square_root=False):
     """-p^2 ln(1 - p), summed."""
     total = 0
     for c, f in zip(maps["logits"], maps["filter"], strict=True):
@@ -40,6 +44,9 @@ def exact_background(maps, gate):
         if gate:  # ln(1 - p) = ln p + logsumexp(-c, -f, -c - f)
             log_p = -F.softplus(-c) - F.softplus(-f)
             p, log_complement = log_p.exp(), log_p + torch.logsumexp(torch.stack([-c, -f.expand_as(c), -c - f]), 0)
+            if square_root:  # 1 - sqrt(P) = (1 - P) / (1 + sqrt(P))
+                p = (log_p / 2).exp()
+                log_complement = log_complement - p.log1p()
         total = total - (p**2 * log_complement).sum()
     return total
 
@@ -58,20 +65,21 @@ def compare_gradients(loss, predictions, exact_loss, maps, names, tolerance=1e-5
         torch.testing.assert_close(grad.double(), exact, rtol=0, atol=max(tolerance * scale, 1e-12))
 
 
-@pytest.mark.parametrize("gate", [None, "filter"])
+@pytest.mark.parametrize("score", SCORES, ids=["plain", "gated", "root"])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("num_pairs", [0, 1, 40])
 @pytest.mark.parametrize("chunk", [4, 1 << 16])
-def test_sum_and_gradients(monkeypatch, gate, memory_format, num_pairs, chunk):
+def test_sum_and_gradients(monkeypatch, score, memory_format, num_pairs, chunk):
     """With corrections at chosen entries, some of them chosen several times."""
     monkeypatch.setattr(chunks, "CPU_CHUNK", chunk)
     predictions = make_predictions(memory_format=memory_format)
     chosen = entries(num_pairs)
-    total, c, f = background_loss(predictions, Score(gate), *chosen)
+    total, c, f = background_loss(predictions, score, *chosen)
+    gate = score.gate
     assert (f is None) == (gate is None)
 
     maps = exact_maps(predictions)
-    exact = exact_background(maps, gate)
+    exact = exact_background(maps, gate, score.square_root)
     torch.testing.assert_close(total.double(), exact, rtol=1e-6, atol=0)
     at = DensePredictions(predictions.priors, predictions.codec, maps)
     exact_c = at.at("logits", *chosen)
@@ -124,21 +132,64 @@ def test_extreme_logits(c):
     compare_gradients(total, predictions, exact, maps, ["logits"])
 
 
+@pytest.mark.parametrize("num_dropped", [None, 9])
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("c", [None, -100.0, 20.0, 100.0])
+def test_plain_cross_entropy(monkeypatch, num_dropped, whole, c):
+    if whole:
+        monkeypatch.setattr(chunks, "in_chunks", lambda device: False)
+    predictions, chosen = make_predictions(), entries(40)
+    for level in predictions.maps["logits"] if c is not None else ():
+        level.data.fill_(c)
+    dropped = None if num_dropped is None else entries(num_dropped)[:2]
+    total, values, f = background_loss(predictions, Score(), *chosen, dropped, focal=False)
+    assert f is None
+    maps = exact_maps(predictions)
+    counted = torch.ones(2, len(predictions.priors), dtype=torch.bool)
+    if dropped is not None:
+        counted[dropped] = False
+    at = DensePredictions(predictions.priors, predictions.codec, maps)
+    exact = (F.softplus(at.joined("logits")) * counted.unsqueeze(1)).sum()
+    torch.testing.assert_close(total.double(), exact, rtol=1e-5, atol=1e-12)
+    exact_loss = exact + at.at("logits", *chosen).sin().sum()
+    compare_gradients(total + values.sin().sum(), predictions, exact_loss, maps, ["logits"])
+
+
+def test_a_gated_score_has_no_plain_cross_entropy():
+    with pytest.raises(ValueError, match="no form for gated scores"):
+        background_loss(make_predictions(), Score("filter"), *entries(0), focal=False)
+
+
+@pytest.mark.parametrize("square_root", [False, True])
 @pytest.mark.parametrize("f", [-100.0, -20.0, 0.0, 20.0, 55.0, 100.0, 3e38])
 @pytest.mark.parametrize("c", [-100.0, -20.0, 0.0, 20.0, 55.0, 100.0, 3e38])
-def test_extreme_logits_with_a_gate(c, f):
+def test_extreme_logits_with_a_gate(c, f, square_root):
     """Exact up to logits of 60; beyond, the loss stays where it is and gradients stay finite."""
     predictions = make_predictions()
     for name, value in (("logits", c), ("filter", f)):
         for level in predictions.maps[name]:
             level.data.fill_(value)
-    total, _, _ = background_loss(predictions, Score("filter"), *entries(0))
+    total, _, _ = background_loss(predictions, Score("filter", square_root), *entries(0))
     maps = exact_maps(predictions)
     for name, levels in maps.items():
         maps[name] = [x.detach().clamp(max=60).requires_grad_() for x in levels]
-    exact = exact_background(maps, "filter")
+    exact = exact_background(maps, "filter", square_root)
     torch.testing.assert_close(total.double(), exact, rtol=1e-5, atol=1e-12)
     compare_gradients(total, predictions, exact, maps, ["logits", "filter"], tolerance=1e-4)
+
+
+@pytest.mark.parametrize("score", SCORES, ids=["plain", "gated", "root"])
+def test_score_says_the_same_everywhere(score):
+    """At entries, of all classes, and as logarithms."""
+    predictions, (image, prior, cls) = make_predictions(), entries(40)
+    p = score.at(predictions, image, prior, cls)
+    dense = torch.cat([score.dense(predictions, level).squeeze(1).flatten(2) for level in range(3)], 2)
+    torch.testing.assert_close(dense[image, cls, prior], p)
+    c, f = score.logits_at(predictions, image, prior, cls)
+    torch.testing.assert_close(score.log_probability(c, f).exp(), p)
+    torch.testing.assert_close(score.log_complement(c, f).exp(), 1 - p, rtol=1e-4, atol=1e-6)
+    exact = c.sigmoid() if f is None else c.sigmoid() * f.sigmoid()
+    torch.testing.assert_close(p, exact.sqrt() if score.square_root else exact)
 
 
 def loss_and_gradients(predictions, gate, chosen, dropped):

@@ -120,7 +120,9 @@ def test_a_batch_without_ground_truths_has_zero_losses_and_gradients():
     for criterion in instantiate(config.criteria):
         losses = reduce_losses(criterion(predictions, targets, progress=0.0))
         assert all(loss == 0 for loss in losses.values())
-        grads = torch.autograd.grad(sum(losses.values()), [x for name in ("logits", "boxes", "quality") for x in predictions.maps[name]])
+        grads = torch.autograd.grad(
+            sum(losses.values()), [x for name in ("logits", "boxes", "quality") for x in predictions.maps[name]]
+        )
         assert all((grad == 0).all() for grad in grads)
 
 
@@ -212,5 +214,3 @@ def test_ignored_ground_truths_leave_the_queries():
     assert part.pairs.gt.tolist() == [0, 2]
     assert (whole.queries.mask ^ part.queries.mask).nonzero().tolist() == [[0, gone]]
     assert part.target.tolist() == whole.target[whole.pairs.gt != 1].tolist()
-
-

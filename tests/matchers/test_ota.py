@@ -136,13 +136,12 @@ def test_rows_get_what_they_supply_and_columns_one():
     assert shares.max() == alone.max().maximum(shares.max()) == 1
 
 
-def test_costs_that_differ_by_more_than_a_float_can_hold():
-    """The exponentials of these costs vanish, also in double precision."""
+@pytest.mark.parametrize("lowest", [0.0, 905.0])
+def test_costs_that_differ_by_more_than_a_float_can_hold(lowest):
+    """Exponentials of these costs vanish, also in double precision."""
     row, column = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
-    transport = Transport(
-        row, column, torch.tensor([900.0, 901.0, 0.0, 0.0]), torch.tensor([1.0, 1.0]), torch.zeros(2), 2
-    )
-    shares, _ = transport.shares(0.1, 50)
+    cost, supply = torch.tensor([900.0, 901.0, lowest, lowest]), torch.tensor([1.0, 1.0])
+    shares, _ = Transport(row, column, cost, supply, torch.zeros(2), 2).shares(0.1, 50)
     assert shares.isfinite().all() and shares[0] == 1 and shares[3] == 1
 
 

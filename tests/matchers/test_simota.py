@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from la_det import model_zoo
+from la_det.losses.cross_entropy import background_cross_entropy
 from la_det.matchers import SimOTA
 from la_det.modeling.criteria import reduce_losses
 from la_det.references import simota as reference
@@ -71,7 +72,8 @@ def check(predictions, targets, **options):
     assert torch.equal(actual, expected(predictions, targets, options))
     pairs = assignment.pairs
     assert len(torch.unique(pairs.location(len(priors)))) == len(pairs)
-    _, iou = matcher.cost(predictions.detach(), targets, SCORE, pairs)
+    base = background_cross_entropy(predictions.detach(), SCORE)
+    _, iou = matcher.cost(predictions.detach(), targets, SCORE, base, pairs)
     assert torch.equal(assignment.target, iou)
     return actual
 

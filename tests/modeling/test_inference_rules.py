@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from la_det.modeling.candidate_rules import TopClass, TopLocations, TopPairs
+from la_det.modeling.candidate_rules import LocationsFirst, TopClass, TopLocations, TopPairs
 from la_det.modeling.inference import DenseInference
 from la_det.structures import AnchorGenerator, DensePredictions, LTRBCodec, PointGenerator, Score
 
@@ -105,6 +105,17 @@ def test_the_square_root_of_class_and_quality_is_ranked_and_thresholded():
     expected = (P[0] * QUALITY).sqrt().flatten()
     assert sorted(found.priors[found.valid].tolist()) == (expected > 0.5).nonzero().squeeze(1).tolist()
     torch.testing.assert_close(found.scores[0], expected[found.priors[0]])
+
+
+def test_all_pairs_of_the_locations_with_the_best_pair():
+    """Prior 3 has many good pairs, but priors 0 and 5 the best ones; the quality does not matter."""
+    p = torch.full((5, 2, 3), 0.06)
+    p[:, 1, 0], p[0, 0, 0], p[1, 1, 2] = 0.5, 0.9, 0.8
+    found = DenseInference(candidates=LocationsFirst(topk=2))(make_predictions(p, QUALITY), SIZE)
+    assert sorted(set(found.priors[found.valid].tolist())) == [0, 5]
+    assert int(found.valid.sum()) == 8, "4 pairs of a location on average"
+    every = DenseInference(candidates=LocationsFirst(topk=6))(make_predictions(p, QUALITY), SIZE)
+    assert int(every.valid.sum()) == 24
 
 
 def test_cap_counts_every_prior_of_a_cell():

@@ -55,4 +55,6 @@ def test_few_pairs_and_a_threshold(scene):
     predictions, _ = scene
     rule = QueryInference(queries=DistinctQueries(topk=2), score_threshold=0.5, max_detections=1000)
     found = rule(predictions, torch.tensor([SIZE, SIZE]))
-    assert found.scores.shape[1] == 3 * (2 * 4 + 1) and (found.scores[found.valid] > 0.5).all() and not found.valid.all()
+    assert (
+        found.scores.shape[1] == 3 * (2 * 4 + 1) and (found.scores[found.valid] > 0.5).all() and not found.valid.all()
+    )

@@ -41,7 +41,7 @@ def test_recipe(name, max_iter, drops, clip):
     resize = train.mapper.augmentations[0 if max_iter == 87960 else -1]
     sides = 800 if max_iter == 87960 else list(range(480, 801, 32))
     assert (resize.short_edge_length, resize.max_size) == (sides, 1333)
-    config.optimizer.params.model = model = instantiate(config.model)
+    config.optimizer.params.model = instantiate(config.model)
     groups = instantiate(config.optimizer).param_groups
     assert [(group["lr"], group["weight_decay"], group["betas"]) for group in groups] == [(5e-5, 0.1, (0.9, 0.999))]
 

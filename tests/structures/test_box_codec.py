@@ -5,14 +5,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from la_det.structures import AnchorGenerator, DeltaCodec, LTRBCodec, PointGenerator
+from la_det.structures import AnchorGenerator, CornerCodec, DeltaCodec, LTRBCodec, PointGenerator
 
 GRID_SIZES = [(8, 8), (4, 4), (2, 2), (1, 1), (1, 1)]
 PRIORS = AnchorGenerator()(GRID_SIZES, torch.device("cpu"))
-CODECS = [LTRBCodec(), LTRBCodec(in_strides=True), DeltaCodec(), DeltaCodec(weights=(10.0, 10.0, 5.0, 5.0))]
+CODECS = [
+    LTRBCodec(),
+    LTRBCodec(in_strides=True),
+    CornerCodec(),
+    DeltaCodec(),
+    DeltaCodec(weights=(10.0, 10.0, 5.0, 5.0)),
+]
 
 
-@pytest.mark.parametrize("codec", CODECS, ids=["pixels", "strides", "deltas", "weighted deltas"])
+@pytest.mark.parametrize("codec", CODECS, ids=["pixels", "strides", "corners", "deltas", "weighted deltas"])
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=20, deadline=None)
 def test_decode_inverts_encode(codec, seed):
@@ -38,6 +44,17 @@ def test_deltas():
     small, huge = DeltaCodec().decode(raw, PRIORS, prior)
     torch.testing.assert_close(small, torch.tensor([20 - 32, -4.0 - 16, 20 + 32, -4.0 + 32 - 16]))
     torch.testing.assert_close(huge, torch.tensor([12 - 16 * 62.5, 12.0, 12 + 16 * 62.5, 12.0]))
+
+
+def test_deltas_clamped_from_below():
+    raw = torch.tensor([[0.0, 0.0, -100.0, -3.0]])
+    (box,) = DeltaCodec(clamp_both=True).decode(raw, PRIORS, torch.tensor([9]))
+    torch.testing.assert_close(box[2:] - box[:2], 32 * torch.tensor([16 / 1000, math.exp(-3)]))
+
+
+def test_corners():
+    raw = torch.tensor([[1.0, -2.0, 3.0, 0.5]])
+    assert CornerCodec().decode(raw, PRIORS, torch.tensor([64])).tolist() == [[16, -32, 48, 8]]
 
 
 def test_no_gradient_beyond_the_clamp_of_deltas():

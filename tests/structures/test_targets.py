@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import torch
 from detectron2.structures import BitMasks, Boxes, Instances
 
-from la_det.structures import Targets, count
+from la_det.structures import PointGenerator, Targets, count
 
 
 def instances(boxes: list, ignored: list[bool] | None = None, size=(100, 120)) -> Instances:
@@ -74,3 +76,16 @@ def test_count_is_bincount():
     index = torch.tensor([2, 0, 2, 2])
     assert torch.equal(count(index, 5), torch.bincount(index, minlength=5))
     assert count(index[:0], 2).tolist() == [0, 0]
+
+
+def test_what_is_found_once_is_of_these_targets_and_priors():
+    targets, calls = Targets.from_instances([instances([[0, 0, 8, 8]])]), []
+    priors, others = (PointGenerator(strides=(8,))([(n, n)], torch.device("cpu")) for n in (2, 3))
+
+    def find(priors, targets):
+        calls.append(len(priors))
+        return len(calls)
+
+    assert [targets.once(find, p) for p in (priors, others, priors, others)] == [1, 2, 1, 2]
+    assert calls == [4, 9]
+    assert replace(targets).once(find, priors) == targets.alone(torch.tensor([0])).once(find, priors) - 1 == 3

@@ -100,13 +100,13 @@ def test_unknown_method(check_golden, tmp_path):
 
 
 def test_methods_and_models_that_are_not_built_are_listed(check_golden, tmp_path):
-    copy(tmp_path, "heads", folder="tood")
+    copy(tmp_path, "heads", folder="ddq_fcn")
     model = copy(tmp_path, "heads", folder="checkpoints")
     source = {"repository": "someone/net", "config": "configs/net_r50.py"}
     model.with_suffix(".json").write_text(json.dumps({"source": source, "keys": {}}))
     status, output, _ = check_golden(tmp_path)
     assert status == 0
-    assert "not built: the method tood" in output
+    assert "not built: the method ddq_fcn" in output
     assert "not built: no config for someone/net's configs/net_r50.py" in output
     assert "0 passed, 0 failed, 2 not built" in output
 
@@ -293,3 +293,15 @@ def test_no_gpu(check_golden, monkeypatch, capsys):
         check_golden("--device", "cuda", POTO)
     assert stop.value.code == 2
     assert "there is no GPU that torch can use" in capsys.readouterr().err
+
+
+def test_part_of_a_process(tmp_path):
+    """Keys are read with the prefix where there are such; all parts tell one file what was read and compared."""
+    np.savez(tmp_path / "x.npz", rank0_a=np.array(1.0), rank1_a=np.array(2.0), b=np.array(3.0), rank1_c=np.array(4.0))
+    golden = GoldenFile(tmp_path / "x.npz")
+    parts = [golden.part("rank0_"), golden.part("rank1_")]
+    assert [part.number("a") for part in parts] == [1, 2] and [part.number("b") for part in parts] == [3, 3]
+    assert ["c" in part for part in parts] == [False, True]
+    parts[1].close("a", 2.0, atol=1e-6)
+    parts[1].ignore("c")
+    assert [c.key for c in golden.comparisons] == ["rank1_a"] and golden.unread() == []

@@ -1,4 +1,4 @@
-"""COCO detection: short side 640 to 800, long side at most 1333, flips."""
+"""COCO detection: short side 640 to 800, long side at most 1333, horizontal flips."""
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L

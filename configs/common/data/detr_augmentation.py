@@ -7,9 +7,9 @@ from la_det.data.transforms import ResizeShortestEdge
 
 
 def detr_augmentations(short_sides, max_size):
-    """Flip; for every other image crop from 384 to 600 pixels after a resize to 400, 500 or 600; then resize.
+    """Random flip; for half of the images a resize to 400, 500 or 600 and a crop of 384 to 600 pixels; then a resize.
 
-    A crop may lose all objects. `short_sides` are chosen from at last; no long side exceeds `max_size`.
+    A crop may lose all objects. The last resize chooses from `short_sides`. All long sides are at most `max_size`.
     """
     crop = L(T.AugmentationList)(
         augs=[

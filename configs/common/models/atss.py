@@ -22,12 +22,12 @@ model.inference.update(candidates=L(TopPairs)(cap=False, by_quality=True), clip=
 
 
 def use_resnext(model, num_groups, width_per_group):
-    """ResNeXt-101 with FAIR's weights, which stride in the 3x3 convolutions."""
+    """Gives a model ResNeXt-101 for FAIR's weights, with the stride in the 3x3 convolutions."""
     model.backbone = resnet_fpn(101, num_groups=num_groups, width_per_group=width_per_group)
 
 
 def use_dcn(model, stages):
-    """Modulated deformable convolutions in the backbone's `stages` and as the last of both towers."""
+    """Gives a model modulated deformable convolutions in the backbone's `stages` and as the last of both towers."""
     model.backbone.bottom_up.stages.update(dcn_stages=stages, offset_init="kaiming_uniform")
     for tower in (model.head.cls_tower, model.head.box_tower):
         tower.last_dcn = "normal"

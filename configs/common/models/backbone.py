@@ -13,9 +13,9 @@ torchvision_pixels = dict(pixel_mean=[123.675, 116.28, 103.53], pixel_std=[58.39
 
 
 def resnet_fpn(depth, *, norm="FrozenBN", freeze_at=2, channels=256, p6_from="p5", **bottleneck):
-    """C3-C5 of a ResNet to P3-P7.
+    """A ResNet with an FPN, from C3-C5 to P3-P7.
 
-    `p6_from` is "p5" (the FPN output) or "res5". Training from random weights wants norm="BN" and freeze_at=0. From
+    `p6_from` is "p5" (the FPN output) or "res5". Training from random weights needs norm="BN" and freeze_at=0. From
     depth 50 on, `bottleneck` are options of `bottleneck_stages`: stride_in_1x1=True for MSRA weights, ResNeXt's
     num_groups and width_per_group, dcn_stages=["res3", "res4", "res5"] with offset_init.
     """
@@ -36,7 +36,7 @@ def resnet_fpn(depth, *, norm="FrozenBN", freeze_at=2, channels=256, p6_from="p5
 
 
 def timm_fpn(model_name, *, channels=256, **options):
-    """A timm model's features of strides 8 to 32 to P3-P7; `options` are those of `TimmBackbone`."""
+    """A timm model with an FPN, from strides 8 to 32 to P3-P7; `options` are those of `TimmBackbone`."""
     return L(FPN)(
         bottom_up=L(TimmBackbone)(model_name=model_name, **options),
         in_features=["stride8", "stride16", "stride32"],

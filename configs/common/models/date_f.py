@@ -1,6 +1,6 @@
-"""DATE-F: branches trained one-to-one as in POTO and one-to-many as in FCOS, on shared towers; no NMS.
+"""DATE-F: a one-to-one branch trained as POTO and a one-to-many branch trained as FCOS, on shared towers; no NMS.
 
-Inference reads the one-to-one branch. A branch can be anything: date_r, date_atss and date_dw exchange the second one.
+Inference reads the one-to-one branch. Any scheme can be a branch: date_r, date_atss and date_dw replace the second one.
 """
 
 from detectron2.config import LazyCall as L

@@ -1,4 +1,4 @@
-"""DATE-R: DATE whose one-to-many branch is a RetinaNet with 9 anchors per cell, around the cells' corners."""
+"""DATE-R: DATE with RetinaNet as the one-to-many branch, with 9 anchors per cell around the cells' corners."""
 
 from detectron2.config import LazyCall as L
 

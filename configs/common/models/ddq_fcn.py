@@ -53,9 +53,7 @@ model.backbone.top_block = L(LastLevelP6P7WithoutReLU)(in_channels=2048, out_cha
 for name, shuffled in (("cls_tower", 2), ("box_tower", 1)):
     model.head[name] = L(ShuffledTower)(in_channels="${...backbone.out_channels}", bias=False, shuffled=shuffled)
 model.head.level_scales = False
-model.head.predictors = L(named)(
-    main=predictor(), auxiliary=predictor(default_squeeze=True, quality_bias=PRIOR_BIAS)
-)
+model.head.predictors = L(named)(main=predictor(), auxiliary=predictor(default_squeeze=True, quality_bias=PRIOR_BIAS))
 model.criteria = [criterion("main", "", 1, 0.7), criterion("auxiliary", "aux_", 8, None)]
 model.inference = L(QueryInference)(
     queries=L(DistinctQueries)(topk=1000, nms_threshold=0.7),

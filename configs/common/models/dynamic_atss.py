@@ -1,4 +1,4 @@
-"""Dynamic ATSS changes in ATSS the matcher, the losses, and that the quality branch predicts the box's IoU."""
+"""Dynamic ATSS: ATSS with another matcher and other losses; the quality branch predicts the IoU of the box."""
 
 from detectron2.config import LazyCall as L
 

@@ -1,4 +1,4 @@
-"""Detectron2's Faster R-CNN R-50 FPN, as its own config has it, which an installation need not have linked."""
+"""Detectron2's Faster R-CNN R-50 FPN, a copy of Detectron2's config, which some installations do not have."""
 
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec

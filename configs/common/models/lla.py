@@ -1,4 +1,4 @@
-"""LLA: FCOS with LLA's assignment and an IoU branch on the box tower, at the cells' corners (MSRA ResNet-50)."""
+"""LLA: FCOS with LLA's assignment, an IoU branch on the box tower, points at the cells' corners (MSRA ResNet-50)."""
 
 from detectron2.config import LazyCall as L
 

@@ -24,7 +24,7 @@ model.head.image_branches = L(named)(
 model.criteria[0].matcher.mask_centers = True
 model.criteria[0].losses.loss_bbox.weight = 1.0
 model.criteria[0].losses.update(loss_mask=L(MaskLoss)(weight=2.0), loss_sem=L(SemanticLoss)())
-# The threshold is one of the class probability alone, unlike o2f's.
+# The threshold is for the class probability alone, unlike o2f's.
 model.inference = L(DenseInference)(
     candidates=L(TopLocations)(topk=1000),
     use_quality=True,

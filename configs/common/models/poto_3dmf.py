@@ -1,4 +1,4 @@
-"""POTO + 3DMF: the class probability is multiplied by that of a filter which suppresses duplicates."""
+"""POTO + 3DMF: the class probability is multiplied by the probability of a filter that suppresses duplicates."""
 
 from detectron2.config import LazyCall as L
 

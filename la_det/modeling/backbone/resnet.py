@@ -18,10 +18,10 @@ _NUM_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 class DeformBottleneckBlock(BottleneckBlock):
     """A bottleneck whose 3x3 convolution is a modulated deformable one (DCNv2).
 
-    Its weight keeps the name `conv2.weight`, so that ImageNet weights of plain blocks fit.
+    Its weight keeps the name `conv2.weight`, so ImageNet weights of plain blocks fit.
 
     Args:
-        offset_init: see `ModulatedDeformConv2d`; the others are `BottleneckBlock`'s.
+        offset_init: see `ModulatedDeformConv2d`; all other arguments are those of `BottleneckBlock`.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ def bottleneck_stages(
         depth: 50 or 101.
         norm: name of the normalisation.
         stride_in_1x1: whether the first 1x1 convolution of a stage strides, instead of the 3x3 convolution.
-        num_groups, width_per_group: of the 3x3 convolutions in res2; ResNeXt-101 32x8d has 32 groups of width 8.
+        num_groups, width_per_group: groups of the 3x3 convolutions in res2; ResNeXt-101 32x8d has 32 groups of width 8.
         dcn_stages: names of the stages whose blocks are deformable.
         offset_init: see `ModulatedDeformConv2d`.
     """

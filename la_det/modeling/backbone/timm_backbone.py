@@ -15,14 +15,14 @@ class TimmBackbone(Backbone):
     `train.init_checkpoint="timm://<model_name>"` starts from timm's weights.
 
     Args:
-        model_name: in timm.
-        strides: of the outputs; of several feature maps of one stride the last is taken.
-        out_norm: LayerNorm over each output's channels, as Swin's authors have it in detectors.
-        options: passed to the model, e.g. `strict_img_size=False` for Swin on images of any size.
+        model_name: name of the model in timm.
+        strides: strides of the outputs. If several feature maps have one stride, the last map is taken.
+        out_norm: whether LayerNorm follows over each output's channels, as in the detectors of Swin's authors.
+        options: options of the model, e.g. `strict_img_size=False` for Swin on images of any size.
 
     Raises:
         UserError: timm is not installed.
-        ValueError: the model has no feature map of some stride.
+        ValueError: the model has no feature map of one of the strides.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class TimmBackbone(Backbone):
         self.channels_last = getattr(self.net, "output_fmt", "NCHW") == "NHWC"
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Maps [N, C, h, w] of an image batch [N, 3, H, W], by name."""
+        """Name -> feature map [N, C, h, w] of an image batch [N, 3, H, W]."""
         features = self.net(x)
         outputs = {}
         for name, position, norm in zip(self.shapes, self.positions, self.norms, strict=True):
@@ -66,7 +66,7 @@ def import_timm():
     """The module timm, which only these backbones need.
 
     Raises:
-        UserError: it is not installed.
+        UserError: timm is not installed.
     """
     try:
         import timm

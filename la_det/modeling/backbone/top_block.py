@@ -1,11 +1,11 @@
-"""P6 and P7 of the feature pyramid where Detectron2's own block differs."""
+"""Levels P6 and P7 of the feature pyramid, where Detectron2's block differs from an official implementation."""
 
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
 from torch import Tensor
 
 
 class LastLevelP6P7WithoutReLU(LastLevelP6P7):
-    """P7 reads P6 itself, not ReLU(P6), as in MMDetection's ATSS."""
+    """P6 and P7 by two convolutions; P7 reads P6 instead of ReLU(P6), as in MMDetection's ATSS."""
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """[P6, P7] from P5 or C5."""

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from la_det.geometry import FLOAT32_EPS, aligned_giou, aligned_iou, image_scales, relative_boxes
+from la_det.geometry import FLOAT32_EPS, aligned_ciou, aligned_giou, aligned_iou, image_scales, relative_boxes
 from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
 
@@ -16,14 +16,20 @@ class GIoULoss:
 
     Attributes:
         weight: factor of the loss.
-        weighting: weight of each pair: 1, the centerness of its prior, or its soft target.
-        normaliser: the sum of the pairs' weights, or the number of positives.
+        weighting: weight of a pair.
+            "none": 1.
+            "centerness": the centerness of the prior.
+            "target": the soft target.
+            "iou": the IoU of the predicted box, without gradient.
+        normaliser: what the sum is divided by.
+            "weights": the sum of the pairs' weights.
+            "positives": the number of positives.
         floor: lower bound of the normaliser.
-        eps: of the GIoU's denominators, square pixels.
+        eps: lower bound of the GIoU's denominators, square pixels.
     """
 
     weight: float = 1.0
-    weighting: Literal["none", "centerness", "target"] = "none"
+    weighting: Literal["none", "centerness", "target", "iou"] = "none"
     normaliser: Literal["weights", "positives"] = "weights"
     floor: float = 1.0
     eps: float = FLOAT32_EPS
@@ -34,11 +40,29 @@ class GIoULoss:
         if self.weighting == "none":
             loss, weights = (1 - giou).sum(), assignment.num_positives
         else:
-            u = decision.centerness if self.weighting == "centerness" else assignment.target
+            u = assignment.target if self.weighting == "target" else getattr(decision, self.weighting)
             loss = torch.dot(u, 1 - giou)
             weights = assignment.target_sum if self.weighting == "target" else u.sum()
         normaliser = weights if self.normaliser == "weights" else assignment.num_positives
         return LossTerm(loss, normaliser, weight=self.weight, floor=self.floor)
+
+
+@dataclass(frozen=True)
+class CIoULoss:
+    """1 - CIoU of decoded boxes and their ground truths (Zheng et al., AAAI 2020), weighted by the soft targets.
+
+    Divided by the sum of the targets, which counts as at least 1 (YOLOv8).
+
+    Attributes:
+        weight: factor of the loss.
+    """
+
+    weight: float = 1.0
+
+    def __call__(self, decision: Decision) -> LossTerm:
+        target = decision.assignment.target
+        ciou = aligned_ciou(decision.boxes, decision.gt_boxes)
+        return LossTerm(torch.dot(target, 1 - ciou), target.sum(), weight=self.weight)
 
 
 @dataclass(frozen=True)
@@ -47,8 +71,8 @@ class IoULoss:
 
     Attributes:
         weight: factor of the loss.
-        floor: lower bound of the normaliser, which is the sum of the weights.
-        eps: lower bound of the IoU, and of its union in square pixels.
+        floor: lower bound of the normaliser, the sum of the weights.
+        eps: lower bound of the IoU, and of the union in square pixels.
     """
 
     weight: float = 1.0
@@ -66,12 +90,12 @@ class IoULoss:
 class RelativeL1Loss:
     """L1 distance of (cx, cy, w, h) relative to the image's size before padding (Carion et al., ECCV 2020).
 
-    Divided by the number of positives, averaged over processes.
+    It is divided by the number of positives, averaged over processes.
 
     Attributes:
         weight: factor of the loss.
-        corners: compare (x1, y1, x2, y2) instead, as OneNet does.
-        floor: lower bound of the normaliser.
+        corners: compare (x1, y1, x2, y2) instead (OneNet).
+        floor: lower bound of the divisor. With 0 the divisor may lie below 1.
     """
 
     weight: float = 5.0

@@ -15,16 +15,18 @@ from la_det.modeling.criteria.reduction import LossTerm
 class FocalLoss:
     """Focal loss (Lin et al., ICCV 2017, eq. 5; gamma = 2), divided by the number of positives.
 
-    Works on p = sigma(c) and on gated scores p = sigma(c) sigma(f) alike, in a form that is stable for all logits.
+    p is the criterion's score. The loss is stable for all logits.
 
     Attributes:
         alpha: weight of positive entries; background entries weigh 1 - alpha.
         weight: factor of the loss.
+        floor: lower bound of the normaliser.
         eps: added to the normaliser.
     """
 
     alpha: float = 0.25
     weight: float = 1.0
+    floor: float = 1.0
     eps: float = 0.0
 
     def __call__(self, decision: Decision) -> LossTerm:
@@ -33,11 +35,13 @@ class FocalLoss:
         correction, classifies = positive - negative, decision.assignment.classifies
         correction = correction.sum() if classifies is None else torch.dot(correction, classifies.to(correction))
         numerator = torch.add(correction, background, alpha=1 - self.alpha)
-        return LossTerm(numerator, decision.assignment.num_positives, weight=self.weight, eps=self.eps)
+        positives = decision.assignment.num_positives
+        return LossTerm(numerator, positives, weight=self.weight, floor=self.floor, eps=self.eps)
 
 
-def background_and_pairs(decision: Decision) -> tuple[Tensor, Tensor, Tensor | None]:
-    """`background_loss` with the pairs' own classes as the chosen entries."""
+def background_and_pairs(decision: Decision, *, focal: bool = True) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The result of `background_loss`, with the classes of the pairs' ground truths as the chosen entries."""
     assignment = decision.assignment
     entries = assignment.pairs.image, assignment.pairs.prior, decision.classes
-    return background_loss(decision.predictions, decision.score, *entries, assignment.dropped, assignment.queries)
+    parts = assignment.dropped, assignment.queries
+    return background_loss(decision.predictions, decision.score, *entries, *parts, focal=focal)

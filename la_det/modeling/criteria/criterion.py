@@ -21,10 +21,11 @@ class Term(Protocol):
 def loss_terms(
     criteria: Iterable["Criterion"], predictions: dict[str, DensePredictions], targets: Targets, progress: float
 ) -> dict[str, LossTerm]:
-    """All criteria's loss terms before the reduction over processes.
+    """Loss terms of all criteria, before the reduction over processes.
 
     Args:
-        predictions: of each branch; taken out of the dict after its last criterion, so that no copy of its maps stays.
+        predictions: name of each branch -> its predictions. A branch is removed after its last criterion, so that no
+            copy of its maps stays in memory.
         targets, progress: see `Criterion.forward`.
     """
     criteria, terms = list(criteria), {}
@@ -39,14 +40,16 @@ class Criterion(nn.Module):
     """Assigns labels with a matcher, then evaluates loss terms on the assignment.
 
     Args:
-        matcher: the label-assignment scheme.
+        matcher: the label-assignment scheme; one that is `differentiable` sees the predictions with their gradient.
         losses: name of each loss -> its term.
         score: the classification probability that matcher and losses share.
         queries: chooses the locations that take part: the matcher may take no others, whose losses are left out. None:
             all.
         branch: name of the head's branch that is trained.
-        ignored: what becomes of ignored ground truths. "background": the matcher does not see them. "dropped": it does,
-            and their priors take part in no loss. "counted": so, but the normalisers count them as positives.
+        ignored: what becomes of ignored ground truths.
+            "background": the matcher does not see them.
+            "dropped": the matcher sees them, and their priors take part in no loss.
+            "counted": as "dropped", but the normalisers count their priors as positives.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class Criterion(nn.Module):
         super().__init__()
         self.matcher = matcher
         self.losses = dict(losses)
-        # A term with parameters of its own: they are trained, saved and moved with the model.
+        # Parameters of a term are trained, saved and moved with the model.
         self.learnt_losses = nn.ModuleDict({name: term for name, term in losses.items() if isinstance(term, nn.Module)})
         self.score = score or Score()
         self.queries = queries
@@ -70,15 +73,14 @@ class Criterion(nn.Module):
         self.ignored = ignored
 
     def assign(self, predictions: DensePredictions, targets: Targets, progress: float) -> Decision:
-        """The matcher's assignment, and what becomes of ignored ground truths."""
+        """The matcher's decision about a batch, after ignored ground truths have been dealt with."""
         if self.ignored == "background":
             targets = targets.without_ignored()
-        seen = predictions.detach()
-        if self.queries is not None:
-            seen = predictions.detach(self.queries(seen, self.score))
+        queries = None if self.queries is None else self.queries(predictions.detach(), self.score)
+        seen = predictions if getattr(self.matcher, "differentiable", False) else predictions.detach(queries)
         assignment = self.matcher(seen, targets, score=self.score, progress=progress)
-        if assignment.queries is None and seen.queries is not None:
-            assignment = assignment.among(seen.queries)
+        if assignment.queries is None and queries is not None:
+            assignment = assignment.among(queries)
         if self.ignored != "background" and targets.ignored is not None:
             mask = targets.ignored[assignment.pairs.gt]
             assignment = assignment.drop(mask, counted=self.ignored == "counted")
@@ -88,8 +90,8 @@ class Criterion(nn.Module):
         """Loss terms before the reduction over processes.
 
         Args:
-            predictions: of this criterion's branch, float32.
-            targets: of the batch.
+            predictions: predictions of this criterion's branch, float32.
+            targets: the batch's ground truths.
             progress: share of the training that is done, 0..1.
         """
         decision = self.assign(predictions, targets, progress)

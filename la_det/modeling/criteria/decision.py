@@ -5,18 +5,18 @@ from functools import cached_property
 
 from torch import Tensor
 
-from la_det.geometry import centerness
+from la_det.geometry import aligned_iou, centerness
 from la_det.structures import Assignment, DensePredictions, Score, Targets
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The assignment with what it is about, and what several losses need at its P pairs, computed once.
+    """An assignment with its inputs, and what several losses need at its P pairs, computed once.
 
     Attributes:
-        predictions: of the criterion's branch.
+        predictions: predictions of the criterion's branch.
         targets: the ground truths that the matcher saw.
-        assignment: the matcher's decision about them.
+        assignment: what the matcher decided.
         score: the criterion's classification probability.
     """
 
@@ -39,6 +39,11 @@ class Decision:
     def boxes(self) -> Tensor:
         """[P, 4] predicted boxes, XYXY pixels, with gradient."""
         return self.predictions.boxes_at(self.assignment.pairs.image, self.assignment.pairs.prior)
+
+    @cached_property
+    def iou(self) -> Tensor:
+        """[P] IoU of the predicted boxes and the ground truths, without gradient."""
+        return aligned_iou(self.boxes.detach(), self.gt_boxes)
 
     @cached_property
     def centerness(self) -> Tensor:

@@ -1,6 +1,7 @@
 """The losses of DW (Li et al., CVPR 2022), weighted by its positive and negative weights.
 
-The positive ones are divided by the number of ground truths, whether or not they contain a location.
+The classification and box losses of positives are divided by the number of ground truths, also of those without any
+location inside.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from la_det.structures import Targets
 
 @dataclass(frozen=True)
 class DWPositiveLoss:
-    """Sum of w_pos (-ln p_cls)."""
+    """Classification loss of positives: sum of w_pos (-ln p_cls)."""
 
     weight: float = 0.25
 
@@ -27,19 +28,19 @@ class DWPositiveLoss:
         pairs, score = decision.assignment.pairs, decision.score
         c, f = score.logits_at(decision.predictions, pairs.image, pairs.prior, decision.classes)
         loss = -torch.dot(decision.assignment.weight, score.log_probability(c, f))
-        return LossTerm(loss, _count(decision.targets), weight=self.weight)
+        return LossTerm(loss, num_gts(decision.targets), weight=self.weight)
 
 
 @dataclass(frozen=True)
 class DWBoxLoss:
-    """Sum of w_pos (-ln p_loc), where -ln p_loc = beta (1 - GIoU)."""
+    """Box loss of positives: sum of w_pos (-ln p_loc), where -ln p_loc = beta (1 - GIoU)."""
 
     weight: float = 0.25
 
     def __call__(self, decision: Decision) -> LossTerm:
         giou = aligned_giou(decision.boxes, decision.gt_boxes, GIOU_EPS)
         loss = torch.dot(decision.assignment.weight, 1 - giou)
-        return LossTerm(loss, _count(decision.targets), weight=self.weight * BETA)
+        return LossTerm(loss, num_gts(decision.targets), weight=self.weight * BETA)
 
 
 @dataclass(frozen=True)
@@ -54,5 +55,6 @@ class DWNegativeLoss:
         return LossTerm(background - torch.dot(lowered, entries), lowered.sum())
 
 
-def _count(targets: Targets) -> Tensor:
+def num_gts(targets: Targets) -> Tensor:
+    """Scalar float32, the number of ground truths."""
     return torch.full((), float(len(targets)), device=targets.boxes.device)

@@ -13,7 +13,7 @@ from la_det.modeling.criteria.reduction import LossTerm
 from la_det.modeling.heads.dynamic_mask_head import mask_logits
 from la_det.structures import Assignment, DensePredictions, Targets, on_device
 
-# Instances whose intermediate maps exist at a time; backward computes them again. 3 MB each at 800 x 1333.
+# Instances whose intermediate maps exist at a time, 3 MB each at 800 x 1333. The backward pass computes them again.
 _CHUNK = 32
 
 
@@ -34,7 +34,7 @@ class MaskLoss:
 
 
 def dice_of_pairs(predictions: DensePredictions, targets: Targets, assignment: Assignment) -> Tensor:
-    """Dice loss [P] of each pair's mask at half the stride of the mask features, with maps of a few pairs at a time."""
+    """Dice loss [P] of each pair's mask, at half the stride of the mask features; maps of few pairs exist at a time."""
     pairs, priors = assignment.pairs, predictions.priors
     features = predictions.image_maps["mask_features"]
     h, w = features.shape[-2:]
@@ -53,7 +53,7 @@ def dice_of_pairs(predictions: DensePredictions, targets: Targets, assignment: A
 
 
 def dice_loss(a: Tensor, b: Tensor, eps: float = 1e-5) -> Tensor:
-    """1 - 2 sum(a b) / (sum(a^2) + sum(b^2) + eps) of each row of [n, pixels]: [n]."""
+    """Dice loss [n] of each row of a and b [n, pixels]: 1 - 2 sum(a b) / (sum(a^2) + sum(b^2) + eps)."""
     return 1 - 2 * (a * b).sum(1) / (a.square().sum(1) + b.square().sum(1) + eps)
 
 
@@ -62,7 +62,7 @@ class SemanticLoss:
     """Focal loss (Lin et al., ICCV 2017) of the semantic branch, divided by this process's foreground cells.
 
     Attributes:
-        alpha, gamma: of the focal loss.
+        alpha, gamma: parameters of the focal loss.
         weight: factor of the loss.
     """
 

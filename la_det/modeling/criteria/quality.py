@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from la_det.geometry import aligned_iou
 from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
 
@@ -27,13 +26,13 @@ class CenternessLoss:
 class PredictedIoULoss:
     """Binary cross entropy of the quality logit and the predicted box's IoU, divided by the number of positives.
 
-    No gradient flows through the IoU. This is LLA's IoU branch.
+    No gradient flows through the IoU. This is the IoU branch of LLA and PAA.
     """
 
     weight: float = 1.0
 
     def __call__(self, decision: Decision) -> LossTerm:
-        return _quality_bce(decision, aligned_iou(decision.boxes.detach(), decision.gt_boxes), self.weight)
+        return _quality_bce(decision, decision.iou, self.weight)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One place where losses are normalised: a single packed all-reduce per step, on every rank, always."""
+"""Normalisation of all losses, by one packed all-reduce per step that every rank always joins."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -17,11 +17,13 @@ class LossTerm:
 
     Attributes:
         numerator: scalar with gradient, summed over this process's images.
-        normaliser: scalar without gradient; averaged over processes where the scope is "world".
+        normaliser: scalar without gradient.
         weight: factor of the loss.
-        scope: whether the official code averages the normaliser over processes.
-        floor: lower bound of the normaliser, applied after averaging. With 0 (no bound) a normaliser of 0 means that
-            there was nothing to sum: the loss is the numerator, 0 with gradient 0.
+        scope: where the normaliser is computed, as in the official code.
+            "world": averaged over processes.
+            "local": each process has its own.
+        floor: lower bound of the normaliser, applied after averaging. If floor, eps and normaliser are 0, the loss is
+            the numerator: for a sum over pairs, 0 with gradient 0.
         eps: added to the normaliser.
     """
 
@@ -41,7 +43,7 @@ class LossTerm:
 def reduce_losses(terms: dict[str, LossTerm]) -> dict[str, Tensor]:
     """Divides every term by its normaliser.
 
-    All ranks must call this with the same terms, whatever they hold: a rank without ground truths joins too.
+    All ranks must call this function with the same names of terms, also a rank without ground truths.
     """
     device = next(iter(terms.values())).normaliser.device
     weights, floors, eps, is_world = (

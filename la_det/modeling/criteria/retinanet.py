@@ -1,6 +1,6 @@
 """The losses of RetinaNet (Lin et al., ICCV 2017), as DATE-R's second branch uses them.
 
-Both are divided by the number of positives of this process's images, where an image without any counts as 1.
+Both are divided by the number of positives in this process's images. An image without positives counts as 1.
 """
 
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ class RetinaNetFocalLoss:
 
 @dataclass(frozen=True)
 class RetinaNetBoxLoss:
-    """L1 distance of the box channels and the encoded ground truth at the positives, summed over the four channels."""
+    """L1 distance of the box channels to the encoded ground truths at the positives, summed over the four channels."""
 
     weight: float = 1.0
 
@@ -38,5 +38,5 @@ class RetinaNetBoxLoss:
 
 
 def _num_positives(decision: Decision) -> Tensor:
-    """Positives of the batch, at least 1 of each image."""
+    """Number of positives of the batch, where each image counts at least 1."""
     return count(decision.assignment.pairs.image, decision.targets.num_images).clamp(min=1).sum().float()

@@ -12,10 +12,10 @@ from la_det.modeling.criteria.reduction import LossTerm
 
 @dataclass(frozen=True)
 class SoftLabelLoss:
-    """Cross entropy with soft targets at the positives, focal loss of background entries; over the positives' number.
+    """Cross entropy with soft targets at positives and focal loss at background, divided by the number of positives.
 
-    With z the score, t the target and w the weight of a positive: w BCE(z, t) at the positives' own class, and
-    alpha z^2 BCE(z, 0) at every other (location, class). Both are computed from logits, stable for all values.
+    z is the score, t the target and w the weight of a positive. The loss is w BCE(z, t) at a positive's class and
+    alpha z^2 BCE(z, 0) at every other (location, class). It is computed from logits, stable for all values.
 
     Attributes:
         alpha: weight of background entries.

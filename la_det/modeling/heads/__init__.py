@@ -5,6 +5,19 @@ from la_det.modeling.heads.dense_head import DenseHead
 from la_det.modeling.heads.mask_branch import MaskBranch, SemanticBranch
 from la_det.modeling.heads.predictor import Predictor
 from la_det.modeling.heads.pyramid_shuffle import QueryPredictor, ShuffledTower
+from la_det.modeling.heads.separate_predictor import SeparatePredictor
+from la_det.modeling.heads.task_aligned import TaskAlignedPredictor
 from la_det.modeling.heads.tower import ConvTower
 
-__all__ = ["BoundaryRefinement", "ConvTower", "DenseHead", "MaskBranch", "Predictor", "QueryPredictor", "SemanticBranch", "ShuffledTower"]
+__all__ = [
+    "BoundaryRefinement",
+    "ConvTower",
+    "DenseHead",
+    "MaskBranch",
+    "Predictor",
+    "QueryPredictor",
+    "SemanticBranch",
+    "SeparatePredictor",
+    "ShuffledTower",
+    "TaskAlignedPredictor",
+]

@@ -9,12 +9,12 @@ from la_det.structures import Priors
 
 
 class BoundaryRefinement(nn.Module):
-    """Re-reads each side of a coarse box from the coarse box at a learnt point near the middle of that side.
+    """Reads each side of a box again from the coarse box that is predicted at a learnt point near this side's middle.
 
-    Everything is differentiable, and nothing is detached: there is no loss on the coarse boxes.
+    All steps have gradients: there is no loss on the coarse boxes.
 
     Args:
-        in_channels: of the box tower.
+        in_channels: channels of the box tower.
     """
 
     def __init__(self, *, in_channels: int = 256):
@@ -41,13 +41,13 @@ class BoundaryRefinement(nn.Module):
 
 
 def refine(distances: Tensor, offset: Tensor, points: Tensor, stride: int) -> Tensor:
-    """Refined distances [N, 4, h, w] of one level, in pixels, from coarse ones.
+    """Refined distances [N, 4, h, w] of one level, in pixels, from coarse distances.
 
     Args:
         distances: [N, 4, h, w] coarse (left, top, right, bottom), pixels.
         offset: [N, 8, h, w] displacements (dy, dx) of the four sides' points, in cells.
         points: [2, h, w] locations (x, y), pixels.
-        stride: of the level, pixels.
+        stride: stride of the level, pixels.
     """
     coarse = torch.cat([points - distances[:, :2], points + distances[:, 2:]], 1)
     sides = sample(coarse, boundary_points(distances, offset, stride))
@@ -55,19 +55,19 @@ def refine(distances: Tensor, offset: Tensor, points: Tensor, stride: int) -> Te
 
 
 def boundary_points(distances: Tensor, offset: Tensor, stride: int) -> Tensor:
-    """Where the four sides are read, relative to the location: [N, 8, h, w] (dy, dx) in cells; see `refine`."""
+    """Points where the four sides are read, relative to the location: [N, 8, h, w] (dy, dx) in cells; see `refine`."""
     left, top, right, bottom = (distances / stride).unbind(1)
     zero = torch.zeros_like(left)
     return offset + torch.stack([zero, -left, -top, zero, zero, right, bottom, zero], 1)
 
 
 def sample(maps: Tensor, offset: Tensor) -> Tensor:
-    """Each map read bilinearly at its own displaced positions; there are zeros outside.
+    """Values [N, C, h, w] of each map at its own displaced positions, by bilinear interpolation with zeros outside.
 
-    The same as torchvision's `deform_conv2d` with 1x1 kernels of ones and an offset group per map, but faster: forward
-    and backward on the levels of two 800 x 1344 images, 4 ms instead of 33 ms on one CPU thread, 2 ms instead of 37 ms
-    on two. Positions are normalised in double precision, which takes a quarter of that: single precision would move
-    them by up to 1e-5 cells, and some over the edge of a cell, where the gradient jumps.
+    torchvision's `deform_conv2d` with 1x1 kernels of ones and an offset group per map gives the same, but is slower:
+    forward and backward on the levels of two 800 x 1344 images take 33 ms instead of 4 ms on one CPU thread, 37 ms
+    instead of 2 ms on two. Positions are normalised in double precision, which takes a quarter of the time. Single
+    precision would move them by up to 1e-5 cells, and some over the edge of a cell, where the gradient jumps.
 
     Args:
         maps: [N, C, h, w].

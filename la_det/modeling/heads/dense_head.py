@@ -14,22 +14,22 @@ from la_det.structures import DensePredictions
 class DenseHead(nn.Module):
     """Two towers over the feature pyramid, and one predictor per branch on top of them.
 
-    A plain detector has one branch, "main"; dual assignment has several, on the same towers and level scales.
+    A plain detector has one branch, "main". Dual assignment has several branches, on the same towers and level scales.
 
     Args:
-        cls_tower, box_tower: applied to every level.
+        cls_tower, box_tower: towers that are applied to every level; None if the predictors have their own.
         predictors: name of the branch -> its last layers.
-        image_branches: name of a map of `DensePredictions.image_maps` -> what makes it from the pyramid. All branches'
-            predictions have these maps.
+        image_branches: name of a map of `DensePredictions.image_maps` -> module that makes it from the pyramid. The
+            predictions of all branches have these maps.
         num_levels: L.
-        level_scales: whether the box outputs have one learnt factor per level (initially 1).
+        level_scales: whether the box outputs have one learnt factor per level, 1 at first.
     """
 
     def __init__(
         self,
         *,
-        cls_tower: nn.Module,
-        box_tower: nn.Module,
+        cls_tower: nn.Module | None,
+        box_tower: nn.Module | None,
         predictors: dict[str, Predictor],
         image_branches: dict[str, nn.Module] | None = None,
         num_levels: int = 5,
@@ -48,12 +48,12 @@ class DenseHead(nn.Module):
 
         Args:
             features: L maps [N, C, h, w], finest first.
-            branches: only these branches and image branches; all by default.
+            branches: names of the branches and image branches that are wanted; all by default.
         """
         if len(features) != self.num_levels:
             raise ValueError(f"the head is built for {self.num_levels} levels, the backbone gave {len(features)}")
-        cls_features = on_levels(self.cls_tower, features)
-        box_features = on_levels(self.box_tower, features)
+        cls_features = features if self.cls_tower is None else on_levels(self.cls_tower, features)
+        box_features = features if self.box_tower is None else on_levels(self.box_tower, features)
         scales = [None] * self.num_levels if self.scales is None else self.scales.unbind()
         image_maps = {
             name: branch(features).float()

@@ -1,4 +1,4 @@
-"""CondInst's dynamic mask head: three 1x1 convolutions whose weights an instance brings along (ECCV 2020, section 3.2).
+"""CondInst's dynamic mask head: three 1x1 convolutions with weights of each instance (ECCV 2020, section 3.2).
 
 All instances run at once, as batched matrix products.
 """
@@ -19,7 +19,7 @@ def mask_logits(
 
     Args:
         features: mask features [N, C, h, w].
-        grid: points [h w, 2] of their cells, (x, y) pixels.
+        grid: points [h w, 2] of the features' cells, (x, y) pixels.
         image: [n] int64, each instance's image.
         parameters: [n, (C + 2) C + C C + C + 2 C + 1] of each instance's mask head.
         points: [n, 2] each instance's location, pixels.
@@ -35,13 +35,13 @@ def mask_logits(
 
 
 def mask_head_input(features: Tensor, grid: Tensor, image: Tensor, points: Tensor, strides: Tensor) -> Tensor:
-    """Relative coordinates and mask features [n, 2 + C, h w] from features [N, C, h w]; the rest as `mask_logits`."""
+    """Relative coordinates and mask features [n, 2 + C, h w], from features [N, C, h w]; see `mask_logits`."""
     coordinates = (points.unsqueeze(-1) - grid.T) / (COORDINATE_STRIDES * strides)[:, None, None]
     return torch.cat([coordinates, features.index_select(0, image)], 1)
 
 
 def split_parameters(parameters: Tensor, channels: int) -> list[tuple[Tensor, Tensor]]:
-    """Per layer its weights [n, out, in] and biases [n, out, 1]; all weights come first, then all biases."""
+    """Weights [n, out, in] and biases [n, out, 1] of each layer; `parameters` has all weights, then all biases."""
     shapes = [(channels, channels + 2), (channels, channels), (1, channels)]
     outs = [out for out, _ in shapes]
     *weights, biases = parameters.split([out * into for out, into in shapes] + [sum(outs)], dim=1)

@@ -16,14 +16,14 @@ def conv_bn_relu(in_channels: int, out_channels: int) -> list[nn.Module]:
 
 
 class MaskBranch(nn.Module):
-    """Mask features for the dynamic mask heads, from the finest levels joined at the finest one.
+    """Mask features for the dynamic mask heads, from the finest levels, which are added at the finest resolution.
 
     Args:
-        in_channels: of the pyramid.
-        channels: of the convolutions.
-        num_levels: how many of the finest levels; each has half the resolution of the one before.
-        num_convs: after the levels are joined.
-        out_channels: of the mask features.
+        in_channels: channels of the pyramid.
+        channels: channels of the convolutions.
+        num_levels: number of levels; each has half the resolution of the level before.
+        num_convs: number of convolutions on the sum of the levels.
+        out_channels: channels of the mask features.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class MaskBranch(nn.Module):
 
 
 class SemanticBranch(nn.Sequential):
-    """Class logits of every cell of the finest level; its loss helps the training, nothing reads it afterwards.
+    """Class logits of every cell of the finest level; only the semantic loss reads them.
 
     Args:
-        in_channels: of the pyramid.
-        channels: of the convolutions.
+        in_channels: channels of the pyramid.
+        channels: channels of the convolutions.
         num_classes: K.
         prior_prob: initial probability of every class.
     """

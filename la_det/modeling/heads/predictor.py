@@ -25,18 +25,25 @@ class Predictor(nn.Module):
     """Classification, box and, optionally, quality maps of one branch.
 
     Args:
-        in_channels: of both towers.
+        in_channels: channels of both towers.
         num_classes: K.
-        priors: where the branch predicts.
-        codec: what the box channels mean.
-        box_activation: of the scaled box convolution: "linear", "relu" (max(x, 0)), "relu_stride" (max(x, 0) * stride:
-            distances in pixels), or "exp".
-        quality_on: which tower feeds a quality convolution (centerness, IoU or objectness logit), or None.
-        quality_tower: further layers between that tower and the quality convolution.
-        controller_channels: of a convolution on the box tower for the parameters of CondInst's mask heads; 0 for none.
-        max_filtering: 3DMF, which feeds a convolution for the filter logit from the box tower; None for no filter.
-        filter_logits: the filter changes the class logits themselves (DATE); otherwise a gated `Score` applies it.
-        refinement: DW's box refinement of distances in pixels; None for none.
+        priors: generator of the priors at which the branch predicts.
+        codec: what the box channels mean; `LTRBCodec` by default.
+        box_activation: what follows the scaled box convolution.
+            "linear": x.
+            "relu": max(x, 0).
+            "relu_stride": max(x, 0) * stride, for distances in pixels.
+            "exp": e^x.
+        quality_on: the tower of the quality convolution (logit of centerness, IoU or objectness).
+            None: there is no quality convolution.
+            "cls", "box": the classification tower, the box tower.
+        quality_tower: further layers between this tower and the quality convolution.
+        controller_channels: channels of a convolution on the box tower, parameters of CondInst's mask heads; 0: none.
+        max_filtering: 3DMF between the box tower and a convolution for the filter logit; None: no filter.
+        filter_logits: where the filter acts.
+            False: in a gated `Score`.
+            True: in the class logits (DATE).
+        refinement: DW's box refinement of distances in pixels; None: no refinement.
         prior_prob: initial probability of every class.
         box_bias, quality_bias: initial biases of the box and the quality convolution.
         init: of all convolutions, see `init_head_conv`; with "xavier" the box convolution keeps PyTorch's bias.
@@ -79,7 +86,7 @@ class Predictor(nn.Module):
             nn.init.constant_(self.boxes.bias, box_bias)
         if self.quality is not None:
             nn.init.constant_(self.quality.bias, quality_bias)
-        self.quality_tower = quality_tower  # this and the next have their own initialisation
+        self.quality_tower = quality_tower  # it and max_filtering keep their own initialisation
         self.max_filtering = max_filtering
         self.filter_logits = filter_logits
         self.refinement = refinement

@@ -81,7 +81,9 @@ class QueryPredictor(Predictor):
         self.scales = nn.Parameter(torch.ones(num_levels))
 
     def _boxes(self, box_features: list[Tensor], scales: Sequence[Tensor | None], priors: Priors) -> list[Tensor]:
-        return [self.boxes(x).float().exp() * scale for x, scale in zip(box_features, self.scales.unbind(), strict=True)]
+        return [
+            self.boxes(x).float().exp() * scale for x, scale in zip(box_features, self.scales.unbind(), strict=True)
+        ]
 
 
 class _Squeeze(nn.Sequential):

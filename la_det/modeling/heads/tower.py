@@ -14,14 +14,15 @@ class ConvTower(nn.Sequential):
     """[3x3 convolution -> GroupNorm -> ReLU] x n, weights shared by all levels.
 
     Args:
-        in_channels: of the feature maps.
-        channels: of every convolution; by default as many as come in.
+        in_channels: channels of the feature maps.
+        channels: channels of every convolution; `in_channels` by default.
         num_convs: n.
-        groups: of the normalisation.
-        bias: whether the convolutions have one.
-        norm: whether there is a GroupNorm after each convolution.
-        init: of plain convolutions, see `init_head_conv`.
-        last_dcn: makes the last convolution a modulated deformable one (DCNv2), with offsets that start so.
+        groups: groups of the normalisation.
+        bias: whether the convolutions have a bias.
+        norm: whether a GroupNorm follows each convolution.
+        init: initialisation of plain convolutions, see `init_head_conv`.
+        last_dcn: `offset_init` of a modulated deformable convolution (DCNv2) as the last one; None: a plain one.
+        first_dcn: number of first convolutions that are modulated deformable ones, with 4 groups of offsets (TOOD).
     """
 
     def __init__(
@@ -35,12 +36,16 @@ class ConvTower(nn.Sequential):
         norm: bool = True,
         init: HeadInit = "normal",
         last_dcn: OffsetInit | None = None,
+        first_dcn: int = 0,
     ):
         channels = channels or in_channels
         layers: list[nn.Module] = []
         for i in range(num_convs):
             inputs = in_channels if i == 0 else channels
-            if last_dcn is not None and i == num_convs - 1:
+            if i < first_dcn:
+                conv = ModulatedDeformConv2d(inputs, channels, bias=bias, offset_groups=4)
+                nn.init.normal_(conv.weight, std=0.01)
+            elif last_dcn is not None and i == num_convs - 1:
                 conv = ModulatedDeformConv2d(inputs, channels, bias=bias, offset_init=last_dcn)
             else:
                 conv = nn.Conv2d(inputs, channels, 3, padding=1, bias=bias)
@@ -51,9 +56,12 @@ class ConvTower(nn.Sequential):
 
 
 def init_head_conv(module: nn.Module, init: HeadInit = "normal") -> None:
-    """The initialisation of every plain convolution of a head.
+    """Initialises a plain convolution of a head. Ignores other modules.
 
-    "normal", FCOS's, is N(0, 0.01) with bias 0. "xavier", OneNet's, is Xavier's uniform one with PyTorch's own bias.
+    Args:
+        module: any module.
+        init: "normal" as in FCOS: weights N(0, 0.01), bias 0. "xavier" as in OneNet: Xavier's uniform weights and the
+            default bias of PyTorch.
     """
     if not isinstance(module, nn.Conv2d):
         return

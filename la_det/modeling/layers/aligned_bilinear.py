@@ -7,7 +7,7 @@ from torch import Tensor
 def aligned_bilinear(x: Tensor, factor: int) -> Tensor:
     """Upsamples [N, C, h, w] to [N, C, factor h, factor w].
 
-    Row i of the result lies at row (i - factor // 2) / factor of x, and at its first or last row beyond them.
+    Row i of the result lies at row (i - factor // 2) / factor of x, but not beyond its first and last row.
     """
     if factor == 1:
         return x

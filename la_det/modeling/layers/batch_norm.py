@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 
 class EvalBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation that always uses its running statistics, and whose weight and bias are trained.
+    """Batch normalisation that always uses its running statistics, while its weight and bias are trained.
 
-    For fine-tuning with few images per process. Detectron2's FrozenBN also keeps weight and bias; it replaces this
-    layer in frozen stages. To be given as `norm` wherever Detectron2 takes the name of a norm or a callable.
+    It is meant for fine-tuning with few images per process. Detectron2's FrozenBN also fixes weight and bias; it
+    replaces this layer in frozen stages. The class can be the `norm` wherever Detectron2 takes a name or a callable.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,14 +7,14 @@ from torch import Tensor
 
 @torch.library.custom_op("la_det::class_nms", mutates_args=())
 def class_nms(boxes: Tensor, scores: Tensor, classes: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
-    """[N, S] bool, the valid boxes that NMS among the valid boxes of their image and class keeps.
+    """[N, S] bool, the valid boxes that remain after NMS among the valid boxes of one image and class.
 
     Args:
         boxes: [N, S, 4] XYXY.
         scores: [N, S].
         classes: [N, S] int64.
         valid: [N, S] bool.
-        iou_threshold: a box is removed if its IoU with a better one that stays is larger.
+        iou_threshold: a box is removed if its IoU with a kept box of higher score is larger than this.
     """
     survivors = torch.zeros_like(valid)
     for n in range(len(survivors)):

@@ -20,13 +20,17 @@ OFFSET_INITS: dict[str, Callable[[Tensor], Tensor]] = {
 class ModulatedDeformConv2d(DeformConv2d):
     """3x3 convolution that samples its 9 taps at learnt offsets, each with a learnt weight in 0..1.
 
-    The 27 channels of `offset` are the taps' offsets in cells, (dy, dx) tap by tap, and then 9 logits of their weights.
+    The channels of `offset` are the taps' offsets in cells, (dy, dx) tap by tap in one group of channels after the
+    other, and then logits of their weights in the same order: 18 and 9 with one group.
 
     Args:
-        in_channels, out_channels, stride, groups, bias: of the convolution.
-        norm: applied to its result.
-        offset_init: how the weight of the convolution that predicts offsets starts: "zeros" (the paper: no offset and
-            a weight of 0.5), "normal" (N(0, 0.01)) or "kaiming_uniform". Its bias starts at 0.
+        in_channels, out_channels, stride, groups, bias: parameters of the convolution.
+        offset_groups: number of groups of input channels, each with offsets and tap weights of its own.
+        norm: normalisation of the result.
+        offset_init: initial weights of the convolution that predicts offsets; its bias starts at 0.
+            "zeros": no offsets, and tap weights of 0.5, as in the paper.
+            "normal": N(0, 0.01).
+            "kaiming_uniform": Kaiming's uniform initialisation.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class ModulatedDeformConv2d(DeformConv2d):
         *,
         stride: int = 1,
         groups: int = 1,
+        offset_groups: int = 1,
         bias: bool = True,
         norm: nn.Module | None = None,
         offset_init: OffsetInit = "zeros",
@@ -43,15 +48,16 @@ class ModulatedDeformConv2d(DeformConv2d):
         super().__init__(in_channels, out_channels, 3, stride=stride, padding=1, groups=groups, bias=bias)
         if bias:
             nn.init.zeros_(self.bias)
-        self.offset = nn.Conv2d(in_channels, 27, 3, stride=stride, padding=1)
+        self.offset = nn.Conv2d(in_channels, 27 * offset_groups, 3, stride=stride, padding=1)
         OFFSET_INITS[offset_init](self.offset.weight)
         nn.init.zeros_(self.offset.bias)
         self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [N, in_channels, h, w] to [N, out_channels, ceil(h / stride), ceil(w / stride)]."""
-        offset, modulation = self.offset(x).float().split((18, 9), dim=1)
-        # Under AMP too, positions need single precision, and torchvision's operator knows no bfloat16 on CPUs.
+        """Turns [N, in_channels, h, w] into [N, out_channels, ceil(h / stride), ceil(w / stride)]."""
+        channels = self.offset.out_channels
+        offset, modulation = self.offset(x).float().split((channels * 2 // 3, channels // 3), dim=1)
+        # Positions need single precision, also under AMP. On CPUs torchvision's operator has no bfloat16.
         with torch.autocast(x.device.type, enabled=False):
             bias = None if self.bias is None else self.bias.float()
             geometry = (self.stride, self.padding, self.dilation)

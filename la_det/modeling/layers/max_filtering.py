@@ -8,12 +8,12 @@ from torch import Tensor, nn
 class MaxFiltering(nn.Module):
     """Adds to each position the maximum of its neighbourhood in space (3 x 3) and in scale (the adjacent levels).
 
-    With y = conv(x), the maximum is taken over y of the same level and of the next finer and coarser ones, resized
-    bilinearly: phi = 3 and tau = 2 of the paper. The output is ReLU(GN(maximum + x)). Weights are shared by all levels.
+    With y = conv(x), the maximum is taken over y of the same level and of the next finer and coarser levels, resized
+    bilinearly: phi = 3 and tau = 2 of the paper. The output is ReLU(GN(maximum + x)). All levels share the weights.
 
     Args:
-        channels: of the feature maps.
-        groups: of the normalisation; None leaves it out.
+        channels: channels of the feature maps.
+        groups: groups of the normalisation; None: no normalisation.
     """
 
     def __init__(self, *, channels: int = 256, groups: int | None = 32):
@@ -24,7 +24,7 @@ class MaxFiltering(nn.Module):
         nn.init.zeros_(self.conv.bias)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """L maps [N, C, h, w], finest first, to maps of the same shapes."""
+        """Turns L maps [N, C, h, w], finest first, into maps of the same shapes."""
         filtered = [self.conv(x) for x in features]
         outputs = []
         for level, x in enumerate(features):

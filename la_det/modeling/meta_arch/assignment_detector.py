@@ -21,17 +21,17 @@ class AssignmentDetector(nn.Module):
     """A dense detector whose branches, matchers, losses and inference rule are configuration.
 
     Args:
-        backbone: with a feature pyramid.
-        in_features: names of its L outputs, finest first.
-        head: gives each branch's predictions.
-        criteria: how branches are trained; their losses have different names.
+        backbone: backbone with a feature pyramid.
+        in_features: names of the backbone's L outputs, finest first.
+        head: makes each branch's predictions.
+        criteria: how branches are trained. All losses have different names.
         inference: rule that turns predictions into detections.
-        inference_branch: the branch it reads.
-        mask_inference: gives detections their masks, for instance segmentation.
-        num_classes: K; the head's predictors refer to it in the configs, so that one override changes it everywhere.
-        pixel_mean, pixel_std: of the input channels, in the order of `input_format`.
+        inference_branch: name of the branch that inference reads.
+        mask_inference: makes the masks of detections, for instance segmentation.
+        num_classes: K. In configs the head's predictors refer to it, so one override changes it everywhere.
+        pixel_mean, pixel_std: mean and standard deviation of the input channels, in the order of `input_format`.
         input_format: "BGR" or "RGB", for data mappers and drawing.
-        max_iter: length of the training, for schemes with a schedule.
+        max_iter: length of the training in iterations, for schemes with a schedule.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class AssignmentDetector(nn.Module):
         return self.pixel_mean.device
 
     def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
-        """Losses in training, `[{"instances": Instances}]` in evaluation, as Detectron2's detectors.
+        """Losses in training, `[{"instances": Instances}]` in evaluation, as with Detectron2's detectors.
 
         Args:
             batched_inputs: one dict per image with "image" [C, H, W]; in training also "instances" with `gt_boxes`,
@@ -84,15 +84,15 @@ class AssignmentDetector(nn.Module):
         return outputs(batched_inputs, images.image_sizes, detections, masks, images.tensor.shape[-1])
 
     def detect(self, images: Tensor, image_sizes: Tensor) -> tuple[Candidates, Tensor | None]:
-        """The inference from tensors to tensors, which is also what is exported.
+        """Detections from image tensors: the part of inference that is also exported.
 
         Args:
             images: [N, C, H, W] normalised and padded to multiples of the backbone's size divisibility.
             image_sizes: [N, 2] (height, width) before padding.
 
         Returns:
-            Up to D detections per image, valid entries first, in pixels of the images; with `mask_inference` also their
-            mask probabilities [N, D, H / 4, W / 4].
+            Up to D detections per image, valid entries first, in pixels of the images. With `mask_inference` also the
+            detections' mask probabilities [N, D, H / 4, W / 4], otherwise None.
         """
         predictions = self.predict(images, self._inference_branches)[self.inference_branch]
         detections = self.inference(predictions, image_sizes)
@@ -103,9 +103,9 @@ class AssignmentDetector(nn.Module):
         return [self.inference_branch, *(self.mask_inference.image_branches if self.mask_inference else ())]
 
     def inference_only(self) -> "AssignmentDetector":
-        """Removes all that inference does not run: criteria and other branches, with their parameters; returns itself.
+        """Removes what inference does not run, criteria and other branches with their parameters, and returns itself.
 
-        What remains gives the same detections, and its state dict fits every model of the config after this call.
+        The rest gives the same detections. Its state dict fits every model of the config after this call.
         """
         for branches, name in self._training_branches():
             del branches[name]
@@ -136,22 +136,22 @@ class AssignmentDetector(nn.Module):
         return self.head([features[name] for name in self.in_features], branches)
 
     def losses(self, predictions: dict[str, DensePredictions], targets: Targets) -> dict[str, Tensor]:
-        """All criteria's losses, normalised over all processes, in single precision; empties `predictions`."""
+        """Losses of all criteria, normalised over all processes, in single precision; empties `predictions`."""
         with torch.autocast(self.device.type, enabled=False):
             return reduce_losses(loss_terms(self.criteria, predictions, targets, self.progress()))
 
     @torch.no_grad()
     def assignments(self, batched_inputs: list[dict], progress: float) -> list[Decision]:
-        """What each criterion would assign to the images with the present weights, for looking at.
+        """What each criterion would decide for the images with the present weights, to be looked at.
 
-        The network runs in its present mode: in evaluation mode nothing of the model changes.
+        The network runs in its present mode. In evaluation mode the model does not change.
 
         Args:
             batched_inputs: as in training.
             progress: share of the training that is done, 0..1.
 
         Returns:
-            One decision per criterion, in their order.
+            One decision per criterion, in the order of the criteria.
         """
         predictions = self.predict(self.preprocess_image(batched_inputs).tensor)
         targets = Targets.from_instances([x["instances"] for x in batched_inputs], self.device)
@@ -159,7 +159,7 @@ class AssignmentDetector(nn.Module):
             return [criterion.assign(predictions[criterion.branch], targets, progress) for criterion in self.criteria]
 
     def progress(self) -> float:
-        """Share of the training that is done, 0..1, from the trainer's iteration, so that resuming restores it."""
+        """Share of the training that is done, 0..1, from the trainer's iteration, which resuming restores."""
         try:
             iteration = get_event_storage().iter
         except AssertionError:  # called outside a trainer; Detectron2 0.6 has no other way to ask

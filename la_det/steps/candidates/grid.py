@@ -1,7 +1,7 @@
 """Candidate pairs from geometry, without an R x G tensor.
 
-The points of a level form a grid, so those strictly inside a box are a rectangle of cells whose borders follow from
-arithmetic: O(G L) work to find the rectangles, O(P) to list their P cells.
+The points of a level form a grid, so the points strictly inside a box are a rectangle of cells. Arithmetic gives its
+borders: it takes O(G L) work to find the rectangles and O(P) work to list their P cells.
 """
 
 import math
@@ -13,9 +13,11 @@ from torch import Tensor
 from la_det.geometry import ltrb_distances
 from la_det.structures import Pairs, Priors, Targets, constant
 
+_FAR = 2**23  # cells; no grid is that large
+
 
 def inside_box(priors: Priors, targets: Targets, levels: Tensor | None = None) -> Pairs:
-    """All (point, ground truth) with the point strictly inside the ground truth's box.
+    """All pairs (point, ground truth) whose point lies strictly inside the ground truth's box.
 
     Args:
         levels: [G, L] bool, which levels count; by default all.
@@ -56,7 +58,7 @@ def _cells_inside(priors: Priors, targets: Targets) -> tuple[Tensor, Tensor]:
     """The first cell whose point lies inside each box, and the first one beyond: [G, L, 2] column and row each."""
     strides = priors.grid_table[2]
     lower, upper = targets.boxes.unsqueeze(1).split(2, -1)
-    # No point is beyond a bound that is NaN.
+    # A box with a NaN bound contains no point.
     lower = lower.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
     return first_cell(lower, strides, priors, torch.le), first_cell(upper, strides, priors, torch.lt)
 
@@ -68,12 +70,12 @@ def center_region(
     centers: Tensor | None = None,
     levels: Tensor | None = None,
 ) -> Pairs:
-    """All (point, ground truth) with the point strictly inside the box and its centre region, on every level.
+    """All pairs (point, ground truth) whose point lies strictly inside the box and its centre region, on every level.
 
     Args:
         radius: half side of the square around the ground truth's centre, in strides of the point's level
             (FCOS's centre sampling; 1.5 allows at most 3 x 3 points of a level). 0 means the whole box.
-        centers: [G, 2] of the regions, by default of the boxes; one of NaN has no points.
+        centers: [G, 2] centres of the regions, by default of the boxes. A region with a NaN centre has no points.
         levels: [G, L] bool, which levels count; by default all.
 
     Returns:
@@ -91,15 +93,15 @@ def center_region(
 def center_windows(
     priors: Priors, targets: Targets, radius: float, centers: Tensor | None = None, *, clipped: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """The points in the boxes and their centre regions, as `center_region`, which lists those that exist.
+    """The points of `center_region` as a table with places for all points that a region can have.
 
-    With `clipped=False` those in the regions, whether or not inside the boxes.
+    With `clipped=False` the boxes do not matter: the points may lie outside.
 
-    A region that is open and `2 radius` cells wide holds at most as many, rounded up, of a level's columns and rows. So
-    each ground truth has windows of W places, and what lies in them is compared at once.
+    An open region of `2 radius` cells holds at most ceil(2 radius) columns and rows of a level. So each ground truth
+    has W places, and the points of all places are compared at once.
 
     Returns:
-        [G, W] int64 priors in the order of the priors, 0 where there is none; and [G, W] bool where there is one.
+        [G, W] int64 priors in their order, 0 at an empty place; and [G, W] bool whether a place holds a prior.
     """
     if priors.per_cell != 1:
         raise ValueError("a centre region needs one prior per cell")
@@ -139,11 +141,11 @@ def window_priors(cells: Tensor, exist: Tensor, priors: Priors) -> tuple[Tensor,
 
     Args:
         cells: [G, L, 2, side] columns and rows.
-        exist: [G, L, 2, side] bool, which of them are wanted; they must be on the grid.
+        exist: [G, L, 2, side] bool, which columns and rows are wanted; these must be on the grid.
         priors: with one prior per cell.
 
     Returns:
-        [G, W] int64 priors in the order of the priors, 0 where one is not wanted; and [G, W] bool which ones are.
+        [G, W] int64 priors in their order, 0 at a cell that is not wanted; and [G, W] bool whether a cell is wanted.
     """
     starts, columns_rows, _ = priors.grid_table
     wanted = exist[:, :, 1, :, None] & exist[:, :, 0, None, :]  # [G, L, rows, columns]
@@ -153,14 +155,14 @@ def window_priors(cells: Tensor, exist: Tensor, priors: Priors) -> tuple[Tensor,
 
 
 def overlapping_anchors(priors: Priors, targets: Targets, min_iou: Tensor, extents: Tensor) -> Pairs:
-    """All (anchor, ground truth) whose IoU is positive and at least `min_iou`, and others close to that.
+    """All pairs (anchor, ground truth) whose IoU is positive and at least `min_iou`, and some pairs below it.
 
-    An intersection I is at least t U only if it is at least t / (1 + t) (A_a + A_g), and then the overlap in x is at
-    least that over the lower height: so the cells of a level form a rectangle.
+    An IoU of at least t means an intersection of at least t / (1 + t) (A_a + A_g). Then the overlap in x is at least
+    this area divided by the smaller height, and likewise in y. So the cells of a level form a rectangle.
 
     Args:
         min_iou: [G], t of each ground truth.
-        extents: [N, L, 2] columns and rows of each image and level that count.
+        extents: [N, L, 2] number of columns and rows that count, of each image and level.
 
     Returns:
         Pairs ordered by ground truth.
@@ -174,19 +176,18 @@ def overlapping_anchors(priors: Priors, targets: Targets, min_iou: Tensor, exten
     shorter = torch.minimum(sizes, gt_sizes)
     overlap = intersection.unsqueeze(-1) / shorter.flip(-1)
     possible = (overlap <= shorter).all(-1, keepdim=True)
-    reach = (sizes + gt_sizes) / 2 - overlap
-
     strides = _per_prior_of_cell(strides, a)
+    reach = (sizes + gt_sizes) / 2 - overlap + 0.01 * strides  # rounding must not lose a cell
     centers = targets.centers.unsqueeze(1)
-    windows = torch.cat([centers - reach, centers + reach], -1)  # [G, L A, 4]
-    first = first_cell(windows[..., :2], strides, priors, torch.lt)
-    last = first_cell(windows[..., 2:], strides, priors, torch.le)
+    bounds = cell_of(torch.stack([centers - reach, centers + reach]), strides, priors)  # [2, G, L A, 2]
+    lower, upper = bounds.nan_to_num_(nan=0.0).clamp_(-_FAR, _FAR)
+    first, last = lower.ceil_().to(torch.int64), upper.floor_().to(torch.int64) + 1
     last = last.minimum(_per_prior_of_cell(extents[targets.image], a))
     return grid_cells(priors, targets, first, (last - first) * possible)
 
 
 def every_pair(prior: Tensor, targets: Targets) -> Pairs:
-    """Each ground truth with its priors [G, W]: G W pairs."""
+    """Pairs of each ground truth with each of its priors [G, W]: G W pairs."""
     gt = torch.arange(len(targets), device=prior.device).unsqueeze(1)
     return Pairs(*(x.expand_as(prior).flatten() for x in (targets.image.unsqueeze(1), prior, gt)))
 
@@ -205,11 +206,11 @@ def ltrb_of_pairs(pairs: Pairs, priors: Priors, targets: Targets) -> Tensor:
 
 
 def grid_cells(priors: Priors, targets: Targets, first: Tensor, extent: Tensor) -> Pairs:
-    """The priors in one rectangle of cells per ground truth, level and prior of a cell, as far as they are on the grid.
+    """The priors in one rectangle of cells per ground truth, level and prior of a cell, without cells off the grid.
 
     Args:
         first: [G, L A, 2] int64 column and row of the rectangle's first cell.
-        extent: [G, L A, 2] int64 number of columns and rows; nothing where one is not positive.
+        extent: [G, L A, 2] int64 number of columns and rows. If one is not positive, the rectangle is empty.
 
     Returns:
         Pairs ordered by ground truth, then rectangle, then cell: for A = 1, by prior.
@@ -240,23 +241,23 @@ def grid_cells(priors: Priors, targets: Targets, first: Tensor, extent: Tensor) 
 
 
 def _repeat(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
-    """[total] index of each repeated element, and how many of its repetitions come before."""
+    """Each element repeated `counts` times: its index [total], and the number of the repetition [total] from 0."""
     index = torch.repeat_interleave(counts, output_size=total)
     return index, torch.arange(total, device=counts.device) - (counts.cumsum(0) - counts).index_select(0, index)
 
 
 def _per_prior_of_cell(x: Tensor, per_cell: int) -> Tensor:
-    """[..., L, C] to [..., L A, C]."""
+    """Rows [..., L, C] of the levels, repeated for each prior of a cell: [..., L A, C]."""
     return x if per_cell == 1 else x.repeat_interleave(per_cell, -2)
 
 
 def first_cell(bound: Tensor, stride: Tensor, priors: Priors, before: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Index of the first cell along each axis whose point is not `before` the bound.
 
-    The division only guesses; points themselves are compared, so that rounding cannot move a cell across a border.
+    The division only gives a guess. The points are compared, so rounding cannot move a cell across a border.
     """
-    # Far-away and non-finite bounds must not overflow the integers; no grid is that large.
-    cell = cell_of(bound, stride, priors).floor().nan_to_num_(nan=0.0).clamp_(-(2**23), 2**23)
+    # Far-away and non-finite bounds must not overflow the integers.
+    cell = cell_of(bound, stride, priors).floor().nan_to_num_(nan=0.0).clamp_(-_FAR, _FAR)
     # It is the guess or the next cell, or by rounding the one after.
     for _ in range(2):
         cell = cell + before(cell_points(cell, stride, priors), bound)

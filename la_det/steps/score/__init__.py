@@ -1,4 +1,4 @@
-"""A number for each pair."""
+"""Scores of (prior, ground truth) pairs."""
 
 from la_det.steps.score.alignment import alignment, normalised_alignment
 from la_det.steps.score.detr_cost import DETRCost, query_probabilities

@@ -9,7 +9,7 @@ def alignment(p: Tensor, u: Tensor, alpha: float, beta: float) -> Tensor:
 
 
 def normalised_alignment(t: Tensor, u: Tensor, gt: Tensor, num_gts: int, eps: float) -> Tensor:
-    """The soft target t u_max / (t_max + eps) of each positive, with the largest t and u of its ground truth's positives.
+    """The soft targets t u_max / (t_max + eps), with the largest t and u of each ground truth's positives.
 
     Args:
         t, u: [P] of the positives.

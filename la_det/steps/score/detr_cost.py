@@ -1,7 +1,7 @@
 """DETR's matching cost (ECCV 2020, section 3.1) on dense predictions: every prior is a candidate of every ground truth.
 
-But the cheapest priors of a ground truth can be found among few: blocks of neighbouring priors are compared with it by
-a lower bound of their costs, and only those that can hold one of its cheapest priors are looked into.
+Neighbouring priors form blocks, which have a lower bound of their costs. To find the cheapest priors of a ground truth,
+only blocks that can hold one of them are looked into.
 """
 
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from torch import Tensor
 from la_det.geometry import aligned_giou, image_scales, relative_boxes
 from la_det.structures import DensePredictions, Pairs, Priors, Queries, Score, Targets, chunks
 
-ALPHA = 0.25  # of the focal cost; its gamma is 2
+ALPHA = 0.25  # weight of positives in the focal cost; gamma is 2
 GIOU_EPS = 1e-6  # square pixels
 
-SIDE = 4  # of a block, cells
-# (block, ground truth) that are compared at a time: on a CPU what stays in its cache, on a GPU what fits its memory.
+SIDE = 4  # side of a block, cells
+# Pairs (block, ground truth) that are compared at a time: few stay in the cache of a CPU, a GPU wants many.
 _CPU_CHUNK, _GPU_CHUNK = 1 << 17, 1 << 20
 
 
@@ -53,7 +53,8 @@ class DETRCost:
         cls_cost = self.of_class(p)
         scales, costs = image_scales(targets).unsqueeze(1), []
         size = (_CPU_CHUNK if chunks.in_chunks(p.device) else _GPU_CHUNK) // max(p.shape[1], 1)
-        for image, gt_boxes, its_kind in zip(*(x.split(max(size, 1)) for x in (targets.image, targets.boxes, kind))):
+        parts = (x.split(max(size, 1)) for x in (targets.image, targets.boxes, kind))
+        for image, gt_boxes, its_kind in zip(*parts, strict=True):
             gt_boxes = gt_boxes.unsqueeze(1)
             boxes = queries.boxes.index_select(0, image)
             giou = aligned_giou(boxes, gt_boxes, GIOU_EPS)
@@ -74,7 +75,7 @@ class DETRCost:
 class Costs:
     """Costs K of R priors, in T blocks of SIDE x SIDE neighbours, for G ground truths; computed where asked for.
 
-    `prior` [T, SIDE^2] has the priors of each block; the last one repeats at the end.
+    `prior` [T, SIDE^2] has the priors of each block; repetitions of the last prior fill the last block.
     """
 
     def __init__(self, cost: DETRCost, predictions: DensePredictions, targets: Targets, score: Score):
@@ -107,9 +108,9 @@ class Costs:
         self.areas = torch.stack([areas.amin(-1), areas.amax(-1)])
 
     def at(self, gt: Tensor, block: Tensor) -> Tensor:
-        """K of all priors of blocks [...] for ground truths [...]: [..., SIDE^2]; infinite for the repeated one.
+        """K of all priors of blocks [...] for ground truths [...]: [..., SIDE^2]; infinite for a repetition.
 
-        Minus infinity where it is not a number, which matching reports.
+        NaN becomes minus infinity, which the matching reports as an error.
         """
         image = self.targets.image[gt]
         l1 = (self.b[:, image, block].movedim(0, -1) - self.b_gt[gt].unsqueeze(-2)).abs().sum(-1)
@@ -130,8 +131,8 @@ class Costs:
     def bound(self, gts: Tensor) -> Tensor:
         """Lower bound of K in each block for ground truths `gts` [g]: [g, T].
 
-        No part of K is less than with the least class cost and the nearest of each coordinate in the block; the
-        intersection is at most that with the hull of all boxes, the union at least the larger box.
+        The class cost is at least the block's least, and the distance of a coordinate at least that to the nearest one
+        in the block. The intersection is at most that with the hull of the boxes, the union at least the larger box.
         """
         image = self.targets.image[gts]
         b_gt = self.b_gt[gts].T.unsqueeze(-1)  # [4, g, 1]
@@ -159,7 +160,7 @@ class Costs:
 
     def _cheapest(self, gts: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         bound = self.bound(gts)
-        # The costs in the most promising blocks limit those of the cheapest priors, and so the blocks to look into.
+        # The costs in the most promising blocks are an upper bound of the cheapest costs: it selects the blocks.
         num_blocks = min(max(24, number // 3), len(self.prior))
         promising = bound.topk(num_blocks, largest=False).indices
         cost = self.at(gts.unsqueeze(1), promising).flatten(1)
@@ -172,7 +173,7 @@ class Costs:
 
 
 def query_probabilities(predictions: DensePredictions, targets: Targets, score: Score) -> tuple[Tensor, Tensor]:
-    """Probabilities of the queries for the (image, class) that ground truths are of, [U, Q], and [G] which one each is."""
+    """Probabilities [U, Q] of the queries for the (image, class) of ground truths, and [G] which of them each is of."""
     image, cls, kind = targets.kinds(predictions.num_classes)
     prior = predictions.queries.prior.index_select(0, image)
     where = image.unsqueeze(1), prior

@@ -1,9 +1,9 @@
 """Exact matching where each ground truth gets several locations, and every location is its candidate (DDQ).
 
-The official implementation repeats the ground truths and solves the dense problem with SciPy. Here a sparse problem gives
-a good matching, and exchanges between ground truths make it optimal. Which exchange pays is a matter of ground truths
-alone: with w[b, a] the least change of cost when a location goes from b to a, a matching is optimal if, and only if, no
-cycle of them has a negative sum (Klein, Management Science 1967).
+The official implementation repeats the ground truths and solves the dense problem with SciPy. Here a sparse problem
+gives a good matching, and exchanges between ground truths make it optimal. With w[b, a] the least change of cost when a
+location goes from b to a, a matching is optimal if, and only if, no cycle of exchanges has a negative sum (Klein,
+Management Science 1967). So the last step sees a matrix of ground truths alone.
 """
 
 import numpy as np
@@ -95,7 +95,7 @@ def _sparse_matching(cost: np.ndarray, k: int) -> np.ndarray:
 
 
 def _prices(cost: np.ndarray, k: int) -> np.ndarray:
-    """What a column is worth to each row [rows], about: Sinkhorn's algorithm with k of each row and one of each column."""
+    """What a column is worth to each row [rows], about, by Sinkhorn's algorithm: k columns per row, one row per column."""
     num_rows, num_columns = cost.shape
     least = cost.min(0).clip(max=0)  # a column may stay free, at cost 0
     kernel = np.exp((least - cost) / SMOOTHING).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Choosing among candidate pairs with scatter reductions; by masks, so that nothing waits for a GPU."""
+"""Choice among candidate pairs by scatter reductions, which give masks: nothing waits for a GPU."""
 
 import torch
 from torch import Tensor
@@ -7,16 +7,16 @@ from la_det.structures import Pairs, Priors, Targets
 
 
 def best_in_group(group: Tensor, value: Tensor, num_groups: int, among: Tensor | None = None) -> Tensor:
-    """Which pair has the largest value of its group, ties to the first pair.
+    """Which pair has the largest value of its group; ties go to the first pair.
 
     Args:
         group: [P] int64, 0..num_groups-1.
         value: [P] float, no NaN.
-        num_groups: a bound of the groups.
+        num_groups: upper bound of the number of groups.
         among: [P] bool, the pairs that compete; all by default.
 
     Returns:
-        [P] bool, one pair per group that has any.
+        [P] bool, True for one pair of each group that has pairs.
     """
     if among is not None:
         value = value.masked_fill(~among, -torch.inf)
@@ -32,28 +32,34 @@ def best_in_group(group: Tensor, value: Tensor, num_groups: int, among: Tensor |
 
 
 def rank_in_group(group: Tensor, value: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
-    """The pairs by descending value in each group, ties to the first pair.
+    """The pairs by descending value in each group; of equal pairs the first one comes first.
 
     Args:
         group: [P] int64, 0..num_groups-1.
-        value: [P] float32; NaN counts as infinite, so that it does not hide.
-        num_groups: a bound of the groups.
+        value: [P] float32; NaN counts as infinite, so that it is noticed.
+        num_groups: upper bound of the number of groups.
 
     Returns:
-        [P] int64 each: indices into the pairs, ascending by group, then descending by value; and each one's rank,
-        from 0.
+        [P] int64 each: indices of the pairs, ascending by group, then descending by value; and the rank of each pair
+        in its group, from 0.
     """
-    value = value.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf) + 0.0  # of two zeros none is larger
-    bits = value.view(torch.int32).to(torch.int64)
-    ascending = bits ^ ((bits >> 32) & 0x7FFFFFFF)  # integers in the order of the floats
-    order = ((group << 32) - ascending).argsort(stable=True)
+    value = value.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    bits = value.add_(0.0).view(torch.int32).to(torch.int64)  # of two zeros none is larger
+    ascending = bits.bitwise_xor_((bits >> 32).bitwise_and_(0x7FFFFFFF))  # integers in the order of the floats
+    order = (group << 32).sub_(ascending).argsort(stable=True)
     group = group[order]
     first = torch.searchsorted(group, torch.arange(num_groups, device=group.device))
-    return order, torch.arange(len(group), device=group.device) - first[group]
+    return order, torch.arange(len(group), device=group.device).sub_(first[group])
+
+
+def topk_in_group(group: Tensor, value: Tensor, num_groups: int, k: int) -> Tensor:
+    """Which pairs are among the k largest values of their group, as `rank_in_group` orders them: [P] bool."""
+    order, rank = rank_in_group(group, value, num_groups)
+    return torch.zeros_like(group, dtype=torch.bool).index_copy_(0, order, rank < k)
 
 
 def best_of_groups(group: Tensor, value: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
-    """The pairs with the largest values of each group, as `rank_in_group` orders them, and each one's rank.
+    """The pairs with the largest values of each group, in the order of `rank_in_group`, and the rank of each pair.
 
     Args:
         group, value: see `rank_in_group`.
@@ -65,15 +71,15 @@ def best_of_groups(group: Tensor, value: Tensor, limit: Tensor) -> tuple[Tensor,
 
 
 def best_per_prior(pairs: Pairs, value: Tensor, priors: Priors, num_images: int, among: Tensor | None = None) -> Tensor:
-    """Which pair is the best of its location, ties to the first pair: [P] bool; `among` as in `best_in_group`."""
+    """Which pair has the largest value of its location, ties to the first: [P] bool; `among` as in `best_in_group`."""
     return best_in_group(pairs.location(len(priors)), value, num_images * len(priors), among)
 
 
 def best_of_each(pairs: Pairs, value: Tensor, priors: Priors, targets: Targets, among: Tensor | None = None) -> Pairs:
-    """Each ground truth's best pair; of several ground truths at one location only the best pair stays.
+    """Each ground truth's best pair; if several ground truths choose one location, only the best pair stays.
 
-    Ties go to the first pair. Unlike exact matching, a ground truth that loses its location gets no other. NaN is the
-    largest value, so that it shows in the losses. `among` as in `best_in_group`.
+    Ties go to the first pair. Unlike in exact matching, a ground truth that loses its location gets no other location.
+    NaN is the largest value, so that it is noticed in the losses. `among` as in `best_in_group`.
     """
     value = value.nan_to_num(nan=torch.inf)
     best = best_in_group(pairs.gt, value, len(targets), among)

@@ -1,10 +1,10 @@
 """Exact one-to-one matching of ground truths to locations, on the candidates only.
 
-The official implementations solve the dense [G, R] problem of an image with SciPy, with one constant wherever a
-location is no candidate. `Search` is SciPy's algorithm, shortest augmenting paths (Crouse, IEEE Transactions on
-Aerospace and Electronic Systems 2016), with the same arithmetic and the same choice among equal values, but it looks
-only at the candidates that can matter. So its answer is SciPy's, also where several are optimal and where a ground
-truth has no free candidate. Most ground truths take their best candidate at once, so its cost grows with their number.
+The official implementations solve the dense [G, R] problem of an image with SciPy; every location that is no candidate
+has the same constant value. `Search` is SciPy's algorithm, shortest augmenting paths (Crouse, IEEE Transactions on
+Aerospace and Electronic Systems 2016), with the same arithmetic and the same choice among equal values. But it looks
+only at the candidates that can matter. Its answer is SciPy's, also if several matchings are optimal or a ground truth
+has no free candidate. Most ground truths take their best candidate at once: the cost grows with the number of them.
 """
 
 import math
@@ -37,12 +37,14 @@ def match(
         value: [P] value of each pair.
         targets: the batch's ground truths.
         num_priors: R.
-        missing: value of every (location, ground truth) that is no candidate, at most that of any candidate.
-        drop_missing: leave out ground truths that got no candidate, instead of an arbitrary location.
+        missing: value of every (location, ground truth) that is no candidate; a lower bound of the candidates' values.
+        drop_missing: what a ground truth without a free candidate gets.
+            False: an arbitrary location.
+            True: no location.
         among: [P] bool, which pairs are candidates; all by default.
 
     Returns:
-        One pair per ground truth, ordered by ground truth; min(R, g) for an image with g > R ground truths.
+        One pair per ground truth, ordered by ground truth. An image with more than R ground truths has R pairs.
 
     Raises:
         FloatingPointError: a value is NaN or infinite.
@@ -64,20 +66,20 @@ def match(
 
 
 def match_listed(pairs: Pairs, value: Tensor, rest: Tensor, targets: Targets) -> tuple[Pairs, Tensor]:
-    """Matches each ground truth to one location of its image where every location is a candidate but few are listed.
+    """Matches each ground truth to one location of its image, when every location is a candidate but few are listed.
 
-    Each ground truth gets a column of its own that stands for all it does not list. No assignment of the whole problem
-    has a larger sum than the optimum of this one, so an optimum that needs none of these columns solves both.
+    Each ground truth gets one extra column, which stands for all candidates that are not listed. The optimum of this
+    problem is an upper bound for the whole problem. So an optimum without extra columns solves the whole problem.
 
     Args:
-        pairs: some of the candidates, ordered by ground truth.
-        value: [P] value of each of them.
-        rest: [G] what the values of the ground truth's other candidates do not exceed; -inf if it has none.
+        pairs: the listed candidates, ordered by ground truth.
+        value: [P] value of each listed candidate.
+        rest: [G] upper bound of the values of the ground truth's other candidates; -inf if there are none.
         targets: the batch's ground truths.
 
     Returns:
-        At most one pair per ground truth, ordered by ground truth, and [G] bool: those that may find something better
-        among the candidates they do not list. If there are none, the pairs are an optimum of the whole problem.
+        At most one pair per ground truth, ordered by ground truth; and [G] bool, whether a candidate that is not listed
+        may be better for the ground truth. If that is never so, the pairs are an optimum of the whole problem.
 
     Raises:
         FloatingPointError: a value is NaN or infinite.
@@ -100,8 +102,8 @@ def finite(value: np.ndarray) -> np.ndarray:
 
 
 def _solve_images(pairs: Pairs, value: Tensor, targets: Targets, solve: Callable, among: Tensor | None = None) -> Pairs:
-    """What `solve` matches in each image, given its listed rows (ground truths), columns (locations) and values."""
-    # Host synchronisation, the only one of candidates.
+    """The pairs that `solve` matches in each image, from rows (ground truths), columns (locations) and values."""
+    # The only host synchronisation for the candidates.
     gt = pairs.gt if among is None else pairs.gt.masked_fill(~among, -1)
     columns = torch.stack([gt.int(), pairs.prior.int(), value.float().view(torch.int32)]).cpu().numpy()
     columns = columns[:, columns[0] >= 0]
@@ -121,12 +123,12 @@ def _solve_images(pairs: Pairs, value: Tensor, targets: Targets, solve: Callable
 
 
 class Search:
-    """The rows of one image get columns of least total cost, as from `scipy.optimize.linear_sum_assignment`.
+    """The columns of least total cost for the rows of one image, as from `scipy.optimize.linear_sum_assignment`.
 
-    SciPy inserts row by row, each along the cheapest path of changes to what the earlier ones have: the row takes a
-    column, whose row takes another one, up to a free column. `u` and `v` are the dual variables of rows and columns; a
-    free column has v = 0. SciPy keeps the columns that no path has reached in a list, and its order decides between
-    equal ones: descending at first, and the last one moves to the place of each that is reached.
+    SciPy inserts row by row, each along the cheapest path of changes: the row takes a column, the row that had this
+    column takes another column, up to a free column. `u` and `v` are the dual variables of rows and columns; a free
+    column has v = 0. SciPy lists the columns that no path has reached. The order of this list decides between equal
+    columns: it is descending at first, and when a column is reached, the last column of the list takes its place.
     """
 
     def __init__(
@@ -135,8 +137,8 @@ class Search:
         """
         Args:
             row, column, cost: [P] of the candidates, ordered by row, then column.
-            num_rows, num_columns: no more rows than columns.
-            missing: cost of all others, at least that of any candidate.
+            num_rows, num_columns: numbers of rows and columns; at most as many rows as columns.
+            missing: cost of every pair that is no candidate; an upper bound of the candidates' costs.
         """
         self.column, self.cost, self.num_columns, self.missing = column, cost, num_columns, missing
         self.starts = np.searchsorted(row, np.arange(num_rows + 1))
@@ -145,19 +147,19 @@ class Search:
         self.v: dict[int, float] = {}
         self.column_of = [-1] * num_rows
         self.row_of: dict[int, int] = {}
-        self.taken = 0  # the first columns that are not free
+        self.taken = 0  # the columns before this one are not free
 
     def solve(self) -> np.ndarray:
         """[rows] the column of each row."""
         for row, (column, cost) in enumerate(zip(*self._best(), strict=True)):
             if column < 0 or column in self.row_of:
                 self._insert(row)
-            else:  # the whole path
+            else:  # a path of one step
                 self.row_of[column], self.column_of[row], self.u[row] = row, column, cost
         return np.array(self.column_of, dtype=np.int64)
 
     def _best(self) -> tuple[list[int], list[float]]:
-        """Column and cost of each row's cheapest candidate; -1 where there is none, or another one is as cheap."""
+        """Column and cost of each row's cheapest candidate; column -1 if no candidate is cheaper than all else."""
         num_rows = len(self.u)
         cost = np.full(num_rows, self.missing)
         column = np.full(num_rows, -1)
@@ -183,12 +185,12 @@ class Search:
         """Finds the cheapest path from a new row to a free column, and changes the matching along it."""
         row_of, v = self.row_of, self.v
         order = _Order(self.num_columns)
-        rows = []  # on the paths; a step is an index of this list
-        length: dict[int, float] = {}  # of the shortest path to each column that is seen, but not reached
-        step: dict[int, int] = {}  # of that path's last row
+        rows = []  # rows on the paths; a step is an index of this list
+        length: dict[int, float] = {}  # length of the shortest path to each column that is seen, but not reached
+        step: dict[int, int] = {}  # step of the last row of this path
         reached: dict[int, float] = {}  # columns whose shortest path is known, and its length
         to_missing, missing_step = math.inf, 0  # the same for any free column that is no candidate
-        shortest, to_free = 0.0, math.inf  # no path that is longer than one to a free column matters
+        shortest, to_free = 0.0, math.inf  # a path that is longer than one to a free column does not matter
         row = new
         while True:
             rows.append(row)
@@ -243,7 +245,7 @@ class Search:
 
 
 class _Order:
-    """The list number - 1, ..., 0, from which elements are removed; the last one takes the place of each."""
+    """The list number - 1, ..., 0. When an element is removed, the last element takes its place."""
 
     def __init__(self, number: int):
         self.number = self.length = number
@@ -265,7 +267,7 @@ class _Order:
 def _solve_dense(
     row: np.ndarray, column: np.ndarray, value: np.ndarray, num_rows: int, num_columns: int, missing: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Matched rows ascending and their columns."""
+    """Matched rows, ascending, and their columns, by SciPy on the dense matrix."""
     dense = np.full((num_rows, num_columns), missing)
     dense[row, column] = value
     return linear_sum_assignment(dense, maximize=True)
@@ -279,7 +281,7 @@ def _solve_listed(
     if num_rows == 0:
         return row, column
     columns, reduced = np.unique(column, return_inverse=True)
-    # A row that has no other candidates stays unmatched only if it must: at a price that nothing else makes up for.
+    # A row without other candidates stays unmatched only if it must: `lowest` costs more than all other rows can gain.
     finite = np.concatenate([value, rest[np.isfinite(rest)]])
     lowest = finite.min() - (num_rows + 1) * (np.ptp(finite) + 1)
     every_row = np.arange(num_rows)

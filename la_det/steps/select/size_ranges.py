@@ -10,9 +10,9 @@ SIZE_RANGES = ((-1, 64), (64, 128), (128, 256), (256, 512), (512, float("inf")))
 
 
 def possible_levels(targets: Targets, size_ranges: Sequence[tuple[float, float]]) -> Tensor:
-    """[G, L] whether some point inside the box can be in the level's size range.
+    """[G, L] bool, whether some point inside the box can be in the level's size range.
 
-    There max(l, t, r, b) lies between half the longer side and all of it; rounding must not lose a level.
+    Inside a box, max(l, t, r, b) is at least half the longer side and at most the longer side, up to rounding.
     """
     longest = (targets.boxes[:, 2:] - targets.boxes[:, :2]).amax(1, keepdim=True)
     low, high = constant(tuple(map(tuple, size_ranges)), longest.device, longest.dtype).unbind(1)

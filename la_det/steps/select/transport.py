@@ -44,15 +44,15 @@ class Transport:
         free, wanted = self.free.double(), supply.new_zeros(self.num_columns)
         # In logarithms at first. After one scaling of columns and rows, no sum is below 1e-8 / R any more.
         log = self.cost.double() / -eps
-        log = log - torch.full_like(wanted, -torch.inf).scatter_reduce_(0, column, log, "amax")[column]
-        log = log - wanted.index_add(0, column, log.exp()).log_()[column]
-        log = log - free.log().clamp_(max=0).scatter_reduce_(0, row, log, "amax")[row]
+        log = log - torch.full_like(wanted, -torch.inf).scatter_reduce_(0, column, log, "amax").index_select(0, column)
+        log = log - wanted.index_add(0, column, log.exp()).log_().index_select(0, column)
+        log = log - free.log().clamp_(max=0).scatter_reduce_(0, row, log, "amax").index_select(0, row)
         plan = log.exp_()
         for i in range(iterations):
             if i:
-                plan = plan / wanted.index_add(0, column, plan)[column]
+                plan = plan.div_(wanted.index_add(0, column, plan).index_select(0, column))
             scale = supply / free.index_add(0, row, plan)
-            plan = plan * scale[row]
+            plan = plan.mul_(scale.index_select(0, row))
         alone = scale.masked_fill(free == 0, 0)
         largest = alone.scatter_reduce(0, row, plan, "amax")
-        return (plan / largest[row]).float(), (alone / largest).float()
+        return (plan / largest.index_select(0, row)).float(), (alone / largest).float()

@@ -1,12 +1,25 @@
 """Quality focal and varifocal loss against dense targets, soft-target losses, and dropped priors."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.structures import Boxes, Instances
 
-from la_det.geometry import aligned_giou
-from la_det.modeling.criteria import Decision, FocalLoss, GIoULoss, QualityFocalLoss, SoftTargetLoss, VarifocalLoss
+from la_det.geometry import aligned_ciou, aligned_giou
+from la_det.modeling.criteria import (
+    BySoftTargets,
+    CIoULoss,
+    CrossEntropyLoss,
+    Decision,
+    FocalLoss,
+    GIoULoss,
+    QualityFocalLoss,
+    SoftTargetLoss,
+    VarifocalLoss,
+    reduce_losses,
+)
 from la_det.structures import (
     AnchorGenerator,
     Assignment,
@@ -79,8 +92,14 @@ def focal(logits, target, positive, counted):
     return (weight * bce * counted).sum()
 
 
+def cross_entropy(logits, target, positive, counted):
+    return (F.binary_cross_entropy_with_logits(logits, target, reduction="none") * counted).sum()
+
+
 LOSSES = {
     "qfl": (QualityFocalLoss(), quality_focal),
+    "qfl by targets": (QualityFocalLoss(normaliser="targets"), quality_focal),
+    "bce": (CrossEntropyLoss(), cross_entropy),
     "vfl": (VarifocalLoss(), varifocal),
     "focal": (FocalLoss(), focal),
 }
@@ -98,7 +117,8 @@ def test_same_as_dense_targets(name, dropped, channels_last):
     result = term(Decision(predictions, make_targets(), assignment, Score()))
     expected = formula(*dense(predictions, assignment, soft=name != "focal"))
     torch.testing.assert_close(result.weight * result.numerator, expected)
-    assert result.normaliser == 4 and result.floor == 1 and result.scope == "world"
+    normaliser = assignment.target.sum().item() if name in ("bce", "qfl by targets") else 4
+    assert result.normaliser.item() == pytest.approx(normaliser) and result.floor == 1 and result.scope == "world"
     leaves = predictions.maps["logits"]
     for grad, expected_grad in zip(
         torch.autograd.grad(result.weight * result.numerator, leaves),
@@ -132,7 +152,7 @@ def test_dropped_priors_with_a_gate():
         assert not grad[1, :, 8].any() and grad[0, :, 8].all() and grad[1, :, 7].all()
 
 
-@pytest.mark.parametrize("name", ["qfl", "vfl"])
+@pytest.mark.parametrize("name", ["qfl", "vfl", "bce"])
 @pytest.mark.parametrize("logit", [-200.0, -104.0, 17.0, 200.0])
 def test_extreme_logits_are_finite(name, logit):
     """The official Dynamic ATSS gives NaN from about 17 on."""
@@ -164,13 +184,54 @@ def test_giou_weighted_by_the_soft_target():
     torch.testing.assert_close(term.normaliser, assignment.target.sum())
 
 
+def test_ciou_weighted_by_the_soft_target():
+    predictions, targets, assignment = make_predictions(), make_targets(), make_assignment()
+    term = CIoULoss(weight=7.5)(Decision(predictions, targets, assignment, Score()))
+    pairs = assignment.pairs
+    ciou = aligned_ciou(predictions.boxes_at(pairs.image, pairs.prior), targets.boxes[pairs.gt])
+    torch.testing.assert_close(term.weight * term.numerator, 7.5 * (assignment.target * (1 - ciou)).sum())
+    torch.testing.assert_close(term.normaliser, assignment.target.sum())
+    assert term.floor == 1
+
+
+def test_quality_focal_of_a_geometric_mean():
+    """With dense targets and probabilities, as the official code has it."""
+    predictions, assignment, score = make_predictions(), make_assignment(), Score("quality", square_root=True)
+    term = QualityFocalLoss(normaliser="targets", floor=0.0)(Decision(predictions, make_targets(), assignment, score))
+    logits, target, *_ = dense(predictions, assignment)
+    p = (logits.sigmoid() * predictions.joined("quality").transpose(1, 2).sigmoid()).sqrt()
+    expected = ((target - p).square() * F.binary_cross_entropy(p, target, reduction="none")).sum()
+    torch.testing.assert_close(term.numerator, expected)
+    leaves = predictions.maps["logits"] + predictions.maps["quality"]
+    for grad, expected_grad in zip(
+        torch.autograd.grad(term.numerator, leaves), torch.autograd.grad(expected, leaves), strict=True
+    ):
+        torch.testing.assert_close(grad, expected_grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [FocalLoss(floor=0.0), QualityFocalLoss(normaliser="targets", floor=0.0)])
+def test_without_a_floor_small_normalisers_count_and_none_is_one(loss):
+    predictions, assignment = make_predictions(), make_assignment()
+    for target in (torch.tensor([0.2, 0.0, 0.1, 0.1]), torch.zeros(4)):
+        term = loss(Decision(predictions, make_targets(), replace(assignment, target=target), Score()))
+        divisor = len(target) if isinstance(loss, FocalLoss) else target.sum().item() or 1
+        assert reduce_losses({"loss": term})["loss"].item() == pytest.approx(term.numerator.item() / divisor)
+
+
+def test_losses_switch_with_the_targets():
+    both = BySoftTargets(without=FocalLoss(weight=2.0), given=QualityFocalLoss(weight=3.0))
+    soft = make_assignment()
+    for assignment, weight in ((soft, 3), (replace(soft, target=None), 2)):
+        assert both(Decision(make_predictions(), make_targets(), assignment, Score())).weight == weight
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_without_positives_every_map_has_a_gradient(name):
     predictions = make_predictions()
     none = torch.zeros(0, dtype=torch.int64)
     assignment = Assignment(Pairs(none, none, none), target=torch.zeros(0))
-    losses = (LOSSES[name][0], GIoULoss(weighting="target", floor=1e-6), SoftTargetLoss())
+    losses = (LOSSES[name][0], GIoULoss(weighting="target", floor=1e-6), SoftTargetLoss(), CIoULoss())
     terms = [loss(Decision(predictions, make_targets(), assignment, Score())) for loss in losses]
     sum(term.numerator for term in terms).backward()
-    assert terms[0].numerator > 0 and terms[1].numerator == 0 and terms[2].numerator == 0
+    assert terms[0].numerator > 0 and not any(term.numerator for term in terms[1:])
     assert all(x.grad is not None and x.grad.isfinite().all() for levels in predictions.maps.values() for x in levels)

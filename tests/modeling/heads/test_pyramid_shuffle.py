@@ -57,7 +57,10 @@ def test_head_starts_as_the_official_one():
         assert branch.logits.bias.unique().item() == pytest.approx(-4.59512)
         assert branch.scales.tolist() == [1.0] * 5
         assert branch.quality.weight.std().item() == pytest.approx(0.01, rel=0.1)
-    assert main.quality_tower[0].weight.std().item() == pytest.approx(0.01, rel=0.1) and not main.quality_tower[0].bias.any()
+    assert (
+        main.quality_tower[0].weight.std().item() == pytest.approx(0.01, rel=0.1)
+        and not main.quality_tower[0].bias.any()
+    )
     weight = auxiliary.quality_tower[0].weight
     assert 0.06 < weight.abs().max() <= 1 / 16 and weight.std().item() == pytest.approx(1 / 16 / 3**0.5, rel=0.05)
 

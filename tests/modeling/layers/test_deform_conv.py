@@ -59,3 +59,18 @@ def test_weights_in_half_precision():
     found = layer.half()(x.half())
     assert found.dtype == torch.float16
     torch.testing.assert_close(found.float(), expected, atol=2e-2, rtol=0)
+
+
+def test_every_group_of_channels_has_its_own_offsets():
+    """Group 0 is read one cell further right, group 1 one further down; the weights of all taps are nearly 1."""
+    conv = ModulatedDeformConv2d(4, 1, bias=False, offset_groups=2)
+    assert conv.offset.out_channels == 2 * 27
+    with torch.no_grad():
+        conv.weight.zero_()
+        conv.weight[0, :, 1, 1] = torch.tensor([1.0, 10.0, 100.0, 1000.0])
+        conv.offset.bias[1:18:2] = 1.0  # dx of group 0
+        conv.offset.bias[18:36:2] = 1.0  # dy of group 1
+        conv.offset.bias[36:] = 100.0
+    x = torch.randn(1, 4, 5, 6)
+    expected = x[:, 0, 1:4, 2:5] + 10 * x[:, 1, 1:4, 2:5] + 100 * x[:, 2, 2:5, 1:4] + 1000 * x[:, 3, 2:5, 1:4]
+    torch.testing.assert_close(conv(x)[:, 0, 1:4, 1:4], expected, rtol=1e-4, atol=1e-3)

@@ -52,6 +52,33 @@ def test_same_as_sorting_all_cells(rows, columns, k, per_cell, offset, box_offse
     assert torch.equal(nearest_priors(priors, targets, k), by_sorting(priors, targets.centers, k))
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 20),
+    columns=st.integers(1, 20),
+    part=st.tuples(st.floats(0.05, 1), st.floats(0.05, 1)),
+    k=st.integers(1, 12),
+    per_cell=st.sampled_from([1, 3]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_only_cells_within_the_extents(rows, columns, part, k, per_cell, seed):
+    """The same as on a grid that is no larger; what is missing there is -1."""
+    generator = AnchorGenerator(sizes=(8.0,) * per_cell)
+    grid_sizes = [(-(-rows * 8 // s), -(-columns * 8 // s)) for s in STRIDES]
+    smaller = [(max(int(h * part[0]), 1), max(int(w * part[1]), 1)) for h, w in grid_sizes]
+    priors, own = (generator(sizes, torch.device("cpu")) for sizes in (grid_sizes, smaller))
+    random = torch.Generator().manual_seed(seed)
+    targets = targets_at(torch.rand(20, 2, generator=random) * torch.tensor([columns * 8.0, rows * 8.0]))
+    extents = torch.tensor([[(w, h) for h, w in smaller]])
+    found, expected = nearest_priors(priors, targets, k, extents), nearest_priors(own, targets, k)
+    counts = [[min(k, h * w) * per_cell for h, w in sizes] for sizes in (grid_sizes, smaller)]
+    for level, theirs in zip(found.split(counts[0], 1), expected.split(counts[1], 1), strict=True):
+        assert (level[:, theirs.shape[1] :] == -1).all()
+        level = level[:, : theirs.shape[1]]
+        assert torch.equal(priors.points[level], own.points[theirs])
+        assert torch.equal(priors.levels[level], own.levels[theirs])
+
+
 @pytest.mark.parametrize("grid", [(1, 1), (2, 4), (1, 30)])
 def test_levels_with_fewer_cells_give_what_they_have(grid):
     priors = AnchorGenerator(strides=(8,), sizes=(8.0,))([grid], torch.device("cpu"))

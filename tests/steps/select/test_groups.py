@@ -49,6 +49,11 @@ def test_best_in_group_among_some(pairs, data):
     assert best[some].tolist() == alone.tolist() and best.sum() == alone.sum()
 
 
+def test_of_two_zeros_none_is_larger():
+    index, _ = best_of_groups(torch.zeros(3, dtype=torch.int64), torch.tensor([-1.0, -0.0, 0.0]), torch.tensor([3]))
+    assert index.tolist() == [1, 2, 0]
+
+
 @pytest.mark.parametrize("nan", [float("nan"), -float("nan")])
 def test_nan_does_not_hide(nan):
     index, _ = best_of_groups(torch.zeros(3, dtype=torch.int64), torch.tensor([1.0, nan, 2.0]), torch.tensor([1]))

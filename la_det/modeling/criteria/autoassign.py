@@ -1,0 +1,83 @@
+"""The losses of AutoAssign (Zhu et al., arXiv 2007.03496), on the weights of its matcher.
+
+The weights are not detached: the first and the last term train the centre prior, too.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from la_det.losses.background import background_loss
+from la_det.matchers.autoassign import EPS
+from la_det.modeling.criteria.decision import Decision
+from la_det.modeling.criteria.dw import num_gts
+from la_det.modeling.criteria.reduction import LossTerm
+from la_det.structures import count
+
+NOTHING_INSIDE = 100.0  # cost of a ground truth without a location, which nothing can change
+
+
+def bag_confidences(decision: Decision) -> Tensor:
+    """[G] weighted mean of the confidences of each ground truth's pairs; 0 where it contains no location."""
+    assignment = decision.assignment
+    confidences = assignment.weight * assignment.confidence
+    return confidences.new_zeros(len(decision.targets)).index_add(0, assignment.pairs.gt, confidences)
+
+
+@dataclass(frozen=True)
+class AutoAssignPositiveLoss:
+    """Sum of -ln B over the ground truths, B their bag confidence, divided by their number.
+
+    Attributes:
+        weight: factor of the loss.
+    """
+
+    weight: float = 0.25
+
+    def __call__(self, decision: Decision) -> LossTerm:
+        bag = bag_confidences(decision)
+        empty = (bag == 0).float()
+        loss = NOTHING_INSIDE * empty.sum() - (bag + empty).log().sum()
+        return LossTerm(loss, num_gts(decision.targets), weight=self.weight)
+
+
+@dataclass(frozen=True)
+class AutoAssignNegativeLoss:
+    """Sum of z^2 (-ln(1 - z)) over all locations and classes with z = p v; over the sum of the centre prior.
+
+    Attributes:
+        weight: factor of the loss.
+    """
+
+    weight: float = 0.75
+
+    def __call__(self, decision: Decision) -> LossTerm:
+        n, score = decision.assignment.negatives, decision.score
+        background, c, f = background_loss(decision.predictions, score, n.image, n.prior, n.cls)
+        log_p, log_complement = score.log_probability(c, f), score.log_complement(c, f)
+        # 1 - p v = (1 - p) + p (1 - v), a sum of positive numbers.
+        lowered = log_complement.logaddexp(log_p + (1 - n.weight).log())
+        correction = torch.dot((2 * log_p).exp(), log_complement - n.weight.square() * lowered)
+        return LossTerm(background + correction, decision.assignment.closeness.sum(), weight=self.weight)
+
+
+@dataclass(frozen=True)
+class AutoAssignCenterLoss:
+    """Number of ground truths over the sum of their centre prior, averaged over this process's images.
+
+    It keeps the prior from shrinking. An image in which no ground truth contains a location has none.
+
+    Attributes:
+        weight: factor of the loss.
+    """
+
+    weight: float = 0.75
+
+    def __call__(self, decision: Decision) -> LossTerm:
+        assignment, targets = decision.assignment, decision.targets
+        g = assignment.closeness
+        total = g.new_zeros(targets.num_images).index_add(0, assignment.pairs.image, g)
+        of_image = count(targets.image, targets.num_images) / total.clamp(min=EPS) * (total != 0)
+        num_images = torch.full((), float(targets.num_images), device=g.device)
+        return LossTerm(of_image.sum(), num_images, weight=self.weight, scope="local")
