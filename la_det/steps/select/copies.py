@@ -95,7 +95,7 @@ def _sparse_matching(cost: np.ndarray, k: int) -> np.ndarray:
 
 
 def _prices(cost: np.ndarray, k: int) -> np.ndarray:
-    """What a column is worth to each row [rows], about, by Sinkhorn's algorithm: k columns per row, one row per column."""
+    """What a column is worth to each row [rows], about: Sinkhorn's algorithm with k columns per row."""
     num_rows, num_columns = cost.shape
     least = cost.min(0).clip(max=0)  # a column may stay free, at cost 0
     kernel = np.exp((least - cost) / SMOOTHING).astype(np.float32)
