@@ -5,6 +5,8 @@ targets over all locations and fvcore's GIoU loss at the positives (for DW and A
 references), with autograd.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 
 import torch
@@ -12,12 +14,15 @@ from fvcore.nn import giou_loss, sigmoid_focal_loss
 from torch import Tensor
 
 from la_det import matchers
+from la_det.matchers import Matcher
 from la_det.model_zoo.schemes import references
 from la_det.modeling.criteria import Criterion
-from la_det.references import autoassign, dw
-from la_det.references.image import PROGRESS, images
+from la_det.references import autoassign, ddq, dw
+from la_det.references.image import PROGRESS, Image, images
+from la_det.steps.queries import DistinctQueries
 from la_det.structures import DensePredictions, Targets
 
+NO_QUERY = -2  # of a prior that takes part in no loss
 MAX_PAIR_LOGITS = 2e8  # upper bound of the logits expanded per image; beyond it, the foreground loss needs over 10 GB
 
 
@@ -36,7 +41,16 @@ def assign(criterion: Criterion, predictions: DensePredictions, targets: Targets
     """The result of the dense rule per image: the ground truth of each prior [R]; weights for DW and AutoAssign."""
     matcher = matchers.matcher_at(criterion.matcher, PROGRESS)
     rule = references()[type(matcher)]
-    return [rule(matcher, x) for x in images(criterion.score, predictions, targets)]
+    return [_assign(rule, matcher, criterion.queries, x) for x in images(criterion.score, predictions, targets)]
+
+
+def _assign(rule: Callable, matcher: Matcher, queries: DistinctQueries | None, x: Image) -> Tensor | tuple[Tensor, ...]:
+    """The result of the rule for an image, with queries for these alone."""
+    if queries is None:
+        return rule(matcher, x)
+    x = replace(x, queries=ddq.queries(x.p, x.boxes, x.priors.level_starts, queries.topk, queries.nms_threshold))
+    assigned = rule(matcher, x)
+    return torch.full_like(assigned, NO_QUERY).index_copy_(0, x.queries, assigned[x.queries])
 
 
 def loss(criterion: Criterion, predictions: DensePredictions, targets: Targets) -> Tensor:
@@ -52,11 +66,12 @@ def loss(criterion: Criterion, predictions: DensePredictions, targets: Targets) 
             total = total + sum(dw.losses(x.logits, x.gates["quality"], x.boxes, x.gts, x.classes, *decision))
             count += len(x.gts)
             continue
+        part = (decision != NO_QUERY).nonzero().squeeze(1)
         positive = (decision >= 0).nonzero().squeeze(1)
         gt = decision[positive]
         one_hot = torch.zeros_like(x.logits)
         one_hot[positive, x.classes[gt]] = 1
-        total = total + sigmoid_focal_loss(x.logits, one_hot, alpha=0.25, gamma=2.0, reduction="sum")
+        total = total + sigmoid_focal_loss(x.logits[part], one_hot[part], alpha=0.25, gamma=2.0, reduction="sum")
         total = total + giou_loss(x.boxes[positive], x.gts[gt], reduction="sum")
         count += len(positive)
     return total / max(count, 1)

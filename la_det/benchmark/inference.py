@@ -22,7 +22,7 @@ from la_det.build import build_model, load_model
 from la_det.data.shapes import ShapesSpec, draw_scene
 from la_det.export.formats import write_onnx
 from la_det.export.graph import ExportGraph
-from la_det.export.metadata import metadata_of
+from la_det.export.metadata import metadata_of, nms_of
 from la_det.export.onnx_detector import OnnxDetector
 from la_det.modeling import AssignmentDetector
 from la_det.modeling.inference import to_instances
@@ -107,8 +107,8 @@ def torch_stages(model: AssignmentDetector, nms: float | None, compiled: bool = 
 def onnx_stages(model: AssignmentDetector, name: str, size: tuple[int, int], folder: Path) -> Stages:
     """The stages in ONNX Runtime. The network is the whole graph, with top-k and NMS."""
     path = folder / f"{name.replace('/', '_')}.onnx"
-    nms = "none" if model.inference.nms_threshold is None else "graph"
-    metadata = metadata_of(model_zoo.get_config(name), name, model.backbone.size_divisibility, nms)
+    config, nms = model_zoo.get_config(name), nms_of(model.inference)
+    metadata = metadata_of(config, name, model.backbone.size_divisibility, nms)
     write_onnx(ExportGraph(model), metadata, path, None, size)
     detector = OnnxDetector(path)
 

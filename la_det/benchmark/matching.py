@@ -265,6 +265,9 @@ _ASSIGNMENT_TARGETS = {
 
 def targets(scheme: str, num_gts: int) -> Cost:
     """Target ratios dense / ours of each cost at G ground truths per image; 0: there is no target."""
+    if scheme in ("ddq_fcn", "poto_distinct"):  # both forms have the same NMS
+        both = {100: 3.0, 300: 5.0}.get(num_gts, 0.0) if scheme == "ddq_fcn" else 0.0
+        return Cost(both, both, 0.0)
     assignment = _ASSIGNMENT_TARGETS.get(scheme, {100: 10.0, 300: 25.0}).get(num_gts, 0.0)
     return Cost(assignment, {20: 2.0, 100: 3.0, 300: 10.0}.get(num_gts, 0.0), {100: 2.0, 300: 5.0}.get(num_gts, 0.0))
 

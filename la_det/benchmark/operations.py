@@ -56,6 +56,8 @@ class _Operators(TorchDispatchMode):
         name, kwargs = func.overloadpacket.__name__, kwargs or {}
         if not func.is_view and name not in _FREE:
             self.counts.operations[name] += 1
+            if name == "agnostic_nms":  # its result's size, of each image
+                self.counts.waits[name] += len(args[0])
             if name in _WAITS or _indexes_by_mask(name, args) or _repeats_unknown(name, kwargs):
                 self.counts.waits[name] += 1
         return func(*args, **kwargs)

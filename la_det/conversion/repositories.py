@@ -294,6 +294,26 @@ MMDETECTION_TOOD = replace(
     },
 )
 
+# Its auxiliary branch, the one that only training runs, is in the files, too.
+AUXILIARY = "head.predictors.auxiliary."
+DDQ = Repository(
+    "jshilong/DDQ",
+    head="bbox_head.aux_conv_",
+    rules=(
+        (r"neck\.0\.", "neck."),
+        (r"bbox_head\.scales\.(\d)\.scale$", BRANCH + r"scales[\1]"),
+        (r"bbox_head\.aux_scales\.(\d)\.scale$", AUXILIARY + r"scales[\1]"),
+        *MMDETECTION,
+        (r"bbox_head\.conv_", BRANCH),
+        (r"bbox_head\.objectness", BRANCH + "objectness"),
+        (r"bbox_head\.aux_conv_", AUXILIARY),
+        (r"(head\.predictors\.\w+)\.cls", r"\1.logits"),
+        (r"(head\.predictors\.\w+)\.reg", r"\1.boxes"),
+        (r"(head\.predictors\.\w+)\.objectness\.0", r"\1.quality_tower.0"),
+        (r"(head\.predictors\.\w+)\.objectness\.2", r"\1.quality"),
+    ),
+)
+
 REPOSITORIES = (
     DEFCN,
     LLA,
@@ -313,6 +333,7 @@ REPOSITORIES = (
     DW,
     O2F,
     TOOD,
+    DDQ,
 )
 
 

@@ -15,7 +15,7 @@ from la_det.engine.own_dataset import model_classes
 from la_det.errors import UserError
 from la_det.export.formats import WRITERS
 from la_det.export.graph import ExportGraph
-from la_det.export.metadata import NMS, ExportMetadata, metadata_of
+from la_det.export.metadata import NMS, ExportMetadata, metadata_of, nms_of
 from la_det.modeling import AssignmentDetector
 
 logger = logging.getLogger(__name__)
@@ -69,5 +69,4 @@ def _nms(model: AssignmentDetector, name: str, options: Options) -> NMS:
     if model.inference.nms_threshold is None:
         if options.raw:
             raise UserError(f"{name}: a one-to-one scheme's detections need no NMS; leave --raw-candidates out")
-        return "none"
-    return "outside" if options.raw else "graph"
+    return "outside" if options.raw else nms_of(model.inference)

@@ -99,10 +99,10 @@ def write_onnx(
 
 
 def check_nms(model, nms: str) -> None:
-    """Raise `RuntimeError` unless the ONNX model has an NMS node exactly if it should."""
+    """Raise `RuntimeError` unless the ONNX model has an NMS node exactly if it should: of detections or of queries."""
     nodes = [node for graph in (model.graph, *model.functions.values()) for node in graph.all_nodes()]
     found = any(node.op_type == "NonMaxSuppression" for node in nodes)
-    if found != (nms == "graph"):
+    if found != (nms in ("graph", "queries")):
         raise RuntimeError(f"the graph has {'an' if found else 'no'} NonMaxSuppression node, but its NMS is {nms!r}")
 
 

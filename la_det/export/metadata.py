@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Literal
+from typing import Literal, get_args
 
 from detectron2.config import instantiate
 from detectron2.data import transforms as T
@@ -16,8 +16,10 @@ from la_det.config import class_node
 from la_det.data.classes import Classes
 from la_det.engine.own_dataset import model_classes
 from la_det.errors import UserError
+from la_det.modeling.inference import DenseInference
+from la_det.modeling.query_inference import QueryInference
 
-NMS = Literal["none", "graph", "outside"]
+NMS = Literal["none", "queries", "graph", "outside"]
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,10 @@ class ExportMetadata:
         score_threshold: smallest probability of a detection, exclusive.
         nms: where NMS is done.
             "none": nowhere (one-to-one schemes).
-            "graph": in the graph.
+            "queries": in the graph, as part of the model; one NMS of all classes together (distinct queries).
+            "graph": in the graph, class-wise.
             "outside": after the graph, whose outputs are candidates.
-        nms_threshold: IoU of class-wise NMS; None: no NMS.
+        nms_threshold: IoU of the NMS; None: no NMS.
         max_detections: largest number of detections per image, after NMS.
     """
 
@@ -110,11 +113,18 @@ class ExportMetadata:
             "pixel_std": are(self.pixel_std, (int, float), channels) and 0 not in self.pixel_std,
             "size_divisibility": is_number(self.size_divisibility, 1, 1024, int),
             "score_threshold": is_number(self.score_threshold, 0, 1),
-            "nms": self.nms in ("none", "graph", "outside"),
+            "nms": self.nms in get_args(NMS),
             "nms_threshold": self.nms_threshold is None or is_number(self.nms_threshold, 0, 1),
             "max_detections": is_number(self.max_detections, 1, 100_000, int),
         } | {name: size is None or is_number(size, 1, 100_000, int) for name, size in sizes.items()}
         return next((name for name, is_right in right.items() if not is_right), "")
+
+
+def nms_of(rule: DenseInference) -> NMS:
+    """The NMS in the graph of a model with this inference rule."""
+    if isinstance(rule, QueryInference):
+        return "queries"
+    return "none" if rule.nms_threshold is None else "graph"
 
 
 def metadata_of(
@@ -144,7 +154,7 @@ def metadata_of(
         max_size=resize and resize.max_size,
         score_threshold=rule.score_threshold,
         nms=nms,
-        nms_threshold=rule.nms_threshold,
+        nms_threshold=rule.queries.nms_threshold if nms == "queries" else rule.nms_threshold,
         max_detections=rule.max_detections,
     )
 

@@ -9,6 +9,7 @@ import torchvision  # noqa: F401 (defines its operators)
 from onnxscript import ir
 from onnxscript import opset20 as op
 
+import la_det.geometry  # noqa: F401 (defines la_det::agnostic_nms)
 import la_det.modeling.layers  # noqa: F401 (defines la_det::class_nms)
 
 
@@ -34,6 +35,11 @@ def class_nms(boxes, scores, classes, valid, iou_threshold: float):
     nothing = op.ConstantOfShape(op.Shape(valid), value=ir.tensor([False]))
     survives = op.ConstantOfShape(op.Shape(kept, start=0, end=1), value=ir.tensor([True]))
     return op.ScatterND(nothing, image_and_box, survives)
+
+
+def agnostic_nms(boxes, scores, valid, iou_threshold: float):
+    """`la_det::agnostic_nms` as that of one class."""
+    return class_nms(boxes, scores, op.Sub(op.Cast(valid, to=7), op.Cast(valid, to=7)), valid, iou_threshold)
 
 
 def deform_conv2d(
@@ -68,6 +74,7 @@ def deform_conv2d(
 
 
 TRANSLATIONS: dict[Callable, Callable] = {
+    torch.ops.la_det.agnostic_nms.default: agnostic_nms,
     torch.ops.la_det.class_nms.default: class_nms,
     torch.ops.torchvision.deform_conv2d.default: deform_conv2d,
 }

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from la_det.structures import DensePredictions, Score, chunks
+from la_det.structures import DensePredictions, Queries, Score, chunks
 
 _SMALLEST = torch.finfo(torch.float32).tiny
 # Upper bound of logits with a gate: 1 - p = sigma(-c) + sigma(c) sigma(-f) must not underflow.
@@ -30,6 +30,7 @@ def background_loss(
     prior: Tensor,
     cls: Tensor,
     dropped: tuple[Tensor, Tensor] | None = None,
+    queries: Queries | None = None,
     *,
     focal: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -40,6 +41,7 @@ def background_loss(
         score: definition of p.
         image, prior, cls: int64 [P], the chosen entries.
         dropped: (image [D], prior [D]) of the priors that the sum leaves out (`Assignment.dropped`).
+        queries: take the sum over these alone, whatever is dropped.
         focal: False means b(p) = -ln(1 - p), for scores without a gate.
 
     Returns:
@@ -49,8 +51,10 @@ def background_loss(
     Raises:
         ValueError: plain cross entropy of a gated score.
     """
-    if score.gate is not None and not focal:
-        raise ValueError("plain cross entropy has no form for gated scores here; use a focal loss")
+    if not focal and (score.gate is not None or queries is not None):
+        raise ValueError("plain cross entropy has no form for gated scores or queries here; use a focal loss")
+    if queries is not None:
+        return _of_queries(predictions, score, queries, queries.at(image, prior), cls)
     rows = predictions.num_images * predictions.priors.per_cell
     levels = [(rows, h * w) for h, w in predictions.priors.grid_sizes]
     c = predictions.flat("logits")
@@ -63,6 +67,24 @@ def background_loss(
     mask = None if dropped is None else _mask(predictions, *dropped)
     gate_index = predictions.index(score.gate, image, prior)
     return _GatedBackground.apply(c, predictions.flat(score.gate), index, gate_index, mask, levels, score.square_root)
+
+
+def _of_queries(
+    predictions: DensePredictions, score: Score, queries: Queries, entry: Tensor, cls: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The sum over queries, and the logits at entries [P] of theirs.
+
+    Their logits are taken out of the maps and treated as a level of one row.
+    """
+    image, prior, mask = queries.image.flatten(), queries.prior.flatten(), ~queries.valid.flatten()
+    classes = torch.arange(predictions.num_classes, device=prior.device).unsqueeze(1)
+    c = predictions.flat("logits").index_select(0, predictions.index("logits", image, prior, classes).flatten())
+    index, levels = cls * len(prior) + entry, [(1, len(prior))]  # c is [K, N Q]
+    if score.gate is None:
+        c = c.view(len(classes), -1).masked_fill(mask, -torch.inf).flatten()
+        return *_Background.apply(c, index, None, _focal), None
+    f = predictions.at(score.gate, image, prior).flatten().masked_fill(mask, -torch.inf)  # p = 0
+    return _GatedBackground.apply(c, f, index, entry, None, levels, score.square_root)
 
 
 def _mask(predictions: DensePredictions, image: Tensor, prior: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from la_det.matchers.atss import ATSS
 from la_det.matchers.autoassign import AutoAssign
+from la_det.matchers.ddq import DDQ
 from la_det.matchers.dw import DW
 from la_det.matchers.dynamic_atss import DynamicATSS
 from la_det.matchers.fcos import FCOS
@@ -39,6 +40,7 @@ from la_det.structures import Assignment, DensePredictions, Score, Targets
 __all__ = [
     "ATSS",
     "AutoAssign",
+    "DDQ",
     "DW",
     "DynamicATSS",
     "FCOS",

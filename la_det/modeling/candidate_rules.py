@@ -9,6 +9,8 @@ A K h w. While a graph is recorded, sizes may be symbols.
 import torch
 from torch import Tensor
 
+from la_det.structures.no_wait import at_most
+
 
 class TopPairs:
     """The `topk` best (location, class) pairs of each level.
@@ -92,8 +94,3 @@ def _at_best(p: Tensor, rank: Tensor, topk: int) -> Tensor:
     flat = rank.flatten(1)
     index = flat.topk(at_most(topk, flat.shape[1])).indices
     return p * torch.zeros_like(rank, dtype=torch.bool).flatten(1).scatter_(1, index, 1).view_as(rank)
-
-
-def at_most(limit: int, count: int | Tensor) -> int | Tensor:
-    """min(limit, count), also while a graph is recorded and sizes are symbols (torch.export) or tensors (tracing)."""
-    return count.clamp(max=limit) if isinstance(count, Tensor) else torch.sym_min(limit, count)

@@ -8,9 +8,10 @@ from detectron2.modeling import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from la_det.modeling.candidate_rules import LocationsFirst, TopClass, TopLocations, TopPairs, at_most
+from la_det.modeling.candidate_rules import LocationsFirst, TopClass, TopLocations, TopPairs
 from la_det.modeling.layers import class_nms
 from la_det.structures import DensePredictions, Score
+from la_det.structures.no_wait import at_most
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class DenseInference:
         p, prior, cls, raw_boxes, quality = (torch.cat(part, 1) for part in zip(*levels, strict=True))
         boxes = predictions.codec.decode(raw_boxes, predictions.priors, prior)
         if self.clip:
-            boxes = _clip(boxes, image_sizes, predictions.priors.box_offset)
+            boxes = clip_boxes(boxes, image_sizes, predictions.priors.box_offset)
         valid = p > self.score_threshold
         if self.use_quality:
             p = (p * quality.squeeze(-1).sigmoid()) ** self.quality_exponent
@@ -143,7 +144,7 @@ def _channels(level: Tensor, channels: int, of_cell: Tensor, cell: Tensor) -> Te
     return level.flatten(1).gather(1, index.flatten(1)).unflatten(1, (-1, channels))
 
 
-def _clip(boxes: Tensor, image_sizes: Tensor, box_offset: int) -> Tensor:
+def clip_boxes(boxes: Tensor, image_sizes: Tensor, box_offset: int) -> Tensor:
     """Boxes [N, S, 4] clipped to their images; under the pixel-inclusive convention a box keeps at least one pixel."""
     corner = image_sizes.to(boxes).flip(1).unsqueeze(1)  # [N, 1, 2] (width, height)
     lower = boxes[..., :2].clamp(min=0).minimum(corner - box_offset)

@@ -28,6 +28,7 @@ class Image:
         gts: [G, 4] boxes of the ground truths.
         classes: [G] classes of the ground truths.
         size: (height, width).
+        queries: [D] priors that take part; None: all.
     """
 
     priors: Priors
@@ -39,6 +40,7 @@ class Image:
     gts: Tensor
     classes: Tensor
     size: tuple[int, int]
+    queries: Tensor | None = None
 
     @cached_property
     def p(self) -> Tensor:

@@ -11,6 +11,7 @@ from la_det.structures.masks import Masks
 from la_det.structures.no_wait import constant, move, on_device, true_indices
 from la_det.structures.predictions import DensePredictions
 from la_det.structures.priors import AnchorGenerator, PointGenerator, Priors
+from la_det.structures.queries import Queries
 from la_det.structures.score import Score
 from la_det.structures.targets import Targets
 
@@ -27,6 +28,7 @@ __all__ = [
     "Pairs",
     "PointGenerator",
     "Priors",
+    "Queries",
     "Score",
     "Targets",
     "constant",

@@ -7,6 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from la_det.structures.queries import Queries
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -65,6 +67,7 @@ class Assignment:
         classifies: [P] bool, for schemes whose ground truths can share a prior (OneNet's minimum rule): the one pair of
             each prior that gives it its class. None: all pairs. Only the focal loss reads it, so no other
             classification loss may be used then. Box losses and `num_positives` count every pair.
+        queries: the priors that take part in the losses; all pairs' priors are among them. None: all priors.
         num_counted: number of dropped priors that still count as positives in the losses' normalisers (LLA).
     """
 
@@ -74,6 +77,7 @@ class Assignment:
     negatives: Negatives | None = None
     dropped: tuple[Tensor, Tensor] | None = None
     classifies: Tensor | None = None
+    queries: Queries | None = None
     num_counted: int = 0
 
     per_pair = ("weight", "target", "classifies")  # names of the fields of P rows
@@ -83,6 +87,11 @@ class Assignment:
         """Number of positives with `num_counted`, scalar float32: the usual normaliser of losses."""
         return torch.full((), len(self.pairs) + self.num_counted, dtype=torch.float32, device=self.pairs.gt.device)
 
+    @cached_property
+    def target_sum(self) -> Tensor:
+        """Scalar, of the soft targets: a normaliser of losses."""
+        return self.target.sum()
+
     def drop(self, mask: Tensor, *, counted: bool) -> "Assignment":
         """The assignment after the pairs at a mask [P] have been moved to the dropped priors.
 
@@ -91,10 +100,21 @@ class Assignment:
         """
         kept, gone = (~mask).nonzero().squeeze(1), self.pairs[mask]  # two host synchronisations
         before = () if self.dropped is None else (self.dropped,)
-        return replace(
-            self,
-            pairs=self.pairs[kept],
-            **{name: x[kept] for name in self.per_pair if (x := getattr(self, name)) is not None},
+        return self._keep(
+            kept,
             dropped=tuple(torch.cat(x) for x in zip(*before, (gone.image, gone.prior), strict=True)),
+            queries=None if self.queries is None else self.queries.without(gone.image, gone.prior),
             num_counted=self.num_counted + len(gone) * counted,
         )
+
+    def among(self, queries: Queries) -> "Assignment":
+        """Without the pairs whose priors are no queries, and with losses of queries alone."""
+        if self.negatives is not None:
+            raise ValueError("a matcher that weighs background entries cannot be restricted to queries")
+        kept = (queries.at(self.pairs.image, self.pairs.prior) >= 0).nonzero().squeeze(1)  # host synchronisation
+        return self._keep(kept, queries=queries)
+
+    def _keep(self, index: Tensor, **changes) -> "Assignment":
+        """The pairs at an index [P']."""
+        fields = {name: x[index] for name in self.per_pair if (x := getattr(self, name)) is not None}
+        return replace(self, pairs=self.pairs[index], **fields, **changes)

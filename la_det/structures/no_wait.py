@@ -42,3 +42,8 @@ def true_indices(*masks: Tensor) -> list[Tensor]:
     """Indices [n] of the True elements of each mask [P], with one wait for all masks."""
     numbers = torch.stack([mask.sum() for mask in masks]).tolist()  # host synchronisation
     return [torch.nonzero_static(mask, size=n).squeeze(1) for mask, n in zip(masks, numbers, strict=True)]
+
+
+def at_most(limit: int, count: int | Tensor) -> int | Tensor:
+    """min(limit, count), also where a graph is recorded and sizes are symbols (torch.export) or tensors (tracing)."""
+    return count.clamp(max=limit) if isinstance(count, Tensor) else torch.sym_min(limit, count)

@@ -8,6 +8,7 @@ from torch import Tensor
 from la_det.structures.box_codec import BoxCodec
 from la_det.structures.no_wait import recording
 from la_det.structures.priors import Priors
+from la_det.structures.queries import Queries
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,14 @@ class DensePredictions:
             "controller", optional: parameters of an instance's mask head (CondInst).
         image_maps: name -> one map [N, C, h, w] of the image, not of its locations, float32, of the finest level's
             size: "mask_features" and "semantic" (CondInst).
+        queries: the locations that a matcher may choose. None: all.
     """
 
     priors: Priors
     codec: BoxCodec
     maps: dict[str, list[Tensor]]
     image_maps: dict[str, Tensor] = field(default_factory=dict)
+    queries: Queries | None = None
     _flat: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -94,11 +97,11 @@ class DensePredictions:
         """All decoded boxes: [N, R, 4] XYXY pixels."""
         return self.codec.decode(self.joined("boxes").transpose(1, 2), self.priors, None)
 
-    def detach(self) -> "DensePredictions":
-        """The same maps without gradient."""
+    def detach(self, queries: Queries | None = None) -> "DensePredictions":
+        """The same maps without gradient, and if given with queries."""
         maps = {name: [m.detach() for m in levels] for name, levels in self.maps.items()}
         image_maps = {name: m.detach() for name, m in self.image_maps.items()}
-        return _Detached(self.priors, self.codec, maps, image_maps, attached=self)
+        return _Detached(self.priors, self.codec, maps, image_maps, queries, attached=self)
 
     def of_images(self, images: Tensor) -> "DensePredictions":
         """The predictions of these images [n] as a batch; an image may occur several times."""

@@ -25,9 +25,10 @@ class Score:
     square_root: bool = False
 
     def at(self, predictions: DensePredictions, image: Tensor, prior: Tensor, cls: Tensor) -> Tensor:
-        """Probabilities [P] of class `cls` at (image, prior)."""
+        """Probabilities [P] of class `cls` at (image, prior); 0 where that is no query."""
         c, f = self.logits_at(predictions, image, prior, cls)
-        return c.sigmoid() if f is None else self.gated(c.sigmoid(), f.sigmoid())
+        p = c.sigmoid() if f is None else self.gated(c.sigmoid(), f.sigmoid())
+        return p if predictions.queries is None else p * (predictions.queries.at(image, prior) >= 0)
 
     def logits_at(
         self, predictions: DensePredictions, image: Tensor, prior: Tensor, cls: Tensor
@@ -49,6 +50,13 @@ class Score:
         p = logits.sigmoid().view(n, predictions.priors.per_cell, -1, h, w)
         return p if self.gate is None else self.gated(p, predictions.maps[self.gate][level].sigmoid().unsqueeze(2))
 
+    def largest(self, predictions: DensePredictions) -> Tensor:
+        """The largest of all classes' probabilities at all priors: [N, R]."""
+        a = predictions.priors.per_cell
+        levels = (x.unflatten(1, (a, -1)).amax(2) for x in predictions.maps["logits"])  # [N, A, h, w]
+        p = torch.cat([x.flatten(2).transpose(1, 2).flatten(1) for x in levels], 1).sigmoid()
+        return p if self.gate is None else self.gated(p, predictions.joined(self.gate).squeeze(1).sigmoid())
+
     def gated(self, class_p: Tensor, gate: Tensor) -> Tensor:
         """p from sigma(c) and sigma(f), which broadcast."""
         p = class_p * gate
@@ -62,12 +70,20 @@ class Score:
         return log_p / 2 if self.square_root else log_p
 
     def log_complement(self, c: Tensor, f: Tensor | None) -> Tensor:
-        """ln(1 - p) from logits of equal shape, stable for all values.
+        """ln(1 - p) from logits of equal shape, stable for all values."""
+        return self.logs(c, f)[1]
+
+    def logs(self, c: Tensor, f: Tensor | None) -> tuple[Tensor, Tensor]:
+        """ln p and ln(1 - p) from logits of equal shape, stable for all values.
 
         1 - sigma(c) sigma(f) = sigma(-c) + sigma(c) sigma(-f) is a sum of positive terms, and 1 - sqrt(P) is
         (1 - P) / (1 + sqrt(P)).
         """
         if self.gate is None:
-            return F.logsigmoid(-c)
-        complement = (F.logsigmoid(-c)).logaddexp(F.logsigmoid(c) + F.logsigmoid(-f))
-        return complement - torch.log1p(self.log_probability(c, f).exp()) if self.square_root else complement
+            return F.logsigmoid(c), F.logsigmoid(-c)
+        log_class, log_gate = F.logsigmoid(c), F.logsigmoid(f)
+        log_p, log_complement = log_class + log_gate, F.logsigmoid(-c).logaddexp(log_class + F.logsigmoid(-f))
+        if not self.square_root:
+            return log_p, log_complement
+        log_p = log_p / 2
+        return log_p, log_complement - log_p.exp().log1p()

@@ -57,6 +57,22 @@ class Targets:
         """[G] box areas in square pixels."""
         return (self.boxes[:, 2] - self.boxes[:, 0]) * (self.boxes[:, 3] - self.boxes[:, 1])
 
+    def kinds(self, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The (image, class) that ground truths are of, image [U] and class [U], and [G] which of them each is of.
+
+        U is a bound of their number that no GPU needs to be asked for; the rest repeats the first entry. Found once.
+        """
+        key = "kinds", num_classes
+        if key not in self._once:
+            entry = self.image * num_classes + self.classes
+            present = torch.zeros(self.num_images * num_classes, dtype=torch.bool, device=entry.device)
+            present.index_fill_(0, entry, True)
+            size = min(len(entry), len(present))
+            kinds = torch.nonzero_static(present, size=size, fill_value=0).squeeze(1)
+            kind = (present.cumsum(0) - 1).index_select(0, entry)
+            self._once[key] = kinds.div(num_classes, rounding_mode="floor"), kinds % num_classes, kind
+        return self._once[key]
+
     @property
     def objects(self) -> Tensor:
         """Indices [g] of the ground truths that are not ignored."""

@@ -17,7 +17,7 @@ from la_det.testing.golden import Comparison, GoldenFile, NotBuilt
 from la_det.testing.golden_crowdhuman import GoldenCase
 
 # Folders of other methods' golden files, which are listed as not built as long as no module checks them.
-OTHER_METHODS = ("ddq_fcn",)
+OTHER_METHODS = ()
 
 
 @cache

@@ -15,6 +15,7 @@ from la_det import model_zoo
 from la_det.checkpoint.recipe import apply_overrides
 from la_det.conversion.convert import find_fit
 from la_det.modeling import AssignmentDetector
+from la_det.modeling.query_inference import QueryInference
 from la_det.structures import DensePredictions
 from la_det.testing.golden import GoldenFile, pair_up
 from la_det.testing.seeded_weights import find_manifest, seeded_state_dict, zoo_config
@@ -25,7 +26,7 @@ LOGITS = 1e-4
 BOXES = 0.01  # pixels
 SCORES = 1e-4
 MASKS = 1e-3  # share of the pixels
-ONLY, O2O, O2M = "main", "one_to_one", "one_to_many"
+ONLY, O2O, O2M, AUXILIARY = "main", "one_to_one", "one_to_many", "auxiliary"
 # Kind of a level's map in the files -> branch, and la_det's name of the map.
 MAPS = {
     "cls": (ONLY, "logits"),
@@ -43,6 +44,9 @@ MAPS = {
     "fcos_ctr": (O2M, "quality"),
     "retina_cls": (O2M, "logits"),
     "retina_box": (O2M, "boxes"),
+    "aux_cls": (AUXILIARY, "logits"),
+    "aux_box": (AUXILIARY, "boxes"),
+    "aux_quality": (AUXILIARY, "quality"),
 }
 # Kind of a map in the files -> layers of the head's predictors, the first existing of which gives it.
 LAYERS = {
@@ -146,6 +150,8 @@ def check_settings(golden: GoldenFile, run: Run) -> None:
         **dict.fromkeys(("pre_nms_top_n", "nms_pre", "topk_candidates"), inference.candidate_rule.topk),
         **dict.fromkeys(("max_detections", "max_dets", "max_per_img"), inference.max_detections),
     }
+    if isinstance(inference, QueryInference):  # the NMS of the queries, and how many locations it sees of each level
+        found |= {"nms_iou": inference.queries.nms_threshold, "nms_pre": inference.queries.topk}
     if re.search("onenet_.*crowdhuman", golden.name):  # stated is COCO's number of classes; the weights have one
         golden.ignore("num_classes")
         del found["num_classes"]

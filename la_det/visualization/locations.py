@@ -77,6 +77,7 @@ def locations(decision: Decision, numbers: Tensor) -> Locations:
 
     Dropped priors and background weights belong to no ground truth by themselves. They are listed for each ground truth
     whose box contains their point (and, for a weight, which has its class), or once without a ground truth.
+    Locations that are no queries are dropped, too; those outside all ground truths are not listed.
 
     Args:
         decision: decision of one criterion.
@@ -99,6 +100,12 @@ def locations(decision: Decision, numbers: Tensor) -> Locations:
     if assignment.dropped is not None:
         prior = assignment.dropped[1]
         entry, gt = _owners(priors, targets, prior)
+        weight = torch.zeros(len(entry), device=weight.device)
+        parts.append(_background(Kind.DROPPED, prior[entry], gt, weight, 1 - weight))
+    if assignment.queries is not None:
+        prior = (~assignment.queries.mask[0]).nonzero().squeeze(1)
+        entry, gt = _owners(priors, targets, prior)
+        entry, gt = entry[gt >= 0], gt[gt >= 0]  # most locations are no queries
         weight = torch.zeros(len(entry), device=weight.device)
         parts.append(_background(Kind.DROPPED, prior[entry], gt, weight, 1 - weight))
     return _read(decision, numbers, *(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -19,6 +19,7 @@ LIMITS = {
     "date_f": (500, 4),
     "date_f_crowdhuman": (650, 8),
     "date_r": (650, 4),
+    "ddq_fcn": (600, 5),  # of these one for the NMS of each image, as in the next
     "dw": (400, 2),
     "dynamic_atss": (250, 2),
     "fcos": (250, 2),
@@ -35,6 +36,7 @@ LIMITS = {
     "poto_3dmf": (400, 3),
     "poto_3dmf_aux": (500, 4),
     "poto_argmax": (250, 2),
+    "poto_distinct": (300, 5),
     "simota": (500, 3),
     "simota_square": (500, 3),
     "tal_dual": (500, 3),

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torchvision.ops import deform_conv2d
 
+from la_det.geometry import agnostic_nms
 from la_det.modeling.layers import class_nms
 
 onnx_operators = pytest.importorskip("la_det.export.onnx_operators")
@@ -23,6 +24,17 @@ def test_class_nms(share):
     found = onnx_operators.class_nms(*(x.numpy() for x in (boxes, scores, classes, valid)), 0.4)
     assert np.array_equal(found.value, expected.numpy())
     assert expected.sum() < valid.sum() or share == 0
+
+
+def test_agnostic_nms():
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(3, 80, 2, generator=generator) * 20
+    boxes = torch.cat([corner, corner + 4 + torch.rand(3, 80, 2, generator=generator) * 12], -1)
+    scores, valid = (torch.rand(3, 80, generator=generator) for _ in range(2))
+    expected = agnostic_nms(boxes, scores, valid < 0.6, 0.4)
+    found = onnx_operators.agnostic_nms(*(x.numpy() for x in (boxes, scores, valid < 0.6)), 0.4)
+    assert np.array_equal(found.value, expected.numpy())
+    assert 0 < expected.sum() < (valid < 0.6).sum()
 
 
 @pytest.mark.parametrize("use_mask", [False, True])

@@ -30,6 +30,8 @@ SCHEMES = [
     "AutoAssign/autoassign_r18_fpn_shapes_tiny",
     "TOOD/tood_r18_fpn_shapes_tiny",
     "DATE/tal_dual_detached_r18_fpn_shapes_tiny",
+    "DDQ/ddq_fcn_r18_fpn_shapes_tiny",
+    "POTO/poto_distinct_r18_fpn_shapes_crowd",
 ]
 BATCHES = (1, 1, 1, 1, 1, 1, 2, 3, 4, 5)  # 20 images
 BOX_ERROR, SCORE_ERROR = 1e-2, 1e-4
@@ -51,7 +53,8 @@ def test_onnx_runtime_finds_the_same(name: str, images: list[np.ndarray], tmp_pa
     weights = spread_weights(config, tmp_path / "weights.pth")
     file = tmp_path / "model.onnx"
     metadata = export(config, name, weights, file, Options())
-    assert metadata.nms == ("graph" if config.model.inference.get("nms_threshold") else "none")
+    without = "queries" if "queries" in config.model.inference else "none"
+    assert metadata.nms == ("graph" if config.model.inference.get("nms_threshold") else without)
     eager, exported = Predictor(config, weights), OnnxPredictor(file)
     remaining = iter(images)
     for size in BATCHES:

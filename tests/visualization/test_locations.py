@@ -11,6 +11,7 @@ from la_det.structures import (
     Negatives,
     Pairs,
     PointGenerator,
+    Queries,
     Score,
     Targets,
 )
@@ -108,3 +109,11 @@ def test_a_diverged_network_has_no_strength():
     found = locations(assigned(Assignment(pairs([5, 6], [0, 1]), weight=nan, target=nan)), NUMBERS)
     assert np.isnan(found.weight).tolist() == [True, False]
     assert found.strength.tolist() == [0, 1]
+
+
+def test_locations_that_are_no_queries_are_dropped_where_an_object_is():
+    prior = torch.arange(20).unsqueeze(0)
+    queries = Queries(prior, torch.zeros(1, 20, 4), (prior != FINE) & (prior != 3), 20)
+    found = locations(assigned(Assignment(pairs([COARSE], [1]), queries=queries)), NUMBERS)
+    assert found.kind.tolist() == [Kind.POSITIVE] + [Kind.DROPPED] * 2
+    assert found.gt.tolist() == [2, 0, 2]

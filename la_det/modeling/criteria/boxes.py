@@ -41,7 +41,8 @@ class GIoULoss:
             loss, weights = (1 - giou).sum(), assignment.num_positives
         else:
             u = assignment.target if self.weighting == "target" else getattr(decision, self.weighting)
-            loss, weights = torch.dot(u, 1 - giou), u.sum()
+            loss = torch.dot(u, 1 - giou)
+            weights = assignment.target_sum if self.weighting == "target" else u.sum()
         normaliser = weights if self.normaliser == "weights" else assignment.num_positives
         return LossTerm(loss, normaliser, weight=self.weight, floor=self.floor)
 

@@ -41,6 +41,7 @@ class FocalLoss:
 
 def background_and_pairs(decision: Decision, *, focal: bool = True) -> tuple[Tensor, Tensor, Tensor | None]:
     """The result of `background_loss`, with the classes of the pairs' ground truths as the chosen entries."""
-    pairs, dropped = decision.assignment.pairs, decision.assignment.dropped
-    entries = pairs.image, pairs.prior, decision.classes
-    return background_loss(decision.predictions, decision.score, *entries, dropped, focal=focal)
+    assignment = decision.assignment
+    entries = assignment.pairs.image, assignment.pairs.prior, decision.classes
+    parts = assignment.dropped, assignment.queries
+    return background_loss(decision.predictions, decision.score, *entries, *parts, focal=focal)

@@ -8,6 +8,7 @@ from torch import nn
 from la_det.matchers import Matcher
 from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
+from la_det.steps.queries import DistinctQueries
 from la_det.structures import DensePredictions, Score, Targets
 
 
@@ -42,6 +43,8 @@ class Criterion(nn.Module):
         matcher: the label-assignment scheme; one that is `differentiable` sees the predictions with their gradient.
         losses: name of each loss -> its term.
         score: the classification probability that matcher and losses share.
+        queries: chooses the locations that take part: the matcher may take no others, whose losses are left out. None:
+            all.
         branch: name of the head's branch that is trained.
         ignored: what becomes of ignored ground truths.
             "background": the matcher does not see them.
@@ -55,6 +58,7 @@ class Criterion(nn.Module):
         matcher: Matcher,
         losses: dict[str, Term],
         score: Score | None = None,
+        queries: DistinctQueries | None = None,
         branch: str = "main",
         ignored: Literal["background", "dropped", "counted"] = "background",
     ):
@@ -64,6 +68,7 @@ class Criterion(nn.Module):
         # Parameters of a term are trained, saved and moved with the model.
         self.learnt_losses = nn.ModuleDict({name: term for name, term in losses.items() if isinstance(term, nn.Module)})
         self.score = score or Score()
+        self.queries = queries
         self.branch = branch
         self.ignored = ignored
 
@@ -71,8 +76,11 @@ class Criterion(nn.Module):
         """The matcher's decision about a batch, after ignored ground truths have been dealt with."""
         if self.ignored == "background":
             targets = targets.without_ignored()
-        seen = predictions if getattr(self.matcher, "differentiable", False) else predictions.detach()
+        queries = None if self.queries is None else self.queries(predictions.detach(), self.score)
+        seen = predictions if getattr(self.matcher, "differentiable", False) else predictions.detach(queries)
         assignment = self.matcher(seen, targets, score=self.score, progress=progress)
+        if assignment.queries is None and queries is not None:
+            assignment = assignment.among(queries)
         if self.ignored != "background" and targets.ignored is not None:
             mask = targets.ignored[assignment.pairs.gt]
             assignment = assignment.drop(mask, counted=self.ignored == "counted")

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
 
+from la_det.losses.quality_focal import quality_focal_correction
 from la_det.modeling.criteria.classification import background_and_pairs
 from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
@@ -28,12 +28,10 @@ class QualityFocalLoss:
     floor: float = 1.0
 
     def __call__(self, decision: Decision) -> LossTerm:
-        background, log_p, log_complement = _entries(decision)
-        q, p = decision.assignment.target, log_p.exp()
-        positive = torch.dot((q - p).square(), log_complement.lerp(log_p, q))
-        as_background = torch.dot(p.square(), log_complement)
-        numerator = background + as_background - positive  # the last two are negative
-        normaliser = decision.assignment.num_positives if self.normaliser == "positives" else q.sum()
+        assignment = decision.assignment
+        background, c, f = background_and_pairs(decision)
+        numerator = background + quality_focal_correction(decision.score, c, f, assignment.target)
+        normaliser = assignment.num_positives if self.normaliser == "positives" else assignment.target_sum
         return LossTerm(numerator, normaliser, weight=self.weight, floor=self.floor)
 
 
@@ -71,15 +69,10 @@ class VarifocalLoss:
     weight: float = 1.0
 
     def __call__(self, decision: Decision) -> LossTerm:
-        background, log_p, log_complement = _entries(decision)
+        background, c, f = background_and_pairs(decision)
+        log_p, log_complement = decision.score.logs(c, f)
         q, p = decision.assignment.target, log_p.exp()
         positive = torch.dot(q, log_complement.lerp(log_p, q))
         as_background = torch.dot(p.square(), log_complement)
         numerator = self.alpha * (background + as_background) - positive  # the last two are negative
         return LossTerm(numerator, decision.assignment.num_positives, weight=self.weight)
-
-
-def _entries(decision: Decision) -> tuple[Tensor, Tensor, Tensor]:
-    """Sum of p^2 BCE(p, 0) over all entries; ln p and ln(1 - p) [P] of the pairs' classes."""
-    background, c, f = background_and_pairs(decision)
-    return background, decision.score.log_probability(c, f), decision.score.log_complement(c, f)

@@ -50,6 +50,8 @@ class ObjectnessLoss:
 
     def __call__(self, decision: Decision) -> LossTerm:
         predictions, assignment = decision.predictions, decision.assignment
+        if assignment.queries is not None:
+            raise ValueError("ObjectnessLoss trains all locations; a criterion with queries cannot have it")
         logits = predictions.flat("quality")
         target = torch.zeros_like(logits)
         target.index_fill_(0, predictions.index("quality", assignment.pairs.image, assignment.pairs.prior), 1)

@@ -4,6 +4,7 @@ from la_det.modeling.heads.boundary_refinement import BoundaryRefinement
 from la_det.modeling.heads.dense_head import DenseHead
 from la_det.modeling.heads.mask_branch import MaskBranch, SemanticBranch
 from la_det.modeling.heads.predictor import Predictor
+from la_det.modeling.heads.pyramid_shuffle import QueryPredictor, ShuffledTower
 from la_det.modeling.heads.separate_predictor import SeparatePredictor
 from la_det.modeling.heads.task_aligned import TaskAlignedPredictor
 from la_det.modeling.heads.tower import ConvTower
@@ -14,7 +15,9 @@ __all__ = [
     "DenseHead",
     "MaskBranch",
     "Predictor",
+    "QueryPredictor",
     "SemanticBranch",
     "SeparatePredictor",
+    "ShuffledTower",
     "TaskAlignedPredictor",
 ]

@@ -74,5 +74,5 @@ def init_head_conv(module: nn.Module, init: HeadInit = "normal") -> None:
 
 
 def on_levels(module: nn.Module, features: list[Tensor]) -> list[Tensor]:
-    """Applies a shared module to every level."""
-    return [module(x) for x in features]
+    """Applies a shared module to every level; one that sees all levels gets them at once."""
+    return module(features) if getattr(module, "sees_all_levels", False) else [module(x) for x in features]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from la_det.geometry import aligned_giou, image_scales, relative_boxes
-from la_det.structures import DensePredictions, Pairs, Priors, Score, Targets, chunks
+from la_det.structures import DensePredictions, Pairs, Priors, Queries, Score, Targets, chunks
 
 ALPHA = 0.25  # weight of positives in the focal cost; gamma is 2
 GIOU_EPS = 1e-6  # square pixels
@@ -43,11 +43,33 @@ class DETRCost:
         """The costs of all (prior, ground truth)."""
         return Costs(self, predictions, targets, score)
 
+    def of_queries(self, p: Tensor, kind: Tensor, queries: Queries, targets: Targets) -> Tensor:
+        """The costs [G, Q] of the queries of each ground truth's image; infinite where the entry is no query.
+
+        Args:
+            p, kind: see `query_probabilities`.
+            queries, targets: of the batch.
+        """
+        cls_cost = self.of_class(p)
+        scales, costs = image_scales(targets).unsqueeze(1), []
+        size = (_CPU_CHUNK if chunks.in_chunks(p.device) else _GPU_CHUNK) // max(p.shape[1], 1)
+        parts = (x.split(max(size, 1)) for x in (targets.image, targets.boxes, kind))
+        for image, gt_boxes, its_kind in zip(*parts, strict=True):
+            gt_boxes = gt_boxes.unsqueeze(1)
+            boxes = queries.boxes.index_select(0, image)
+            giou = aligned_giou(boxes, gt_boxes, GIOU_EPS)
+            difference = relative_boxes(boxes.sub_(gt_boxes), scales.index_select(0, image), self.corners)
+            cost = cls_cost.index_select(0, its_kind)
+            cost.add_(difference.abs_().sum(-1), alpha=self.l1_weight).sub_(giou, alpha=self.giou_weight)
+            costs.append(cost.masked_fill_(~queries.valid.index_select(0, image), torch.inf))
+        return torch.cat(costs)
+
     def of_class(self, p: Tensor) -> Tensor:
         """The part of the class, weighted, from its probabilities."""
-        positive = -ALPHA * (1 - p).square() * (p + self.eps).log()
-        negative = -(1 - ALPHA) * p.square() * (1 - p + self.eps).log()
-        return self.class_weight * (positive - negative)
+        complement = 1 - p
+        positive = complement.square() * (p + self.eps).log()
+        negative = p.square() * (complement + self.eps).log()
+        return torch.sub(negative * (self.class_weight * (1 - ALPHA)), positive, alpha=self.class_weight * ALPHA)
 
 
 class Costs:
@@ -66,7 +88,7 @@ class Costs:
             torch.zeros_like(repeated, dtype=torch.float32).masked_fill_(repeated, torch.inf).view_as(self.prior)
         )
 
-        image, cls, self.kind = _kinds(targets, predictions.num_classes)
+        image, cls, self.kind = targets.kinds(predictions.num_classes)
         levels = range(len(predictions.priors.grid_sizes))
         p = [score.of_classes(predictions, level, image, cls).permute(0, 2, 3, 1).flatten(1) for level in levels]
         self.p = torch.cat(p, 1).index_select(1, self.prior.flatten()).unflatten(1, self.prior.shape)  # [U, T, SIDE^2]
@@ -150,18 +172,16 @@ class Costs:
         return gts[row[index]], self.prior[block[index], member], cost[index, member], limit
 
 
-def _kinds(targets: Targets, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The (image, class) that ground truths are of, image [U] and class [U], and [G] which of them each is of.
-
-    U is a bound of their number that no GPU needs to be asked for; the rest repeats the first entry.
-    """
-    entry = targets.image * num_classes + targets.classes
-    present = torch.zeros(targets.num_images * num_classes, dtype=torch.bool, device=entry.device)
-    present.index_fill_(0, entry, True)
-    size = min(len(entry), len(present))
-    kinds = torch.nonzero_static(present, size=size, fill_value=0).squeeze(1)
-    kind = (present.cumsum(0) - 1).index_select(0, entry)
-    return kinds.div(num_classes, rounding_mode="floor"), kinds % num_classes, kind
+def query_probabilities(predictions: DensePredictions, targets: Targets, score: Score) -> tuple[Tensor, Tensor]:
+    """Probabilities [U, Q] of the queries for the (image, class) of ground truths, and [G] which of them each is of."""
+    image, cls, kind = targets.kinds(predictions.num_classes)
+    prior = predictions.queries.prior.index_select(0, image)
+    where = image.unsqueeze(1), prior
+    c = predictions.flat("logits").index_select(0, predictions.index("logits", *where, cls.unsqueeze(1)).flatten())
+    if score.gate is None:
+        return c.sigmoid().view_as(prior), kind
+    f = predictions.flat(score.gate).index_select(0, predictions.index(score.gate, *where).flatten())
+    return score.gated(c.sigmoid(), f.sigmoid()).view_as(prior), kind
 
 
 def _blockwise(priors: Priors) -> Tensor:

@@ -1,6 +1,7 @@
 """From scores of pairs to positives and their weights."""
 
 from la_det.steps.select.adaptive_threshold import above_threshold, mean_plus_std
+from la_det.steps.select.copies import match_copies
 from la_det.steps.select.groups import (
     best_in_group,
     best_of_each,
@@ -23,6 +24,7 @@ __all__ = [
     "best_per_prior",
     "in_size_range",
     "match",
+    "match_copies",
     "match_listed",
     "mean_plus_std",
     "possible_levels",

@@ -93,6 +93,14 @@ def match_listed(pairs: Pairs, value: Tensor, rest: Tensor, targets: Targets) ->
     return matched, (rest > -torch.inf).index_fill(0, matched.gt, False)
 
 
+def finite(value: np.ndarray) -> np.ndarray:
+    if not np.isfinite(value).all():
+        raise FloatingPointError(
+            "NaN or infinite matching values: the predictions diverged (look at the learning rate and the inputs)"
+        )
+    return value
+
+
 def _solve_images(pairs: Pairs, value: Tensor, targets: Targets, solve: Callable, among: Tensor | None = None) -> Pairs:
     """The pairs that `solve` matches in each image, from rows (ground truths), columns (locations) and values."""
     # The only host synchronisation for the candidates.
@@ -100,11 +108,7 @@ def _solve_images(pairs: Pairs, value: Tensor, targets: Targets, solve: Callable
     columns = torch.stack([gt.int(), pairs.prior.int(), value.float().view(torch.int32)]).cpu().numpy()
     columns = columns[:, columns[0] >= 0]
     gt, prior = columns[:2].astype(np.int64)
-    value_np = columns[2].view(np.float32).astype(np.float64)
-    if not np.isfinite(value_np).all():
-        raise FloatingPointError(
-            "NaN or infinite matching values: the predictions diverged (look at the learning rate and the inputs)"
-        )
+    value_np = finite(columns[2].view(np.float32).astype(np.float64))
     matched_gt, matched_prior, image = [], [], []
     start = 0
     for i, count in enumerate(targets.counts):
