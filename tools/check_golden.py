@@ -2,7 +2,7 @@
 """Compare la_det with the official implementations' numbers.
 
 For each golden file, the tool prints the worst error of every kind of quantity beside its tolerance. The name of the
-file's folder is the method. Files of methods and models that la_det does not have are listed as not built. The exit
+file's folder is the method. Files of models that la_det does not have are listed as not built. The exit
 status is 1 if an error is larger than its tolerance, if a file is unknown or nothing in it was recognised, or if a
 quantity has no implementation and --allow-missing does not name it.
 """

@@ -16,9 +16,6 @@ from la_det.model_zoo.schemes import get_schemes
 from la_det.testing.golden import Comparison, GoldenFile, NotBuilt
 from la_det.testing.golden_crowdhuman import GoldenCase
 
-# Folders of other methods' golden files, which are listed as not built as long as no module checks them.
-OTHER_METHODS = ()
-
 
 @cache
 def modules() -> dict[str, Path]:
@@ -102,8 +99,6 @@ def check_file(path: Path, allow_missing: Iterable[str] = (), device: str = "cpu
             computes metrics in any case.
     """
     method = path.resolve().parent.name
-    if method not in modules() and method in OTHER_METHODS:
-        return Report(path, not_built=f"the method {method}")
     if method not in modules():
         return Report(path, error=f"unknown method {method!r}; known folders: {', '.join(modules())}")
     check: Callable[[GoldenFile | GoldenCase], None] = golden_module(method).check
