@@ -38,12 +38,14 @@ class _Correction(torch.autograd.Function):
         gap_squared = gap * gap
         cross_entropy = log_complement.lerp(log_p, q)  # less than 0
         total = torch.dot(p_squared, log_complement) - torch.dot(gap_squared, cross_entropy)
-        odds = (log_p - log_complement).exp_()
-        # p times the derivative by p, of either part.
-        of_entropy = torch.addcmul(q - odds, q, odds)  # q - (1 - q) odds
-        slope = torch.addcmul(-gap_squared * of_entropy, p * gap, cross_entropy, value=2)
-        slope.addcmul_(p_squared, log_complement, value=2).addcmul_(p_squared, odds, value=-1)
-        ctx.save_for_backward(log_opposite.exp().mul_(slope / 2 if square_root else slope))
+        # p times the derivative by p: one part, and another with the factor p / (1 - p). This factor can be infinite,
+        # but its product with sigma(-logit) cannot.
+        slope = torch.addcmul(-gap_squared * q, p * gap, cross_entropy, value=2)
+        slope.addcmul_(p_squared, log_complement, value=2)
+        of_odds = torch.addcmul(gap_squared - p_squared, gap_squared, q, value=-1)
+        odds = (log_opposite + (log_p - log_complement)).exp_()
+        slope = log_opposite.exp().mul_(slope).addcmul_(odds, of_odds)
+        ctx.save_for_backward(slope / 2 if square_root else slope)
         return total
 
     @staticmethod

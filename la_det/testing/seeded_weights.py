@@ -53,6 +53,7 @@ _CONFIGS = (
     (r"(?:TOOD|mmdetection)/tood_(r\d+)_fpn_(?:mstrain_2x|ms-2x)_coco", r"tood_\1_fpn_2x_ms_coco"),
     (r"(?:TOOD|mmdetection)/tood_(r\d+)_fpn_anchor[-_]based_1x_coco", r"tood_anchor_\1_fpn_1x_coco"),
     (r"DDQ/ddq_fcn_(r\d+)_1x", r"ddq_fcn_\1_fpn_12ep_coco"),
+    (r"DDQ/ddq_fcn_(r\d+)_3x_detr_aug", r"ddq_fcn_\1_fpn_36ep_ms_coco"),
     (r"o2f/crowdhuman", "o2f_r50_fpn_47k_crowdhuman"),
 )
 

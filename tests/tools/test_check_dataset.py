@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from check_dataset import build_parser, main, names_of, recipes
+from la_det.comparison.schemes import SCHEMES
 from la_det.errors import UserError
 
 
@@ -79,6 +80,6 @@ def test_names_and_recipes(tiny_coco):
     option = f"coco:{tiny_coco}/images,{tiny_coco}/train.json"
     assert names_of(f"{option},{tiny_coco}/images,{tiny_coco}/val.json") == [option, option.replace("train", "val")]
     assert names_of("shapes_tiny_train") == ["shapes_tiny_train"]
-    assert len(recipes("shapes_tiny")) == 15 and len(recipes("coco")) >= 10 and recipes("none") == []
+    assert len(recipes("shapes_tiny")) == len(SCHEMES) and len(recipes("coco")) >= 10 and recipes("none") == []
     with pytest.raises(UserError, match="no_such: no such data set"):
         run("--dataset", "no_such")

@@ -59,6 +59,7 @@ model.inference = L(QueryInference)(
     queries=L(DistinctQueries)(topk=1000, nms_threshold=0.7),
     score=L(Score)(gate="quality", square_root=True),
     score_threshold=0.0,
+    nms_threshold=None,
     clip=True,
     max_detections=300,
 )

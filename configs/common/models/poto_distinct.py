@@ -8,4 +8,4 @@ from la_det.steps.queries import DistinctQueries
 from .poto import model
 
 model.criteria[0].queries = L(DistinctQueries)(topk=1000, nms_threshold=0.7)
-model.inference = L(QueryInference)(queries=L(DistinctQueries)(topk=1000, nms_threshold=0.7))
+model.inference = L(QueryInference)(queries=L(DistinctQueries)(topk=1000, nms_threshold=0.7), nms_threshold=None)

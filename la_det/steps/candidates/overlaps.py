@@ -1,5 +1,7 @@
 """Predicted boxes and ground truths that overlap."""
 
+from functools import reduce
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -128,8 +130,10 @@ def _meeting(reach: Tensor, needed: Tensor, image: Tensor) -> Tensor:
 def _exceed(reach: Tensor, row: Tensor, needed: Tensor) -> Tensor:
     """[n, m] bool, whether all C values in rows [n] of `reach` [r, C, m] exceed what is needed [n, C].
 
-    One value is compared after the other. All together would need C times the memory.
+    On a CPU one value is compared after the other: all together would need C times the memory.
     """
+    if not chunks.in_chunks(reach.device):
+        return ~reduce(torch.logical_or, (reach.index_select(0, row) <= needed.unsqueeze(2)).unbind(1))
     short = torch.zeros(len(row), reach.shape[2], dtype=torch.bool, device=reach.device)
     for values, bound in zip(reach.unbind(1), needed.unsqueeze(2).unbind(1), strict=True):
         short |= values.index_select(0, row) <= bound
