@@ -13,4 +13,4 @@ train.max_iter = 46875
 def use_crowdhuman(model):
     """One class and more detections."""
     model.num_classes = 1
-    model.inference.candidates.topk = model.inference.max_detections = 500
+    model.inference.max_detections = 500

@@ -253,6 +253,7 @@ _ASSIGNMENT_TARGETS = {
     # The rules of these look at every location.
     "poto_3dmf_aux": {100: 3.0, 300: 3.0},
     "simota": {100: 3.0, 300: 10.0},
+    "simota_square": {100: 3.0, 300: 10.0},
     "tood": {100: 3.0, 300: 10.0},
     "onenet_fcos": {100: 3.0, 300: 10.0},
     "onenet_retinanet": {100: 3.0, 300: 10.0},

@@ -54,20 +54,21 @@ class PAA:
 
     def scores(self, predictions: DensePredictions, targets: Targets, pairs: Pairs, score: Score) -> Tensor:
         """S [P] of the pairs: the focal loss over all classes with the ground truth's as target, plus 1 - GIoU."""
-        location = pairs.location(len(predictions.priors))
-        c = predictions.joined("logits").transpose(0, 1).flatten(1)  # [K, N R]
-        f = None if score.gate is None else predictions.joined(score.gate).view(1, -1)
         own, inset = targets.classes.index_select(0, pairs.gt), predictions.priors.inset
-        size = chunks.CPU_CHUNK // len(c) if chunks.in_chunks(c.device) else len(own)
-        parts = zip(*(x.split(max(size, 1)) for x in (location, own)), strict=True)
-        focal = torch.cat([self.focal_loss(score, c, f, *part) for part in parts])
+        size = chunks.CPU_CHUNK // predictions.num_classes if chunks.in_chunks(own.device) else len(own)
+        parts = zip(*(x.split(max(size, 1)) for x in (pairs.image, pairs.prior, own)), strict=True)
+        focal = torch.cat([self.focal_loss(predictions, score, *part) for part in parts])
         boxes, gt_boxes = predictions.boxes_at(pairs.image, pairs.prior), targets.boxes.index_select(0, pairs.gt)
         return focal + 1 - aligned_giou(inset(boxes), inset(gt_boxes))
 
-    def focal_loss(self, score: Score, c: Tensor, f: Tensor | None, location: Tensor, own: Tensor) -> Tensor:
-        """[P] focal loss at some columns of the logits c [K, N R] and f [1, N R], with class `own` [P] as target."""
-        c, own = c.index_select(1, location), own.unsqueeze(0)  # [K, P] and [1, P]
-        f = None if f is None else f.index_select(1, location)
+    def focal_loss(
+        self, predictions: DensePredictions, score: Score, image: Tensor, prior: Tensor, own: Tensor
+    ) -> Tensor:
+        """[P] focal loss over all classes at P (image, prior), with class `own` [P] as target."""
+        classes, own = torch.arange(predictions.num_classes, device=own.device), own.unsqueeze(0)
+        index = predictions.index("logits", image.unsqueeze(0), prior.unsqueeze(0), classes.unsqueeze(1))
+        c = predictions.flat("logits").index_select(0, index.flatten()).view_as(index)  # [K, P]
+        f = None if score.gate is None else predictions.at(score.gate, image, prior).T
         log_complement = score.log_complement(c, f)
         background = (1 - log_complement.exp()).square_().mul_(log_complement)
         background = background.sum(0) - background.gather(0, own)

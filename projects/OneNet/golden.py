@@ -137,7 +137,7 @@ def check_inference(golden: GoldenFile) -> None:
     found = rule(predictions, sizes)
     compare(golden, "det", found)
     compare(golden, "detnms", rule.select(found, 0.5))
-    config.max_detections = config.candidates.topk = 10
+    config.max_detections = 10
     compare(golden, "detsmall", instantiate(config)(predictions, sizes))
     for i, final in enumerate(to_instances(found, sizes.tolist(), golden.array("output_sizes").tolist())):
         keys = tuple(f"out_{name}_{i}" for name in ("boxes", "scores", "classes"))

@@ -9,7 +9,7 @@ from la_det import model_zoo
 from la_det.modeling.criteria import LossTerm, reduce_losses
 from la_det.references.scene import matched_in_image
 from la_det.structures import Assignment, DensePredictions, Targets
-from la_det.testing.golden import GoldenFile, average_normalisers, compare_detections, read_targets
+from la_det.testing.golden import GoldenFile, compare_detections, read_targets, terms_of_process
 
 CONFIGS = {"free": "TOOD/tood_r50_fpn_1x_coco", "based": "TOOD/tood_anchor_r50_fpn_1x_coco"}
 DUAL = "DATE/tal_dual_r50_fpn_12ep_coco"
@@ -84,7 +84,7 @@ def check_phase(golden: GoldenFile, phase: str, progress: float) -> None:
     for key, name in (("cls", "loss_cls"), ("box", "loss_bbox")):
         if f"{phase}.local_{key}_factor" in golden:
             golden.close(f"{phase}.local_{key}_factor", terms[name].normaliser, rtol=1e-5)
-    terms = terms_of_process(golden, terms, progress)
+    terms = terms_of_process(golden, terms, lambda other: terms_of(other, progress))
     losses = reduce_losses(terms)
     for key, name in (("cls", "loss_cls"), ("box", "loss_bbox")):
         golden.close(f"{phase}.{key}_avg_factor", terms[name].normaliser, rtol=1e-5)
@@ -94,19 +94,11 @@ def check_phase(golden: GoldenFile, phase: str, progress: float) -> None:
     check_gradients(golden, phase, total, leaves)
 
 
-def terms_of_process(golden: GoldenFile, terms: dict[str, LossTerm], progress: float) -> dict[str, LossTerm]:
-    """The terms with averages over all processes; the files of the other ranks must lie beside this one."""
-    if "world_size" not in golden:
-        return terms
-    rank, world_size = golden.number("rank"), golden.number("world_size")
-    of_ranks = [terms]
-    for other in set(range(world_size)) - {rank}:
-        path = golden.path.with_name(golden.path.name.replace(f"rank{rank}", f"rank{other}"))
-        other_file = GoldenFile(path, golden.device)
-        config, _, predictions = read_maps(other_file)
-        (criterion,) = instantiate(config.criteria)
-        of_ranks.append(criterion(predictions, read_targets(other_file), progress))
-    return average_normalisers(of_ranks)[0]
+def terms_of(golden: GoldenFile, progress: float) -> dict[str, LossTerm]:
+    """Loss terms of a file before averaging over processes."""
+    config, _, predictions = read_maps(golden)
+    (criterion,) = instantiate(config.criteria)
+    return criterion(predictions, read_targets(golden), progress)
 
 
 def check_gradients(golden: GoldenFile, prefix: str, total: Tensor, leaves: dict[str, list[Tensor]]) -> None:

@@ -27,7 +27,10 @@ model.criteria = [
         ),
     )
 ]
-# The best 100 of all levels together are among the best 100 of each.
+# The best of all levels together are among the best of each.
 model.inference = L(DenseInference)(
-    candidates=L(TopPairs)(topk=100, cap=False), score_threshold=0.0, nms_threshold=None
+    candidates=L(TopPairs)(topk="${..max_detections}", cap=False),
+    score_threshold=0.0,
+    nms_threshold=None,
+    max_detections=100,
 )

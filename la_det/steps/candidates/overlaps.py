@@ -1,7 +1,5 @@
 """Predicted boxes and ground truths that overlap."""
 
-from functools import reduce
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -113,9 +111,8 @@ def _runs(reach: Tensor, needed: Tensor, image: Tensor) -> tuple[Tensor, Tensor,
     """
     reach = _in_runs(reach)
     gt, run = _meeting(reach, needed, image).nonzero().unbind(1)  # host synchronisation
-    num_runs = reach.shape[2]
-    members = reach.transpose(1, 2).flatten(0, 1).index_select(0, image[gt] * num_runs + run)
-    return gt, run, _none(members <= needed[gt].unsqueeze(2))
+    members = reach.transpose(1, 2).flatten(0, 1)  # [N runs, C, RUN]
+    return gt, run, _exceed(members, image[gt] * reach.shape[2] + run, needed[gt])
 
 
 def _in_runs(reach: Tensor) -> Tensor:
@@ -125,10 +122,15 @@ def _in_runs(reach: Tensor) -> Tensor:
 
 def _meeting(reach: Tensor, needed: Tensor, image: Tensor) -> Tensor:
     """[g, runs] bool, whether runs [N, C, runs, RUN] can exceed what is needed [g, C]."""
-    furthest = reach.amax(3).index_select(0, image)  # [g, C, runs]
-    return _none(furthest <= needed.unsqueeze(2))
+    return _exceed(reach.amax(3), image, needed)
 
 
-def _none(mask: Tensor) -> Tensor:
-    """[n, m] whether none of the C in [n, C, m] is True; `Tensor.any` takes three times as long."""
-    return ~reduce(torch.logical_or, mask.unbind(1))
+def _exceed(reach: Tensor, row: Tensor, needed: Tensor) -> Tensor:
+    """[n, m] bool, whether all C values in rows [n] of `reach` [r, C, m] exceed what is needed [n, C].
+
+    One value is compared after the other. All together would need C times the memory.
+    """
+    short = torch.zeros(len(row), reach.shape[2], dtype=torch.bool, device=reach.device)
+    for values, bound in zip(reach.unbind(1), needed.unsqueeze(2).unbind(1), strict=True):
+        short |= values.index_select(0, row) <= bound
+    return short.logical_not_()
