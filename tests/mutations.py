@@ -270,9 +270,9 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
     ],
     ("la_det/losses/quality_focal.py", "tests/losses/test_quality_focal.py"): [
         ("log_complement - p.log1p()", "log_complement"),
-        ("slope / 2 if square_root else slope", "slope"),
-        ("torch.addcmul(q - odds, q, odds)", "q - odds"),
-        ("p_squared, log_complement, value=2", "p_squared, log_complement, value=1"),
+        ("slope if square_root else slope.mul_(2)", "slope"),
+        ("gap_squared - p_squared, gap_squared, q, value=-1", "gap_squared - p_squared, gap_squared, q, value=0"),
+        ("(p_squared * log_complement).addcmul_", "(p * log_complement).addcmul_"),
         ("gap_squared = gap * gap", "gap_squared = gap.abs()"),
     ],
     (

@@ -38,14 +38,12 @@ class _Correction(torch.autograd.Function):
         gap_squared = gap * gap
         cross_entropy = log_complement.lerp(log_p, q)  # less than 0
         total = torch.dot(p_squared, log_complement) - torch.dot(gap_squared, cross_entropy)
-        # p times the derivative by p: one part, and another with the factor p / (1 - p). This factor can be infinite,
-        # but its product with sigma(-logit) cannot.
-        slope = torch.addcmul(-gap_squared * q, p * gap, cross_entropy, value=2)
-        slope.addcmul_(p_squared, log_complement, value=2)
+        # Half of p times the derivative by p: without 1 / (1 - p), and the factor of p / (1 - p), which can overflow.
+        half = (p_squared * log_complement).addcmul_(p * gap, cross_entropy).addcmul_(gap_squared, q, value=-0.5)
         of_odds = torch.addcmul(gap_squared - p_squared, gap_squared, q, value=-1)
-        odds = (log_opposite + (log_p - log_complement)).exp_()
-        slope = log_opposite.exp().mul_(slope).addcmul_(odds, of_odds)
-        ctx.save_for_backward(slope / 2 if square_root else slope)
+        odds = (log_opposite + (log_p - log_complement)).exp_()  # times sigma(-logit): at most 1
+        slope = log_opposite.exp_().mul_(half).addcmul_(of_odds, odds, value=0.5)
+        ctx.save_for_backward(slope if square_root else slope.mul_(2))
         return total
 
     @staticmethod

@@ -27,9 +27,12 @@ def test_same_as_autograd(score, spread):
         torch.testing.assert_close(grad.double(), other, rtol=1e-4, atol=1e-4)
 
 
-def test_extreme_logits_stay_finite():
-    c = torch.tensor([-200.0, 200.0, 60.0, 0.0]).requires_grad_()
-    f = torch.tensor([-200.0, 60.0, -60.0, 60.0]).requires_grad_()
-    total = quality_focal_correction(Score(gate="quality", square_root=True), c, f, torch.tensor([0.5, 0.5, 0.0, 1.0]))
-    grads = torch.autograd.grad(total, (c, f))
+@pytest.mark.parametrize("score", [Score(), Score(gate="quality"), Score(gate="quality", square_root=True)])
+def test_extreme_logits_stay_finite(score):
+    c = torch.tensor([-200.0, 200.0, 60.0, 0.0, 200.0]).requires_grad_()
+    f = torch.tensor([-200.0, 60.0, -60.0, 60.0, 200.0]).requires_grad_()
+    leaves = (c,) if score.gate is None else (c, f)
+    q = torch.tensor([0.5, 0.5, 0.0, 1.0, 0.3])
+    total = quality_focal_correction(score, c, None if score.gate is None else f, q)
+    grads = torch.autograd.grad(total, leaves)
     assert total.isfinite() and all(grad.isfinite().all() for grad in grads)
