@@ -7,6 +7,7 @@ background (for DW and AutoAssign the weights).
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from la_det.structures import DensePredictions, Priors, Score, Targets
@@ -44,9 +45,11 @@ class Image:
 
     @cached_property
     def p(self) -> Tensor:
-        """[R, K] probabilities of the criterion's score."""
+        """[R, K] probabilities of the criterion's score, 0 where a prior does not take part."""
         p = self.logits.sigmoid()
-        return p if self.score.gate is None else self.score.gated(p, self.gates[self.score.gate].sigmoid().unsqueeze(1))
+        if self.score.gate is not None:
+            p = self.score.gated(p, self.gates[self.score.gate].sigmoid().unsqueeze(1))
+        return p if self.queries is None else torch.zeros_like(p).index_copy_(0, self.queries, p[self.queries])
 
     @property
     def place(self) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from la_det import model_zoo
 from la_det.geometry import centerness
 from la_det.modeling.criteria import reduce_losses
-from la_det.modeling.heads import Predictor
+from la_det.modeling.heads import BranchPredictor
 from la_det.modeling.inference import to_instances
 from la_det.references.scene import dense_matches
 from la_det.structures import AnchorGenerator, DensePredictions, Targets
@@ -66,7 +66,7 @@ def model_config(golden: GoldenFile, variant: str) -> DictConfig:
     return config
 
 
-def map_names(predictor: Predictor) -> list[str]:
+def map_names(predictor: BranchPredictor) -> list[str]:
     """The files' names of the maps that a predictor gives."""
     names = ["cls", "anchor" if isinstance(predictor.priors, AnchorGenerator) else "box"]
     names += ["ctr"] if predictor.quality else []

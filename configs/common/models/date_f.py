@@ -9,7 +9,7 @@ from la_det.config import named
 from la_det.matchers import POTO
 from la_det.modeling.candidate_rules import TopPairs
 from la_det.modeling.criteria import CenternessLoss, Criterion, FocalLoss, GIoULoss, IoULoss, RelativeL1Loss
-from la_det.modeling.heads import Predictor
+from la_det.modeling.heads import BranchPredictor
 from la_det.modeling.inference import DenseInference
 from la_det.structures import PointGenerator
 
@@ -21,12 +21,12 @@ model.pixel_mean = [102.9801, 115.9465, 122.7717]
 model.head.cls_tower.bias = False
 model.head.box_tower.bias = False
 model.head.predictors = L(named)(
-    one_to_one=L(Predictor)(
+    one_to_one=L(BranchPredictor)(
         in_channels="${....backbone.out_channels}",
         num_classes="${....num_classes}",
         priors=L(PointGenerator)(),
     ),
-    one_to_many=L(Predictor)(
+    one_to_many=L(BranchPredictor)(
         in_channels="${....backbone.out_channels}",
         num_classes="${....num_classes}",
         priors=L(PointGenerator)(),

@@ -7,7 +7,7 @@ from la_det.matchers import FCOS
 from la_det.modeling import AssignmentDetector
 from la_det.modeling.candidate_rules import TopPairs
 from la_det.modeling.criteria import CenternessLoss, Criterion, FocalLoss, GIoULoss
-from la_det.modeling.heads import ConvTower, DenseHead, Predictor
+from la_det.modeling.heads import BranchPredictor, ConvTower, DenseHead
 from la_det.modeling.inference import DenseInference
 from la_det.structures import PointGenerator
 
@@ -20,7 +20,7 @@ model = L(AssignmentDetector)(
         cls_tower=L(ConvTower)(in_channels="${...backbone.out_channels}"),
         box_tower=L(ConvTower)(in_channels="${...backbone.out_channels}"),
         predictors=L(named)(
-            main=L(Predictor)(
+            main=L(BranchPredictor)(
                 in_channels="${....backbone.out_channels}",
                 num_classes="${....num_classes}",
                 priors=L(PointGenerator)(),

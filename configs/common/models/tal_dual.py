@@ -9,7 +9,7 @@ from la_det.config import named
 from la_det.matchers import TAL
 from la_det.modeling.candidate_rules import TopPairs
 from la_det.modeling.criteria import CIoULoss, Criterion, CrossEntropyLoss
-from la_det.modeling.heads import Predictor
+from la_det.modeling.heads import BranchPredictor
 from la_det.modeling.inference import DenseInference
 from la_det.structures import PointGenerator
 
@@ -21,7 +21,7 @@ def predictor():
 
     A location whose box has no area aligns with nothing, and so would never learn to have one.
     """
-    return L(Predictor)(
+    return L(BranchPredictor)(
         in_channels="${....backbone.out_channels}",
         num_classes="${....num_classes}",
         priors=L(PointGenerator)(),

@@ -1,9 +1,9 @@
 """Dense heads: two towers shared by all levels, and one predictor per branch."""
 
 from la_det.modeling.heads.boundary_refinement import BoundaryRefinement
+from la_det.modeling.heads.branch_predictor import BranchPredictor
 from la_det.modeling.heads.dense_head import DenseHead
 from la_det.modeling.heads.mask_branch import MaskBranch, SemanticBranch
-from la_det.modeling.heads.predictor import Predictor
 from la_det.modeling.heads.pyramid_shuffle import QueryPredictor, ShuffledTower
 from la_det.modeling.heads.separate_predictor import SeparatePredictor
 from la_det.modeling.heads.task_aligned import TaskAlignedPredictor
@@ -14,7 +14,7 @@ __all__ = [
     "ConvTower",
     "DenseHead",
     "MaskBranch",
-    "Predictor",
+    "BranchPredictor",
     "QueryPredictor",
     "SemanticBranch",
     "SeparatePredictor",

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from la_det.modeling.heads.predictor import Predictor
+from la_det.modeling.heads.branch_predictor import BranchPredictor
 from la_det.modeling.heads.tower import on_levels
 from la_det.structures import DensePredictions
 
@@ -30,7 +30,7 @@ class DenseHead(nn.Module):
         *,
         cls_tower: nn.Module | None,
         box_tower: nn.Module | None,
-        predictors: dict[str, Predictor],
+        predictors: dict[str, BranchPredictor],
         image_branches: dict[str, nn.Module] | None = None,
         num_levels: int = 5,
         level_scales: bool = True,

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from la_det.modeling.heads.predictor import Predictor
+from la_det.modeling.heads.branch_predictor import BranchPredictor
 from la_det.modeling.heads.tower import ConvTower, init_head_conv, on_levels
 from la_det.structures import LTRBCodec, Priors
 
@@ -58,7 +58,7 @@ def pyramid_shuffle(features: list[Tensor]) -> list[Tensor]:
     return shuffled
 
 
-class QueryPredictor(Predictor):
+class QueryPredictor(BranchPredictor):
     """DDQ's last layers: objectness from the box tower, and distances in strides with level scales of their own.
 
     The scales are factors of the exponential, not of its argument.
@@ -67,7 +67,7 @@ class QueryPredictor(Predictor):
         in_channels: of both towers.
         num_levels: L.
         default_squeeze: the first layer of the objectness keeps PyTorch's initialisation, as in DDQ's auxiliary branch.
-        options: of `Predictor`.
+        options: of `BranchPredictor`.
     """
 
     def __init__(self, *, in_channels: int = 256, num_levels: int = 5, default_squeeze: bool = False, **options):

@@ -5,19 +5,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from la_det.modeling.heads.predictor import Predictor
+from la_det.modeling.heads.branch_predictor import BranchPredictor
 from la_det.modeling.heads.tower import ConvTower, on_levels
 from la_det.structures import DensePredictions
 
 
-class SeparatePredictor(Predictor):
-    """A `Predictor` with towers and level scales of its own, for a `DenseHead` without towers.
+class SeparatePredictor(BranchPredictor):
+    """A `BranchPredictor` with towers and level scales of its own, for a `DenseHead` without towers.
 
     Args:
         cls_tower, box_tower: applied to every level.
         num_levels: L.
         detached: the branch trains nothing below its towers, like YOLOv10's one-to-one branch.
-        options: of `Predictor`.
+        options: of `BranchPredictor`.
     """
 
     def __init__(

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from la_det.modeling.heads import ConvTower, DenseHead, Predictor
+from la_det.modeling.heads import BranchPredictor, ConvTower, DenseHead
 from la_det.modeling.layers import MaxFiltering
 from la_det.structures import AnchorGenerator, DeltaCodec, PointGenerator
 
@@ -16,9 +16,9 @@ def features(seed: int = 0, channels: int = 8) -> list[torch.Tensor]:
     return [torch.randn(2, channels, *size, generator=generator) for size in SIZES]
 
 
-def make_predictor(**options) -> Predictor:
+def make_predictor(**options) -> BranchPredictor:
     torch.manual_seed(0)
-    return Predictor(**{"in_channels": 8, "num_classes": 3, "priors": PointGenerator()} | options)
+    return BranchPredictor(**{"in_channels": 8, "num_classes": 3, "priors": PointGenerator()} | options)
 
 
 def shapes(maps: list[torch.Tensor]) -> list[tuple[int, ...]]:

@@ -21,7 +21,7 @@ BOX_ACTIVATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
 }
 
 
-class Predictor(nn.Module):
+class BranchPredictor(nn.Module):
     """Classification, box and, optionally, quality maps of one branch.
 
     Args:
