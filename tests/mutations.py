@@ -120,8 +120,6 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("_fall(worst).clamp(max=1)", "_fall(worst)"),
         ("eps = 1e-12", "eps = 0.0"),
         ("return 4 / 3 *", "return 5 / 4 *"),
-        ('entry, gt, "amax")', 'entry, gt, "sum")'),
-        ("(targets.image << 32) + targets.classes", "targets.classes"),
         ("closeness * (MU_SUM * t).exp() * t)", "(MU_SUM * t).exp() * t)"),
     ],
     (f"{CRITERIA}/dw.py", "tests/matchers/test_dw.py", f"{GOLDEN} -k 'dw'"): [
@@ -516,6 +514,10 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("* candidates.scores.unsqueeze(1) * votes", "* votes"),
         ("total > 0, weight", "total >= 0, weight"),
         ("[:, :most]", "[:, : most - 1]"),
+    ],
+    (f"{STEPS}/select/groups.py", "tests/matchers/test_dw.py", f"{GOLDEN} -k 'dw'"): [
+        ('entry, gt, "amax")', 'entry, gt, "sum")'),
+        ("row[pairs.gt] * num_priors", "0 * row[pairs.gt]"),
     ],
     (f"{STEPS}/select/groups.py", "tests/steps/select/test_groups.py"): [
         (".add_(0.0).view", ".view"),

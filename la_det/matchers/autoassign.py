@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from la_det.geometry import aligned_giou
-from la_det.matchers.dw import last_of_class
 from la_det.steps.candidates import inside_box, largest_iou, meeting_runs
+from la_det.steps.select import last_of_class
 from la_det.structures import Assignment, DensePredictions, Negatives, Pairs, Priors, Score, Targets, true_indices
 
 LAMBDA = 5.0  # of the localisation probability exp(-lambda (1 - GIoU))
@@ -96,8 +96,7 @@ def negative_weights(predictions: DensePredictions, targets: Targets, pairs: Pai
     that contain a location, the last one decides.
     """
     boxes, num_priors = predictions.boxes(), len(predictions.priors)
-    num_classes = min(predictions.num_images * predictions.num_classes, len(targets))
-    last = last_of_class(pairs, targets, num_priors, num_classes)
+    last = last_of_class(pairs, targets, num_priors, predictions.num_classes)
     # Host synchronisation: the numbers of runs of boxes that meet ground truths, and of weights.
     runs, last = true_indices(meeting_runs(boxes, targets).flatten(), last)
     m = largest_iou(boxes, targets, runs)[pairs.image, pairs.prior]

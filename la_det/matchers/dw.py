@@ -6,11 +6,11 @@ official code, which gives the published AP and differs from the paper's formula
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from la_det.geometry import aligned_giou, aligned_iou
 from la_det.steps.candidates import inside_box
+from la_det.steps.select import last_of_class
 from la_det.structures import Assignment, DensePredictions, Negatives, Pairs, Priors, Score, Targets, true_indices
 
 BETA = 5.0  # localisation against classification
@@ -39,8 +39,7 @@ class DW:
         boxes = predictions.boxes_at(pairs.image, pairs.prior)
         iou = aligned_iou(boxes, targets.boxes[pairs.gt], GIOU_EPS)
         closeness = center_prior(predictions.priors, targets, pairs, self.soft_prior)
-        num_classes = min(predictions.num_images * predictions.num_classes, len(targets))
-        lowered = (iou >= 0.5) & last_of_class(pairs, targets, len(predictions.priors), num_classes)
+        lowered = (iou >= 0.5) & last_of_class(pairs, targets, len(predictions.priors), predictions.num_classes)
         # Host synchronisation: the numbers of lowered negative weights and of positives.
         lowered, near = true_indices(lowered, closeness != 0)
         negatives = negative_weights(pairs, iou, lowered, targets)
@@ -98,24 +97,3 @@ def negative_weights(pairs: Pairs, iou: Tensor, lowered: Tensor, targets: Target
 def _fall(iou: Tensor) -> Tensor:
     """1 at an IoU of 0.5, 0 at 1, linear in IoU^2."""
     return 4 / 3 * (1 - iou * iou)
-
-
-def last_of_class(pairs: Pairs, targets: Targets, num_priors: int, num_classes: int) -> Tensor:
-    """[P] bool, whether the pair's ground truth is the last one of its class that is paired with the location.
-
-    The official code overwrites weights in this order on a CPU; on a GPU chance decides.
-
-    Args:
-        pairs: (location, ground truth).
-        targets: the batch's ground truths.
-        num_priors: R.
-        num_classes: upper bound of the number of (image, class) that have ground truths.
-    """
-    # Number the (image, class) that have ground truths in their order.
-    keys, order = ((targets.image << 32) + targets.classes).sort()
-    number = F.pad(keys.diff() != 0, (1, 0))[: len(keys)].cumsum(0)
-    row = torch.empty_like(order).index_copy_(0, order, number)
-    # One row of locations for each (image, class).
-    entry, gt = row[pairs.gt] * num_priors + pairs.prior, pairs.gt.int()
-    last = gt.new_zeros(num_classes * num_priors).scatter_reduce_(0, entry, gt, "amax")
-    return last[entry] == gt

@@ -6,17 +6,19 @@ inputs. A quantity that this module does not look at counts as not implemented.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
+from omegaconf import DictConfig
 from torch import Tensor
 
 from la_det.modeling.criteria import LossTerm
-from la_det.structures import Targets
+from la_det.structures import DensePredictions, Targets
 
 # The official code ran on a CPU. A GPU rounds differently: the largest error on an H200 was 2.1 times the tolerance.
 GPU_TOLERANCE = 4
@@ -155,6 +157,24 @@ class GoldenFile:
         actual = torch.as_tensor(actual).detach().cpu().double()
         error = measure(actual, expected) if actual.shape == expected.shape else float("inf")
         self.record(key, error, tolerance)
+
+
+def read_predictions(
+    golden: GoldenFile, config: DictConfig, names: Mapping[str, str], prefix: str = ""
+) -> DensePredictions:
+    """A branch's maps, as leaves that collect gradients.
+
+    Args:
+        golden: the file.
+        config: of the branch's last layers, which have its priors and its codec.
+        names: name of a map in the file -> la_det's; maps that the file does not have are left out.
+        prefix: of the names in the file.
+    """
+    found = {name: golden.levels(prefix + key) for key, name in names.items() if f"{prefix}{key}_l0" in golden}
+    maps = {name: [x.requires_grad_() for x in levels] for name, levels in found.items()}
+    predictor = instantiate(config)
+    priors = predictor.priors([x.shape[-2:] for x in maps["logits"]], golden.device)
+    return DensePredictions(priors, predictor.codec, maps)
 
 
 def read_targets(golden: GoldenFile) -> Targets:

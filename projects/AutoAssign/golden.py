@@ -13,7 +13,7 @@ from la_det.modeling.criteria.autoassign import bag_confidences
 from la_det.modeling.criteria.decision import Decision
 from la_det.steps.candidates import largest_iou, meeting_runs
 from la_det.structures import DensePredictions, Pairs
-from la_det.testing.golden import GoldenFile, average_normalisers, compare_detections, read_targets
+from la_det.testing.golden import GoldenFile, average_normalisers, compare_detections, read_predictions, read_targets
 
 CONFIG = "AutoAssign/autoassign_r50_fpn_1x_coco"
 # la_det's name of each kind of map in the files.
@@ -49,14 +49,6 @@ def model_config(golden: GoldenFile) -> DictConfig:
     return config
 
 
-def read_predictions(golden: GoldenFile, config: DictConfig) -> DensePredictions:
-    """The predictions; the maps are leaves that collect gradients."""
-    predictor = instantiate(config.head.predictors.main)
-    maps = {name: [x.requires_grad_() for x in golden.levels(key)] for key, name in MAPS.items()}
-    priors = predictor.priors([x.shape[-2:] for x in maps["logits"]], golden.device)
-    return DensePredictions(priors, predictor.codec, maps)
-
-
 def check_losses(processes: list[GoldenFile]) -> None:
     """Weights, losses and gradients of processes, which average two of the normalisers."""
     config, inputs = model_config(processes[0]), []
@@ -64,7 +56,7 @@ def check_losses(processes: list[GoldenFile]) -> None:
         (criterion,) = instantiate(config.criteria)
         criterion.matcher.mu.data = golden.tensor("center_mean")
         criterion.matcher.sigma.data = golden.tensor("center_sigma")
-        inputs.append((criterion, read_predictions(golden, config), read_targets(golden)))
+        inputs.append((criterion, read_predictions(golden, config.head.predictors.main, MAPS), read_targets(golden)))
     of_processes = average_normalisers([criterion(*x, progress=0.0) for criterion, *x in inputs])
     for golden, (criterion, predictions, targets), terms in zip(processes, inputs, of_processes, strict=True):
         for key, name in (("pos_avg_factor", "loss_pos"), ("neg_avg_factor", "loss_neg")):
@@ -135,7 +127,7 @@ def check_weights(golden: GoldenFile, decision: Decision) -> None:
 def check_inference(golden: GoldenFile) -> None:
     """Detections of the recipe, and with fewer candidates and detections."""
     config = model_config(golden)
-    predictions = read_predictions(golden, config)
+    predictions = read_predictions(golden, config.head.predictors.main, MAPS)
     config.inference.score_threshold = golden.number("score_threshold")
     config.inference.nms_threshold = golden.number("nms_threshold")
     for kind, size in (("det", ""), ("detsmall", "small_")):

@@ -10,7 +10,7 @@ from la_det.modeling.criteria import Criterion, LossTerm, loss_terms, reduce_los
 from la_det.modeling.inference import Candidates
 from la_det.steps.score import query_probabilities
 from la_det.structures import DensePredictions, Queries, Targets
-from la_det.testing.golden import GoldenFile, compare_detections, read_targets, terms_of_process
+from la_det.testing.golden import GoldenFile, compare_detections, read_predictions, read_targets, terms_of_process
 
 # Branch -> what its keys begin with in the files.
 PREFIXES = {"main": "", "auxiliary": "aux_"}
@@ -47,18 +47,12 @@ def model_config(golden: GoldenFile) -> DictConfig:
     return config
 
 
-def read_predictions(golden: GoldenFile, config: DictConfig, branch: str) -> DensePredictions:
-    """A branch's maps, leaves that collect gradients."""
-    predictor = instantiate(config.head.predictors[branch])
-    maps = {name: [x.requires_grad_() for x in golden.levels(PREFIXES[branch] + key)] for key, name in MAPS.items()}
-    priors = predictor.priors([x.shape[-2:] for x in maps["logits"]], golden.device)
-    return DensePredictions(priors, predictor.codec, maps)
-
-
 def read_case(golden: GoldenFile) -> tuple[list[Criterion], dict[str, DensePredictions], Targets]:
     """Criteria, predictions of each branch, and ground truths."""
     config = model_config(golden)
-    predictions = {branch: read_predictions(golden, config, branch) for branch in PREFIXES}
+    predictions = {
+        branch: read_predictions(golden, config.head.predictors[branch], MAPS, PREFIXES[branch]) for branch in PREFIXES
+    }
     return list(instantiate(config.criteria)), predictions, read_targets(golden)
 
 
@@ -126,7 +120,7 @@ def check_queries(golden: GoldenFile, key: str, queries: Queries, i: int) -> Non
 def check_inference(golden: GoldenFile) -> None:
     """Queries, and detections: 300, 20, and 300 in the original image."""
     config = model_config(golden)
-    predictions = read_predictions(golden, config, "main")
+    predictions = read_predictions(golden, config.head.predictors.main, MAPS)
     sizes = golden.tensor("image_sizes")
     rule = instantiate(config.inference)
     golden.exact("max_detections", rule.max_detections)

@@ -12,7 +12,7 @@ from la_det.modeling.inference import to_instances
 from la_det.references.scene import matched_in_image
 from la_det.steps.candidates import everywhere, ltrb_of_pairs
 from la_det.structures import DensePredictions, Pairs, Targets
-from la_det.testing.golden import GoldenFile, compare_detections, read_targets, terms_of_process
+from la_det.testing.golden import GoldenFile, compare_detections, read_predictions, read_targets, terms_of_process
 
 OTA = "OTA/ota_r50_fpn_1x_coco"
 # Which config a variant of SimOTA is: MMDetection's port of the released rule, and YOLOX's main branch.
@@ -51,16 +51,6 @@ def model_config(golden: GoldenFile, name: str) -> DictConfig:
     return config
 
 
-def read_predictions(golden: GoldenFile, config: DictConfig) -> DensePredictions:
-    """The maps, as leaves that collect gradients."""
-    predictor = instantiate(config.head.predictors.main)
-    maps = {
-        name: [x.requires_grad_() for x in golden.levels(key)] for key, name in MAPS.items() if f"{key}_l0" in golden
-    }
-    priors = predictor.priors([x.shape[-2:] for x in maps["logits"]], golden.device)
-    return DensePredictions(priors, predictor.codec, maps)
-
-
 def check_gradients(golden: GoldenFile, predictions: DensePredictions, keys: tuple[str, ...], prefix: str = "") -> None:
     """Of the maps, whose losses were differentiated."""
     for key in keys:
@@ -73,7 +63,7 @@ def ota_case(golden: GoldenFile) -> tuple[Criterion, DensePredictions, Targets]:
     """Criterion, maps and ground truths of a file."""
     config = model_config(golden, OTA)
     (criterion,) = instantiate(config.criteria)
-    return criterion, read_predictions(golden, config), read_targets(golden)
+    return criterion, read_predictions(golden, config.head.predictors.main, MAPS), read_targets(golden)
 
 
 def ota_terms(golden: GoldenFile) -> dict:
@@ -164,7 +154,7 @@ def check_ota_inference(golden: GoldenFile) -> None:
 
 def check_detections(golden: GoldenFile, config: DictConfig, prefix: str):
     """Detections of all images in the network input; returns them."""
-    predictions = read_predictions(golden, config)
+    predictions = read_predictions(golden, config.head.predictors.main, MAPS)
     found = instantiate(config.inference)(predictions, golden.tensor("image_sizes"))
     for i, valid in enumerate(found.valid):
         keys = tuple(f"{prefix}{name}_{i}" for name in ("boxes", "scores", "classes"))
@@ -176,7 +166,7 @@ def check_detections(golden: GoldenFile, config: DictConfig, prefix: str):
 def check_simota(golden: GoldenFile, variant: str, name: str) -> None:
     """Valid locations, k, costs, assignment, losses, gradients and detections of one rule."""
     config = model_config(golden, name)
-    predictions, targets = read_predictions(golden, config), read_targets(golden)
+    predictions, targets = read_predictions(golden, config.head.predictors.main, MAPS), read_targets(golden)
     (criterion,) = instantiate(config.criteria)
     decision = criterion.assign(predictions, targets, progress=0.0)
     check_simota_costs(golden, variant, criterion, predictions.detach(), targets)

@@ -9,7 +9,14 @@ from la_det import model_zoo
 from la_det.modeling.criteria import Criterion, LossTerm, reduce_losses
 from la_det.modeling.inference import Candidates, to_instances
 from la_det.structures import Assignment, DensePredictions, Targets
-from la_det.testing.golden import GoldenFile, NotBuilt, compare_detections, read_targets, terms_of_process
+from la_det.testing.golden import (
+    GoldenFile,
+    NotBuilt,
+    compare_detections,
+    read_predictions,
+    read_targets,
+    terms_of_process,
+)
 
 # Which model a file is of, by the beginning of its name, and which one a rule.
 MODELS = {"fcos": "common/models/onenet_fcos", "retina": "common/models/onenet_retinanet"}
@@ -55,13 +62,9 @@ def model_config(golden: GoldenFile, variant: str = "hungarian") -> DictConfig:
 def read_case(golden: GoldenFile, variant: str) -> tuple[Criterion, DensePredictions, Targets]:
     """Criterion, maps (leaves that collect gradients) and ground truths."""
     config = model_config(golden, variant)
-    predictor = instantiate(config.head.predictors.main)
-    maps = {
-        name: [x.requires_grad_() for x in golden.levels(key)] for key, name in MAPS.items() if f"{key}_l0" in golden
-    }
-    priors = predictor.priors([x.shape[-2:] for x in maps["logits"]], golden.device)
     (criterion,) = instantiate(config.criteria)
-    return criterion, DensePredictions(priors, predictor.codec, maps), read_targets(golden)
+    predictions = read_predictions(golden, config.head.predictors.main, MAPS)
+    return criterion, predictions, read_targets(golden)
 
 
 def check_losses(golden: GoldenFile, variant: str) -> None:

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from la_det import model_zoo
 from la_det.matchers import DW
-from la_det.matchers.dw import last_of_class
 from la_det.modeling.criteria import Decision, reduce_losses
 from la_det.modeling.criteria.dw import DWNegativeLoss
 from la_det.references import dw as reference
 from la_det.steps.candidates import inside_box
+from la_det.steps.select import last_of_class
 from la_det.structures import Assignment, DensePredictions, Negatives, Pairs, PointGenerator
 from tests.matchers.gated_scenes import SCORE, make_predictions, make_targets, scenes
 
@@ -102,9 +102,9 @@ def test_other_classes_do_not_interact():
     box = [0.0, 0.0, 64.0, 64.0]
     both = make_targets([[box, box]], [[0, 2]], size)
     pairs = inside_box(PointGenerator()([(8, 8), (4, 4), (2, 2), (1, 1), (1, 1)], torch.device("cpu")), both)
-    assert last_of_class(pairs, both, 86, 2).all()
+    assert last_of_class(pairs, both, 86, 3).all()
     same = make_targets([[box, box]], [[2, 2]], size)
-    assert torch.equal(last_of_class(pairs, same, 86, 2), pairs.gt == 1)
+    assert torch.equal(last_of_class(pairs, same, 86, 3), pairs.gt == 1)
 
 
 def test_a_ground_truth_with_one_location_keeps_its_negative_weight():

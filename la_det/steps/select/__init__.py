@@ -7,6 +7,7 @@ from la_det.steps.select.groups import (
     best_of_each,
     best_of_groups,
     best_per_prior,
+    last_of_class,
     rank_in_group,
     topk_in_group,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "best_of_groups",
     "best_per_prior",
     "in_size_range",
+    "last_of_class",
     "match",
     "match_copies",
     "match_listed",

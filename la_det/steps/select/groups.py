@@ -84,3 +84,21 @@ def best_of_each(pairs: Pairs, value: Tensor, priors: Priors, targets: Targets, 
     value = value.nan_to_num(nan=torch.inf)
     best = best_in_group(pairs.gt, value, len(targets), among)
     return pairs[best_per_prior(pairs, value, priors, targets.num_images, among=best)]
+
+
+def last_of_class(pairs: Pairs, targets: Targets, num_priors: int, num_classes: int) -> Tensor:
+    """[P] bool, whether the pair's ground truth is the last one of its class that is paired with the location.
+
+    The official code overwrites weights in this order on a CPU; on a GPU chance decides.
+
+    Args:
+        pairs: (location, ground truth).
+        targets: the batch's ground truths.
+        num_priors: R.
+        num_classes: K.
+    """
+    # One row of locations for each (image, class) that has ground truths.
+    rows, _, row = targets.kinds(num_classes)
+    entry, gt = row[pairs.gt] * num_priors + pairs.prior, pairs.gt.int()
+    last = gt.new_zeros(len(rows) * num_priors).scatter_reduce_(0, entry, gt, "amax")
+    return last[entry] == gt
