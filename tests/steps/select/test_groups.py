@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from la_det.references.scene import make_targets
-from la_det.steps.select import best_in_group, best_of_each, best_of_groups
+from la_det.steps.select import best_in_group, best_of_each, best_of_groups, topk_in_group
 from la_det.structures import Pairs, PointGenerator
 
 # Few different values, so that ties are common; both zeros, denormals and the largest numbers.
@@ -75,3 +75,9 @@ def test_best_of_each_gives_a_location_to_one_and_the_loser_nothing():
         (0, 3, 2),
         (1, 1, 3),
     ]
+
+
+def test_the_largest_values_of_each_group():
+    """The first two of equal values; a group with less than two has what it has."""
+    group, value = torch.tensor([1, 0, 1, 1, 0, 0, 3]), torch.tensor([0.1, 0.5, 0.9, 0.3, 0.5, 0.5, -1.0])
+    assert topk_in_group(group, value, 4, 2).tolist() == [False, True, True, True, True, False, True]
