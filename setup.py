@@ -47,6 +47,7 @@ setup(
         "rich",
         "safetensors",
         "scipy",
+        "supervision>=0.31",
         "tensorboard",
         "torch",
         "torchvision",
