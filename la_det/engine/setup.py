@@ -23,7 +23,7 @@ from la_det.config import load_yaml_config
 from la_det.engine.checks import check_config
 from la_det.engine.own_dataset import use_own_dataset
 from la_det.errors import UserError
-from la_det.model_zoo.configs import name_of_file
+from la_det.model_zoo.names import name_of_file
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,11 @@ def load_config(config: str, overrides: Sequence[str] = ()) -> DictConfig:
     missing = [key for key in wanted if key not in cfg]
     if missing:
         raise UserError(f"{config}: no config of a detector: it has no {missing[0]}; was it cut?")
+    return apply_overrides(cfg, overrides)
+
+
+def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The config after `key=value` overrides. An unknown key is an error; `+key=value` adds a key."""
     for override in overrides:
         _check_override(cfg, override)
         cfg = _apply_override(cfg, override)
