@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,8 +10,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from la_det.engine import train as engine
+from la_det.engine.fitting import Fitting
 from la_det.engine.log import RunLog
-from la_det.engine.setup import apply_overrides, load_config, setup
+from la_det.engine.setup import load_config, setup
 from la_det.engine.train import Results
 from la_det.signals import Interrupted, stop_signals
 
@@ -20,8 +20,13 @@ from la_det.signals import Interrupted, stop_signals
 def train(
     config: str | Path | DictConfig,
     *,
-    overrides: Sequence[str] = (),
     dataset: str | None = None,
+    epochs: float | None = None,
+    image_size: int | None = None,
+    backbone: str | None = None,
+    batch: int | None = None,
+    weights: str | Path | None = None,
+    overrides: Sequence[str] = (),
     output: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -33,9 +38,14 @@ def train(
 
     Args:
         config: a name of `la_det.model_zoo.list()`, a LazyConfig file, or a config, which stays as it is.
-        overrides: options of the config to change, each as "key=value".
-        dataset: your own data, in a form of `la_det.data.sources` such as "coco:IMAGES,TRAIN.json,IMAGES,VAL.json";
-            the number of classes follows from it.
+        dataset: your own data, in a form of `la_det.data.sources` such as "coco:IMAGES,TRAIN.json,IMAGES,VAL.json". The
+            number of classes follows from it, and without `epochs` the length of the training.
+        epochs: length of the training.
+        image_size: short side of test images, pixels; other sizes of images keep their ratio to it.
+        backbone: "resnet18", "resnet34", "resnet50", "resnet101" or "timm:NAME", with weights of ImageNet.
+        batch: images of all processes in a step; the learning rate grows linearly with it.
+        weights: trained weights to begin with, file or address; the number of classes may be another.
+        overrides: options of the config to change, each as "key=value". They win over all that is said above.
         output: the output folder, instead of the config's `train.output_dir`.
         resume: go on from the last checkpoint in the output folder, if there is one.
         overwrite: keep a run that is in the output folder under a new name beside it, and start anew.
@@ -49,9 +59,12 @@ def train(
         UserError: config, data or weights cannot be used, or the output folder holds a run. The message says which file
             or option, and what to do.
     """
+    fitting = Fitting(dataset, epochs, image_size, backbone, batch, None if weights is None else str(weights))
     with RunLog() as log:
-        cfg = _config(config, overrides, output)
-        setup(cfg, dataset)
+        cfg = load_config(config, overrides, fitting)
+        if output is not None:
+            cfg.train.output_dir = str(output)
+        setup(cfg)
         with _signals_handled(cfg.train.get("preemption_signal")):
             return engine.train(cfg, resume, overwrite, break_lock, log)
 
@@ -60,8 +73,8 @@ def evaluate(
     config: str | Path | DictConfig,
     weights: str | Path | None = None,
     *,
-    overrides: Sequence[str] = (),
     dataset: str | None = None,
+    overrides: Sequence[str] = (),
     output: str | Path | None = None,
     resume: bool = False,
 ) -> Results:
@@ -70,7 +83,7 @@ def evaluate(
     Results and predictions are also written, to `evaluation/<name of the weights' file>` in the output folder.
 
     Args:
-        config, overrides, dataset, output: see `train`.
+        config, dataset, overrides, output: see `train`.
         weights: file or address of trained weights. None: those of the config's `train.init_checkpoint`.
         resume: evaluate the last checkpoint in the output folder instead.
 
@@ -81,21 +94,13 @@ def evaluate(
         UserError: config, data or weights cannot be used; the message says which, and what to do.
     """
     with RunLog() as log:
-        cfg = _config(config, overrides, output)
+        cfg = load_config(config, overrides, Fitting(dataset), keep_length=True)
         if weights is not None:
             cfg.train.init_checkpoint = str(weights)
-        setup(cfg, dataset)
+        if output is not None:
+            cfg.train.output_dir = str(output)
+        setup(cfg)
         return engine.evaluate_checkpoint(cfg, resume, log)
-
-
-def _config(config: str | Path | DictConfig, overrides: Sequence[str], output: str | Path | None) -> DictConfig:
-    if isinstance(config, DictConfig):
-        cfg = apply_overrides(copy.deepcopy(config), overrides)
-    else:
-        cfg = load_config(str(config), overrides)
-    if output is not None:
-        cfg.train.output_dir = str(output)
-    return cfg
 
 
 @contextmanager

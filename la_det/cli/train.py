@@ -19,8 +19,9 @@ examples:
   go on after a stop: %(prog)s CONFIG --resume --output output/poto
   start anew there:   %(prog)s CONFIG --overwrite --output output/poto
   change an option:   %(prog)s CONFIG train.max_iter=5000 optimizer.lr=0.005
-  own data:           %(prog)s CONFIG --dataset coco:train_images,train.json,val_images,val.json
+  own data:           %(prog)s CONFIG --dataset coco:train_images,train.json,val_images,val.json --image-size 640
   other forms:        %(prog)s CONFIG --dataset yolo:data.yaml (or voc:FOLDER, odgt:IMAGES,ODGT)
+  fine-tune:          %(prog)s CONFIG --dataset yolo:data.yaml --from output/poto/model_final.pth --epochs 12
   8 GPUs:             %(prog)s CONFIG --num-gpus 8
   torchrun:           torchrun --nproc-per-node 8 -m la_det train CONFIG
 """
@@ -42,6 +43,20 @@ def add_arguments(parser: ArgumentParser, flags: bool) -> None:
         "--break-lock", action="store_true", help="take the output folder from another training that uses it"
     )
     add_run(parser, flags)
+    parser.add_argument(
+        "--epochs",
+        type=float,
+        metavar="N",
+        help="length of the training (default: the recipe's; with --dataset it follows the number of images)",
+    )
+    parser.add_argument("--image-size", type=int, metavar="N", help="short side of test images; other sizes follow")
+    parser.add_argument(
+        "--backbone", metavar="NAME", help="resnet18, resnet34, resnet50, resnet101 or timm:NAME, with ImageNet's weights"
+    )
+    parser.add_argument("--batch", type=int, metavar="N", help="images of all GPUs in a step; the learning rate follows")
+    parser.add_argument(
+        "--from", dest="weights", metavar="FILE", help="begin with trained weights, also of other classes"
+    )
 
 
 def run(args: Namespace) -> None:
@@ -55,8 +70,9 @@ def in_every_process(args: Namespace) -> None:
     """The part of one process."""
     from la_det.api import evaluate, train
 
-    common = {"overrides": args.opts, "dataset": args.dataset, "output": args.output, "resume": args.resume}
+    common = {"dataset": args.dataset, "overrides": args.opts, "output": args.output, "resume": args.resume}
     if args.eval_only:
         evaluate(args.config, **common)
-    else:
-        train(args.config, **common, overwrite=args.overwrite, break_lock=args.break_lock)
+        return
+    fitting = {name: vars(args)[name] for name in ("epochs", "image_size", "backbone", "batch", "weights")}
+    train(args.config, **common, **fitting, overwrite=args.overwrite, break_lock=args.break_lock)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import logging
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from detectron2.config import LazyConfig
@@ -19,22 +21,48 @@ from omegaconf.errors import OmegaConfBaseException
 from la_det import model_zoo
 from la_det.build import device_of
 from la_det.checkpoint.recipe import apply_recipe
-from la_det.config import load_yaml_config
+from la_det.config import fill_defaults, load_yaml_config
 from la_det.engine.checks import check_config
-from la_det.engine.own_dataset import use_own_dataset
+from la_det.engine.fitting import Fitting
 from la_det.errors import UserError
 from la_det.model_zoo.names import name_of_file
 
 logger = logging.getLogger(__name__)
 
 
-def load_config(config: str, overrides: Sequence[str] = ()) -> DictConfig:
+def load_config(
+    config: str | Path | DictConfig,
+    overrides: Sequence[str] = (),
+    fitting: Fitting | None = None,
+    *,
+    keep_length: bool = False,
+) -> DictConfig:
     """Load a LazyConfig and apply `key=value` overrides. An unknown key is an error; `+key=value` adds a key.
 
+    Options that la_det's classes have and the config does not name are in the loaded config, at their defaults.
+
     Args:
-        config: a file, or a name of `la_det.model_zoo.list()`. A Python file is run. A YAML file, such as a run's
-            config.yaml, only names what to build; these can only be parts of detectors and of their training.
+        config: a file, a name of `la_det.model_zoo.list()`, or a config, which is copied. A Python file is run. A YAML
+            file, such as a run's config.yaml, only names what to build; these can only be parts of detectors and of
+            their training.
+        fitting: fits the config to one's own data; where overrides say something else, they win.
+        keep_length: do not fit the length of the training.
+
+    Raises:
+        UserError: there is no such config or key, or `fitting` is impossible.
     """
+    cfg = copy.deepcopy(config) if isinstance(config, DictConfig) else _read(os.path.expanduser(config))
+    fill_defaults(cfg)
+    cfg = _apply_overrides(cfg, overrides)
+    if fitting not in (None, Fitting()):
+        check_config(cfg, comm.get_world_size())
+        keep_length = keep_length or any(override.startswith("train.max_iter=") for override in overrides)
+        fitting.apply(cfg, keep_length=keep_length)
+        cfg = _apply_overrides(cfg, overrides)
+    return cfg
+
+
+def _read(config: str) -> DictConfig:
     if os.path.isfile(config) and config.endswith((".yaml", ".yml")):
         cfg = load_yaml_config(config)
     elif os.path.isfile(config) and config.endswith(".py"):
@@ -49,11 +77,10 @@ def load_config(config: str, overrides: Sequence[str] = ()) -> DictConfig:
     missing = [key for key in wanted if key not in cfg]
     if missing:
         raise UserError(f"{config}: no config of a detector: it has no {missing[0]}; was it cut?")
-    return apply_overrides(cfg, overrides)
+    return cfg
 
 
-def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """The config after `key=value` overrides. An unknown key is an error; `+key=value` adds a key."""
+def _apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     for override in overrides:
         _check_override(cfg, override)
         cfg = _apply_override(cfg, override)
@@ -89,16 +116,13 @@ def _check_override(cfg: DictConfig, override: str) -> None:
     raise UserError(f"{override}: the config has no such key; {hint} (+{override} adds it)")
 
 
-def setup(cfg: DictConfig, dataset: str | None = None) -> None:
+def setup(cfg: DictConfig) -> None:
     """Check the config, complete it, and seed this process's random generators. No file is written.
 
     The config gets what converted weights at `train.init_checkpoint` need, so the saved config has it, too.
 
-    Args:
-        dataset: one's own data in the form of `la_det.engine.own_dataset.FORMAT`.
-
     Raises:
-        UserError: the config says something impossible, or the data or weights cannot be read.
+        UserError: the config says something impossible, or the weights cannot be read.
     """
     check_config(cfg, comm.get_world_size())
     for key in ("output_dir", "init_checkpoint"):
@@ -107,8 +131,6 @@ def setup(cfg: DictConfig, dataset: str | None = None) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.deterministic = True
-    if dataset:
-        use_own_dataset(cfg, dataset)
     apply_recipe(cfg, cfg.train.init_checkpoint)
     auto_scale_lr(cfg)
     seed_all_rng(cfg.train.seed + comm.get_rank())
