@@ -37,8 +37,11 @@ def test_missing_package():
         ("0.6", {"url": "file:///src/detectron2", "dir_info": {}}, "version 0.6 from file:///src/detectron2"),
         (
             "0.6",
-            {"url": "https://github.com/facebookresearch/detectron2", "vcs_info": {"vcs": "git", "commit_id": "02b5c4"}},
-            "version 0.6 from https://github.com/facebookresearch/detectron2 at commit 02b5c4",
+            {
+                "url": "https://example.org/detectron2",
+                "vcs_info": {"vcs": "git", "commit_id": "02b5c4"},
+            },
+            "version 0.6 from https://example.org/detectron2 at commit 02b5c4",
         ),
         (None, None, "a source tree in /somewhere/detectron2, version 0.6"),
     ],
