@@ -56,6 +56,8 @@ PACKAGES = packages_distributions()
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_import_is_declared(path):
     at_once, later = imported(path)
+    if path.name == "onnx_operators.py":  # which is only imported to write ONNX files
+        at_once, later = set(), at_once | later
     assert at_once - UNDECLARED <= DEPENDENCIES
     assert later - UNDECLARED <= DEPENDENCIES | EXTRAS
 
@@ -63,7 +65,7 @@ def test_every_import_is_declared(path):
 def test_every_dependency_is_imported():
     everything = set.union(*(set.union(*imported(path)) for path in FILES))
     assert DEPENDENCIES - everything == {"tensorboard"}  # which Detectron2's writer imports
-    assert EXTRAS <= everything
+    assert EXTRAS - everything == {"onnx"}  # which torch.onnx needs
 
 
 def test_one_minimal_python():

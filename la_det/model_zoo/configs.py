@@ -31,7 +31,7 @@ class _Piece(ModuleType):
                 return LazyConfig.load(str(self.__file__), name)
             except KeyError:
                 pass
-        raise AttributeError(f"{self.__file__} has no {name}")
+        raise AttributeError(f"{self.__name__} has no {name}")
 
 
 class _Pieces:
