@@ -58,4 +58,4 @@ class _Pieces:
         module.__file__ = module.__spec__.origin if module.__spec__ else None
 
 
-sys.meta_path.insert(0, _Pieces)  # type: ignore[arg-type]
+sys.meta_path.insert(0, _Pieces)
