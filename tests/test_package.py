@@ -139,6 +139,7 @@ def test_wheel_in_use(bin_folder, tmp_path):
     assert run("la-det", "zoo", "list").split() == list(model_zoo.list())
     assert "published: AP 39.2" in run("la-det", "zoo", "show", "POTO/poto_r50_fpn_3x_ms_coco")
     assert "[ok]      la_det" in run("la-det", "doctor")
+    run("python", "-c", "from la_det.model_zoo import get_records, list; assert sorted(get_records()) == [*list()]")
     run("python", "-c", "from la_det.model_zoo.configs.common.models.poto import model; assert model.num_classes == 80")
     small = ["train.device=cpu", "dataloader.train.total_batch_size=2"]
     small += ["dataloader.train.num_workers=0", "dataloader.test.num_workers=0"]
