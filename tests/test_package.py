@@ -29,7 +29,8 @@ def name_of(requirement: str) -> str:
 
 
 DEPENDENCIES = set(map(name_of, PROJECT["dependencies"]))
-EXTRAS = {name_of(r) for name, of in PROJECT["optional-dependencies"].items() if name not in ("dev", "docs") for r in of}
+OF_DEVELOPERS = {"dev", "docs"}
+EXTRAS = {name_of(r) for name, of in PROJECT["optional-dependencies"].items() if name not in OF_DEVELOPERS for r in of}
 FILES = sorted(path for folder in ("la_det", "configs", "projects") for path in (ROOT / folder).rglob("*.py"))
 
 
