@@ -46,8 +46,9 @@ def imported(path: Path) -> tuple[set[str], set[str]]:
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             names = [str(node.module)]
         for name in {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"la_det"}:
-            distributions = PACKAGES.get(name, [name])
-            found[node in later].update(d.lower().replace("_", "-") for d in distributions)
+            names_of_it = [d.lower().replace("_", "-") for d in PACKAGES.get(name, [name])]  # OpenCV has several
+            declared = [d for d in names_of_it if d in DEPENDENCIES | EXTRAS]
+            found[node in later].add((declared or names_of_it)[0])
     return found
 
 
