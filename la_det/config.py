@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import locate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from la_det.errors import UserError
@@ -61,6 +63,60 @@ OmegaConf.register_new_resolver("training_length", _training_length, replace=Tru
 def class_node(model: DictConfig) -> DictConfig:
     """The node of a model's config that has `num_classes`. In Detectron2's R-CNNs it is not the model's node."""
     return model.roi_heads if "roi_heads" in model else model
+
+
+def fill_defaults(cfg: Any) -> None:
+    """Writes into each node that builds something of la_det the options that the node leaves at their defaults.
+
+    So every option can be overridden, and a saved config lists all of them. Defaults that are objects are left out.
+    """
+    if not isinstance(cfg, (DictConfig, ListConfig)) or cfg._is_none() or cfg._is_missing():
+        return
+    if isinstance(cfg, DictConfig) and "_target_" in cfg:
+        for name, default in _defaults(cfg["_target_"]).items():
+            if name not in cfg:
+                cfg[name] = default
+    for key in list(cfg) if isinstance(cfg, DictConfig) else range(len(cfg)):
+        fill_defaults(cfg._get_node(key))  # as it stands: what an interpolation refers to is filled at its own place
+
+
+def _defaults(target: Callable | str) -> dict[str, Any]:
+    if isinstance(target, str):
+        if not _is_part_of(target, ("la_det",)):
+            return {}
+        try:
+            target = locate(target)
+        except ImportError:  # whoever builds the node says so
+            return {}
+    of_this_package = callable(target) and _is_part_of(getattr(target, "__module__", None) or "", ("la_det",))
+    return _plain_defaults(target) if of_this_package else {}
+
+
+@cache
+def _plain_defaults(target: Callable) -> dict[str, Any]:
+    """Options of a callable whose defaults are plain values, and of the bases that a class passes options on to."""
+    classes = [c for c in target.__mro__ if c.__module__.startswith("la_det.")] if isinstance(target, type) else []
+    defaults: dict[str, Any] = {}
+    for function in [c.__init__ for c in classes] or [target]:
+        parameters = inspect.signature(function).parameters.values()
+        found = {p.name: _plain(p.default) for p in parameters if _is_plain(p.default)}
+        if function is not getattr(target, "__init__", target):
+            # None may stand for a part that the class itself gives to its base.
+            found = {name: value for name, value in found.items() if value is not None}
+        defaults = found | defaults
+        if all(p.kind != p.VAR_KEYWORD for p in parameters):
+            break
+    return defaults
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return all(_is_plain(part) for part in value)
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(part) for part in value] if isinstance(value, (tuple, list)) else value
 
 
 def load_yaml_config(path: str | Path) -> DictConfig:

@@ -1,15 +1,19 @@
-"""YAML configs: those of runs are read, and none runs code."""
+"""YAML configs: those of runs are read, and none runs code. Defaults: every option stands in a loaded config."""
 
+import inspect
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
-from detectron2.config import LazyConfig
+from detectron2.config import LazyConfig, instantiate
 from detectron2.layers import ShapeSpec
-from omegaconf import OmegaConf
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from la_det import model_zoo
-from la_det.config import load_yaml_config
+from la_det.config import fill_defaults, load_yaml_config
+from la_det.engine.setup import load_config
 from la_det.errors import UserError
 
 RUNS_CODE = "!!python/object/apply:os.mkdir [evil_was_here]"
@@ -83,3 +87,85 @@ def test_hostile_files(text):
 def test_missing_file():
     with pytest.raises(UserError, match="gone.yaml: No such file"):
         load_yaml_config("gone.yaml")
+
+
+def _nodes(cfg, key=""):
+    """Key and node of everything that a config builds."""
+    if isinstance(cfg, DictConfig):
+        if "_target_" in cfg:
+            yield key, cfg
+        for name in cfg:
+            yield from _nodes(cfg._get_node(name), f"{key}.{name}".lstrip("."))
+    elif isinstance(cfg, ListConfig):
+        for i in range(len(cfg)):
+            yield from _nodes(cfg._get_node(i), f"{key}.{i}")
+
+
+@pytest.mark.parametrize("name", ["POTO/poto_r50_fpn_3x_ms_coco", "DATE/tal_dual_r18_fpn_shapes_tiny"])
+def test_every_option_can_be_set(name):
+    overrides = []
+    for key, node in _nodes(load_config(name)):
+        target = locate(node._target_) if isinstance(node._target_, str) else node._target_
+        if target.__module__.startswith("la_det."):
+            for parameter in inspect.signature(target).parameters.values():
+                if isinstance(parameter.default, (bool, int, float, str)):
+                    overrides.append(f"{key}.{parameter.name}={parameter.default}")
+    assert len(overrides) > 50 and "model.inference.max_detections=100" in overrides
+    load_config(name, overrides)
+
+
+def test_defaults_build_what_their_absence_builds():
+    """Also for classes that pass options on to a base, which they give some parts themselves."""
+    for name in ("DDQ/ddq_fcn_r18_fpn_shapes_tiny", "DATE/tal_dual_detached_r18_fpn_shapes_tiny"):
+        short, full = model_zoo.get_config(name).model, load_config(name).model
+        assert "score_threshold" in full.inference or "QueryInference" not in full.inference._target_
+        with torch.device("meta"):
+            assert repr(instantiate(short)) == repr(instantiate(full))
+
+
+def test_what_is_set_stays():
+    cfg = OmegaConf.create({"model": {"_target_": "la_det.matchers.POTO", "alpha": 0.3}, "none": None, "x": "${model}"})
+    fill_defaults(cfg)
+    assert cfg.model.alpha == 0.3 and cfg.model.center_radius == 1.5
+    assert cfg.none is None and cfg._get_node("x")._value() == "${model}"
+
+
+def test_defaults_of_what_is_not_there():
+    cfg = OmegaConf.create({"a": {"_target_": "la_det.nowhere.X"}, "b": {"_target_": "os.mkdir"}, "c": "???"})
+    before = OmegaConf.to_yaml(cfg)
+    fill_defaults(cfg)
+    assert OmegaConf.to_yaml(cfg) == before
+
+
+def test_a_saved_config_repeats_itself(tmp_path):
+    cfg = load_config("POTO/poto_r18_fpn_shapes_tiny", ["model.criteria.0.matcher.alpha=0.5"])
+    LazyConfig.save(cfg, "first.yaml")
+    again = load_config("first.yaml")
+    assert again.model.criteria[0].matcher.alpha == 0.5
+    LazyConfig.save(again, "second.yaml")
+    assert Path("first.yaml").read_text() == Path("second.yaml").read_text()
+
+
+OWN_CLASS = """
+from detectron2.config import LazyCall as L
+from la_det import model_zoo
+from la_det.matchers import POTO
+
+config = model_zoo.get_config("POTO/poto_r18_fpn_shapes_tiny")
+model, train, dataloader = config.model, config.train, config.dataloader
+optimizer, lr_multiplier = config.optimizer, config.lr_multiplier
+
+class Mine(POTO):
+    pass
+
+model.criteria[0].matcher = L(Mine)(alpha=0.9)
+"""
+
+
+def test_a_saved_config_with_ones_own_class_names_its_python_config():
+    Path("mine.py").write_text(OWN_CLASS)
+    LazyConfig.save(load_config("mine.py"), "run.yaml")
+    with pytest.raises(
+        UserError, match="^run.yaml: model.criteria.0.matcher._target_|^run.yaml: .*Mine.*Python config"
+    ):
+        load_config("run.yaml")

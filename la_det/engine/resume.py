@@ -12,7 +12,7 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 from tabulate import tabulate
 
-from la_det.config import read_saved_config
+from la_det.config import fill_defaults, read_saved_config
 from la_det.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,10 @@ def changes(then: DictConfig, now: DictConfig) -> list[Change]:
     """
     with TemporaryDirectory() as folder:  # after saving and reading, both configs name classes in the same way
         LazyConfig.save(now, f"{folder}/now.yaml")
-        old, new = _flat(then), _flat(read_saved_config(f"{folder}/now.yaml"))
+        new_config = read_saved_config(f"{folder}/now.yaml")
+    for config in (then, new_config):  # a run may be older than an option, which it then had at its default
+        fill_defaults(config)
+    old, new = _flat(then), _flat(new_config)
     differ = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     differ = [key for key in differ if key != "train.output_dir"]
     return [Change(key, old.get(key), new.get(key), _meaning(key, old.get(key), new.get(key))) for key in differ]

@@ -19,22 +19,29 @@ from omegaconf.errors import OmegaConfBaseException
 from la_det import model_zoo
 from la_det.build import device_of
 from la_det.checkpoint.recipe import apply_recipe
-from la_det.config import load_yaml_config
+from la_det.config import fill_defaults, load_yaml_config
 from la_det.engine.checks import check_config
-from la_det.engine.own_dataset import use_own_dataset
+from la_det.engine.fitting import Fitting
 from la_det.errors import UserError
 from la_det.model_zoo.configs import name_of_file
 
 logger = logging.getLogger(__name__)
 
 
-def load_config(config: str, overrides: Sequence[str] = ()) -> DictConfig:
+def load_config(config: str, overrides: Sequence[str] = (), fitting: Fitting | None = None) -> DictConfig:
     """Load a LazyConfig and apply `key=value` overrides. An unknown key is an error; `+key=value` adds a key.
+
+    Options that la_det's classes have and the config does not name are in the loaded config, at their defaults.
 
     Args:
         config: a file, or a name of `la_det.model_zoo.list()`. A Python file is run. A YAML file, such as a run's
             config.yaml, only names what to build; these can only be parts of detectors and of their training.
+        fitting: fits the config to one's own data; where overrides say something else, they win.
+
+    Raises:
+        UserError: there is no such config or key, or `fitting` is impossible.
     """
+    config = os.path.expanduser(config)
     if os.path.isfile(config) and config.endswith((".yaml", ".yml")):
         cfg = load_yaml_config(config)
     elif os.path.isfile(config) and config.endswith(".py"):
@@ -49,6 +56,16 @@ def load_config(config: str, overrides: Sequence[str] = ()) -> DictConfig:
     missing = [key for key in wanted if key not in cfg]
     if missing:
         raise UserError(f"{config}: no config of a detector: it has no {missing[0]}; was it cut?")
+    fill_defaults(cfg)
+    cfg = _apply_overrides(cfg, overrides)
+    if fitting is not None:
+        check_config(cfg, comm.get_world_size())
+        fitting.apply(cfg, keep_length=any(override.startswith("train.max_iter=") for override in overrides))
+        cfg = _apply_overrides(cfg, overrides)
+    return cfg
+
+
+def _apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     for override in overrides:
         _check_override(cfg, override)
         cfg = _apply_override(cfg, override)
@@ -84,16 +101,13 @@ def _check_override(cfg: DictConfig, override: str) -> None:
     raise UserError(f"{override}: the config has no such key; {hint} (+{override} adds it)")
 
 
-def setup(cfg: DictConfig, dataset: str | None = None) -> None:
+def setup(cfg: DictConfig) -> None:
     """Check the config, complete it, and seed this process's random generators. No file is written.
 
     The config gets what converted weights at `train.init_checkpoint` need, so the saved config has it, too.
 
-    Args:
-        dataset: one's own data in the form of `la_det.engine.own_dataset.FORMAT`.
-
     Raises:
-        UserError: the config says something impossible, or the data or weights cannot be read.
+        UserError: the config says something impossible, or the weights cannot be read.
     """
     check_config(cfg, comm.get_world_size())
     for key in ("output_dir", "init_checkpoint"):
@@ -102,8 +116,6 @@ def setup(cfg: DictConfig, dataset: str | None = None) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.deterministic = True
-    if dataset:
-        use_own_dataset(cfg, dataset)
     apply_recipe(cfg, cfg.train.init_checkpoint)
     auto_scale_lr(cfg)
     seed_all_rng(cfg.train.seed + comm.get_rank())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import os
@@ -32,6 +33,7 @@ from la_det.config import class_node, read_saved_config
 from la_det.data.records import check_num_classes
 from la_det.data.sources import labels_of
 from la_det.engine.diagnostics import AssignmentDiagnostics
+from la_det.engine.fitting import Fitting
 from la_det.engine.hooks import BestCheckpoint, CheckpointHook, EvaluationHook, LockHook, Periods, WriterHook
 from la_det.engine.lock import RunLock
 from la_det.engine.log import RunLog
@@ -58,8 +60,10 @@ Results = Mapping[str, Mapping[str, float]]
 def main(args: argparse.Namespace) -> None:
     """Train or evaluate, as the arguments `args` of tools/train_net.py say."""
     with RunLog() as log:
-        cfg = load_config(args.config_file, args.opts)
-        setup(cfg, args.dataset)
+        wishes = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(Fitting)}
+        fitting = Fitting(**wishes) if any(value is not None for value in wishes.values()) else None
+        cfg = load_config(args.config_file, args.opts, fitting)
+        setup(cfg)
         if args.eval_only:
             evaluate_checkpoint(cfg, args.resume, log)
         else:

@@ -8,6 +8,7 @@ Management Science 1967). So the last step sees a matrix of ground truths alone.
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from torch import Tensor
@@ -53,6 +54,11 @@ def match_copies(cost: Tensor, targets: Targets, most: int) -> tuple[Tensor, Ten
 
 def _solve(cost: np.ndarray, k: int) -> np.ndarray:
     """The row of each column, or the number of rows for a column that stays free, from costs [rows, columns]."""
+    if k == 1:  # without copies, the dense problem is the faster one
+        row, column = linear_sum_assignment(cost)
+        owner = np.full(cost.shape[1], len(cost))
+        owner[column] = row
+        return owner
     owner = _sparse_matching(cost, k)
     cost = np.vstack([cost, np.zeros_like(cost[:1])])  # the last row keeps what is free
     change = np.full((len(cost), len(cost)), np.inf)
@@ -97,16 +103,17 @@ def _sparse_matching(cost: np.ndarray, k: int) -> np.ndarray:
 def _prices(cost: np.ndarray, k: int) -> np.ndarray:
     """What a column is worth to each row [rows], about: Sinkhorn's algorithm with k columns per row."""
     num_rows, num_columns = cost.shape
-    least = cost.min(0).clip(max=0)  # a column may stay free, at cost 0
-    kernel = np.exp((least - cost) / SMOOTHING).astype(np.float32)
-    free = np.exp(least / SMOOTHING).astype(np.float32)
-    scale, free_scale, tiny = np.ones(num_rows, np.float32), np.float32(1), np.float32(1e-30)
+    costs = torch.from_numpy(cost).float()  # torch's threads are those that the user has set; NumPy's are not
+    least = costs.amin(0).clamp_(max=0)  # a column may stay free, at cost 0
+    kernel = ((least - costs) / SMOOTHING).exp_()
+    free = (least / SMOOTHING).exp_()
+    scale, free_scale, tiny = torch.ones(num_rows), torch.ones(()), 1e-30
     for _ in range(ROUNDS):
-        column = 1 / (scale @ kernel + free_scale * free + tiny)
-        scale = k / (kernel @ column + tiny)
-        free_scale = (num_columns - num_rows * k) / (free @ column + tiny)
-    prices = SMOOTHING * (np.log(scale + tiny) - np.log(free_scale + tiny))
-    return np.nan_to_num(prices, nan=0.0, posinf=0.0, neginf=0.0)
+        column = (torch.mv(kernel.T, scale) + free_scale * free + tiny).reciprocal_()
+        scale = k / (torch.mv(kernel, column) + tiny)
+        free_scale = (num_columns - num_rows * k) / (torch.dot(free, column) + tiny)
+    prices = SMOOTHING * ((scale + tiny).log() - (free_scale + tiny).log())
+    return prices.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0).double().numpy()
 
 
 def _negative_cycles(change: np.ndarray) -> list[list[int]]:
