@@ -114,7 +114,8 @@ def place_of(target: str, documented: dict[str, str]) -> str | None:
         return documented[target]
     if (ROOT / target).is_dir():
         return None
-    return target.removeprefix("docs/") if target.startswith("docs/") else source_page(target)
+    in_site = target.startswith("docs/") and Path(target).suffix in (".md", ".png", ".jpg")
+    return target.removeprefix("docs/") if in_site else source_page(target)
 
 
 def sources(page: File, documented: dict[str, str]) -> set[str]:

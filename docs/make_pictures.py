@@ -26,10 +26,10 @@ from la_det.visualization.figure import draw
 from la_det.visualization.snapshots import Moment, Panel, Scheme
 
 IMAGES = Path(__file__).parent / "images"
-IMAGE, OBJECT = 112, 0  # number of the image in shapes_tiny_val, and of the object in it
+IMAGE = 149  # number of the image in shapes_tiny_val; its largest object is shown
 MARGIN = 0.6  # of the object's longer side, shown around it
 STEPS, LEARNING_RATE, MIDDLE = 200, 1e-3, 0.5
-DPI, COLOURS = 80, 64
+DPI, COLOURS = 90, 64
 # Picture -> (title of a panel, twin, progress) of each panel, and the number of columns. A twin with two criteria has two
 # panels.
 PICTURES: dict[str, tuple[int, list[tuple[str, str, float]]]] = {
@@ -107,7 +107,7 @@ class Studio:
             picture = scheme.picture(record, [""] * 100)
         rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
         figure = draw(picture, 0, rows)
-        self._cut(figure, picture.boxes[OBJECT], panels)
+        self._cut(figure, max(picture.boxes, key=lambda box: box[2] - box[0]), panels)
         return figure
 
     def _train(self, scheme: Scheme, record: dict, twin: str) -> Path:
