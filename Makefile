@@ -1,11 +1,11 @@
 # make setup      install everything into .venv
 # make demo       train POTO on generated images and evaluate it without NMS; results in output/demo
-# make test       tests and code style
+# make test       tests, code style and types
 # make test-slow  the slow part of the tests: every config at full size, several processes, killed runs
-# PYTHON=...      the interpreter that .venv is made from (default: the first found that is 3.10 or newer)
+# PYTHON=...      the interpreter that .venv is made from (default: the first found that is 3.11 or newer)
 
-PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 python3; do \
-	$$python -c "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))" 2>/dev/null && echo $$python && break; done)
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))" 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --constraint constraints.txt
 READY := $(VENV)/.ready
@@ -19,8 +19,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 setup: $(READY)
 
 # Every step is a no-op where it was done before, so that an interrupted set-up is repaired by running it again.
-$(READY): constraints.txt setup.py tools/install_detectron2.py
-	$(or $(PYTHON),$(error found no Python >= 3.10 with venv: install one, or name it with PYTHON=...)) -m venv $(VENV)
+$(READY): constraints.txt pyproject.toml setup.py la_det/cli/install_detectron2.py
+	$(or $(PYTHON),$(error found no Python >= 3.11 with venv: install one, or name it with PYTHON=...)) -m venv $(VENV)
 	$(PIP) torch torchvision
 	$(VENV)/bin/python tools/install_detectron2.py
 	$(PIP) --editable ".[dev]"
@@ -34,6 +34,7 @@ test: setup
 	$(PYTEST) -m "not slow"
 	$(VENV)/bin/python -m ruff check
 	$(VENV)/bin/python -m ruff format --check
+	$(VENV)/bin/python -m mypy
 
 test-slow: setup
 	$(PYTEST) -m slow

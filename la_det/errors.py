@@ -9,8 +9,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
-
 OUTPUT_ERRORS = frozenset(
     {errno.EACCES, errno.EEXIST, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EFBIG}
 )
@@ -39,7 +37,10 @@ def explain(error: BaseException) -> str:
     if isinstance(error, UserError):
         # torch's data loader puts the worker's traceback before the message of an exception that it passes on.
         return str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, ModuleNotFoundError) and error.name == "detectron2":
+        return str(error)
+    # torch is not imported here: `la-det --help` and `la-det doctor` do without it.
+    if isinstance(error, getattr(sys.modules.get("torch"), "OutOfMemoryError", ())):
         return "the GPU's memory is full; lower dataloader.train.total_batch_size, or set train.amp.enabled=True"
     if isinstance(error, OSError) and error.errno in OUTPUT_ERRORS:
         return f"{error.filename or 'output'}: {error.strerror}; choose another output folder or free some space"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,7 +37,7 @@ class Predictor:
     """
 
     def __init__(self, config: str | Path | DictConfig, weights: str | Path | None) -> None:
-        cfg = copy.deepcopy(config) if isinstance(config, DictConfig) else load_config(str(config))
+        cfg = load_config(config)
         test = cfg.dataloader.test
         self.metadata: Metadata = model_classes(cfg, weights).metadata(str(test.dataset.names))
         self.model = build_model(cfg).eval() if weights is None else load_model(cfg, str(weights))[0]

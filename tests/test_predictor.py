@@ -13,7 +13,7 @@ import la_det
 from la_det import Predictor, model_zoo
 from la_det.errors import UserError
 
-TINY = Path(__file__).parent / "tools" / "configs" / "tiny_poto.py"
+TINY = Path(__file__).parent / "cli" / "configs" / "tiny_poto.py"
 RNG = np.random.default_rng(0)
 IMAGES = [RNG.integers(0, 256, size, dtype=np.uint8) for size in ((48, 64, 3), (64, 48, 3), (64, 64, 3))]
 

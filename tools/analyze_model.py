@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import _start as _start
+
 import argparse
 import sys
 

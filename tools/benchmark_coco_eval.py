@@ -1,5 +1,7 @@
-#!/usr/bin/env python
+#!/usr/bin/env python3
 """Time the COCO evaluation alone and with the task `nms_gap`, on the same generated detections."""
+
+import _start as _start
 
 import argparse
 import contextlib

@@ -1,8 +1,10 @@
-#!/usr/bin/env python
+#!/usr/bin/env python3
 """Time the CrowdHuman evaluation beside its rules written as loops, on generated data of CrowdHuman val's size.
 
 Both versions see the same data in the same run, one after the other. Their numbers must agree.
 """
+
+import _start as _start
 
 import argparse
 import time

@@ -8,6 +8,8 @@ of all its processes together. Shared memory counts once.
 
 from __future__ import annotations
 
+import _start as _start
+
 import argparse
 import json
 import os

@@ -1,4 +1,4 @@
-#!/usr/bin/env python
+#!/usr/bin/env python3
 """Measure all that needs a GPU in one run of at most six minutes, for the case that a GPU is there for a short time.
 
 1. Assignment and losses of every scheme on the scene of `tools/benchmark.py matching`: milliseconds, operations and
@@ -11,6 +11,8 @@
 Every row is printed, and written to --json, as soon as it is measured. After --seconds no measurement is begun, and the
 number of missing rows is printed.
 """
+
+import _start as _start
 
 import argparse
 import itertools

@@ -1,4 +1,4 @@
-#!/usr/bin/env python
+#!/usr/bin/env python3
 """Compare la_det with the official implementations' numbers.
 
 For each golden file, the tool prints the worst error of every kind of quantity beside its tolerance. The name of the
@@ -6,6 +6,8 @@ file's folder is the method. Files of models that la_det does not have are liste
 status is 1 if an error is larger than its tolerance, if a file is unknown or nothing in it was recognised, or if a
 quantity has no implementation and --allow-missing does not name it.
 """
+
+import _start as _start
 
 import argparse
 import math

@@ -1,9 +1,11 @@
-#!/usr/bin/env python
+#!/usr/bin/env python3
 """Convert CrowdHuman annotations from odgt to the COCO JSON that o2f and DATE use, or back.
 
 The direction follows from the names: *.odgt to *.json, or *.json to *.odgt. COCO JSON holds neither head boxes nor the
 reason why a box is ignored ("iscrowd": 1). So the way back writes the tag "mask" for all ignored boxes.
 """
+
+import _start as _start
 
 import argparse
 import json

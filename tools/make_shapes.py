@@ -1,5 +1,7 @@
-#!/usr/bin/env python
+#!/usr/bin/env python3
 """Generate the Shapes data sets ahead of their first use, or look at them."""
+
+import _start as _start
 
 import argparse
 import json

@@ -6,6 +6,8 @@ The text between `<!-- zoo: SECTION -->` and `<!-- end -->` is replaced. All oth
 
 from __future__ import annotations
 
+import _start as _start
+
 import argparse
 import inspect
 import os
@@ -15,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from la_det.errors import UserError, one_line_errors
-from la_det.model_zoo.configs import get_config_file
+from la_det.model_zoo.names import get_config_file
 from la_det.model_zoo.records import Record, Table, get_records, get_tables
 from la_det.model_zoo.schemes import get_schemes, load
 

@@ -1,1 +1,1 @@
-"""Measurements of speed and memory, run by tools/benchmark.py."""
+"""Measurements of speed and memory, run by `la-det bench`."""

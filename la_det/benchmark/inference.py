@@ -5,21 +5,27 @@ Every round runs all cases once, one after the other. So a machine that gets slo
 
 from __future__ import annotations
 
+import argparse
+import json
 import statistics
+import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from tabulate import tabulate
 from torch import Tensor, nn
 
 from la_det import model_zoo
 from la_det.benchmark.train import StepTimes
 from la_det.build import build_model, load_model
-from la_det.data.shapes import ShapesSpec, draw_scene
+from la_det.data.shapes import SHAPES, ShapesSpec, draw_scene
+from la_det.errors import UserError
 from la_det.export.formats import write_onnx
 from la_det.export.graph import ExportGraph
 from la_det.export.metadata import metadata_of, nms_of
@@ -183,3 +189,36 @@ def paired_ratio(row: Mapping, reference: Mapping) -> float:
 def _reference(case: Case, others: Iterable[Case]) -> Case:
     """The first case with the same runtime and batch size: the first model with the NMS of its recipe."""
     return next(c for c in others if (c.runtime, c.batch_size) == (case.runtime, case.batch_size))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Time all models in turn, as `la-det bench inference` says, and print a table."""
+    torch.set_num_threads(args.threads or torch.get_num_threads())
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, CPU", file=sys.stderr)
+    size, weights = tuple(args.image_size), weights_by_config(args.weights, args.configs)
+    inputs = images(SHAPES[args.images], max(args.batch_sizes), size)
+    models = {name: load(name, weights.get(name), inputs, args.candidates) for name in args.configs}
+    with tempfile.TemporaryDirectory() as folder:
+        stages = cases(models, args.runtimes, args.batch_sizes, size, Path(folder))
+        print(f"{len(stages)} cases in turn, {args.repeats} times", file=sys.stderr)
+        figures = measure(stages, inputs, args.repeats)
+    if args.json:
+        args.json.write_text(json.dumps([asdict(case) | row for case, row in figures.items()], indent=1) + "\n")
+    header = ["model", "NMS", "runtime", "batch", *(f"{column} ms" for column in COLUMNS), "ratio", "detections"]
+    rows = [
+        [case.model, case.nms or "none", case.runtime, case.batch_size]
+        + [f"{row[column]:.2f}" for column in COLUMNS]
+        + [f"{row['ratio']:.2f}", f"{row['detections']:.0f}"]
+        for case, row in figures.items()
+    ]
+    print(tabulate(rows, header, tablefmt="github", disable_numparse=True))
+
+
+def weights_by_config(pairs: Sequence[str], configs: Sequence[str]) -> dict[str, str]:
+    """Config -> file, from `--weights CONFIG=FILE ...`."""
+    weights = {}
+    for pair in pairs:
+        name, separator, weights[name] = pair.partition("=")
+        if not separator or name not in configs:
+            raise UserError(f"--weights {pair}: it has the form CONFIG=FILE, with one of {', '.join(configs)}")
+    return weights

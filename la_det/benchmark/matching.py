@@ -1,18 +1,20 @@
 """Cost of assignment and losses on the scene, with given prediction maps."""
 
+import argparse
 import json
 import statistics
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
 import torch
 from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
+from tabulate import tabulate
 from torch import Tensor
 
 from la_det import model_zoo
@@ -20,6 +22,7 @@ from la_det.benchmark import dense
 from la_det.benchmark.memory import peak_extra_mib
 from la_det.benchmark.operations import count_operations
 from la_det.benchmark.scene import HEIGHT, WIDTH, Scene, make_scene
+from la_det.errors import UserError
 from la_det.model_zoo.schemes import get_schemes
 from la_det.modeling.criteria import Criterion, loss_terms, reduce_losses
 from la_det.references.image import PROGRESS
@@ -297,3 +300,30 @@ HEADER = ["scheme", "G"]
 for _name in ("assign ms", "total ms", "peak MiB"):
     HEADER += [_name, "dense / ours"]
 HEADER += ["ops", "waits", "host syncs"]
+
+
+def chosen(schemes: Sequence[str] | None, known: Collection[str]) -> list[str]:
+    """The schemes of `--schemes`; None: all known ones.
+
+    Raises:
+        UserError: there is no such scheme.
+    """
+    for scheme in schemes or ():
+        if scheme not in known:
+            raise UserError(f"--schemes {scheme}: no such scheme; choose from {', '.join(sorted(known))}")
+    return list(schemes or known)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure every scheme at every number of ground truths, as `la-det bench matching` says, and print a table."""
+    print(f"torch {torch.__version__}, {args.threads} threads, device {args.device}", file=sys.stderr)
+    rows, measurements = [], []
+    for scheme in chosen(args.schemes, SCHEMES):
+        for num_gts in args.gts:
+            print(f"{scheme}, G = {num_gts}", file=sys.stderr)
+            measurement = measure_in_fresh_process(scheme, num_gts, args.device, args.repeats, args.threads)
+            measurements.append(asdict(measurement))
+            rows.append(table_row(measurement))
+            if args.json:
+                args.json.write_text(json.dumps(measurements, indent=1) + "\n")
+    print(tabulate(*without_empty_columns(rows, HEADER), tablefmt="github", disable_numparse=True))

@@ -21,7 +21,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from la_det.benchmark import stand_ins
-from la_det.benchmark.matching import Case, scheme_case
+from la_det.benchmark.matching import Case, chosen, scheme_case
 from la_det.benchmark.memory import peak_allocated_mib
 from la_det.benchmark.scene import HEIGHT, STRIDES, WIDTH, Scene, make_scene
 from la_det.errors import UserError
@@ -214,24 +214,10 @@ def _milliseconds(run: Callable[[], object]) -> float:
     return 1000 * (time.perf_counter() - start)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--defcn", type=Path, metavar="DIR", help="checkout of Megvii-BaseDetection/DeFCN")
-    parser.add_argument("--dw", type=Path, metavar="DIR", help="checkout of strongwolf/DW")
-    parser.add_argument(
-        "--schemes",
-        nargs="+",
-        choices=sorted([*DEFCN, DW]),
-        metavar="SCHEME",
-        help="default: all of the given checkouts but 'loss', which takes minutes and, at G = 300, 11 GB",
-    )
-    parser.add_argument("--gts", nargs="+", type=int, default=[20, 100, 300], help="ground truths per image")
-    parser.add_argument("--turns", type=int, default=9, help="pairs of calls whose median counts")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of both")
-
-
 def run(args: argparse.Namespace) -> None:
     """Prints a row for every scheme and number of ground truths."""
-    schemes = args.schemes or [s for s in DEFCN if args.defcn and s != "loss"] + [DW] * bool(args.dw)
+    given = [s for s in DEFCN if args.defcn and s != "loss"] + [DW] * bool(args.dw)
+    schemes = chosen(args.schemes, [*DEFCN, DW]) if args.schemes else given
     if not schemes:
         raise UserError("nothing to compare with: give a checkout by --defcn DIR or --dw DIR")
     for scheme in schemes:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from la_det.benchmark.matching import CROWD_SCHEMES, SCHEMES
+from la_det.benchmark.matching import CROWD_SCHEMES, SCHEMES, chosen
 from la_det.benchmark.memory import peak_allocated_mib
 from la_det.errors import UserError
 
@@ -75,21 +75,12 @@ def compare(scheme: str, num_gts: int, other: Path, *, call: str, pairs: int, th
     return Pair(a, b, statistics.median(x / y for x, y in times), memory)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--other", type=Path, required=True, metavar="CHECKOUT", help="folder of the other checkout")
-    parser.add_argument("--schemes", nargs="+", choices=sorted(SCHEMES), default=list(SCHEMES), metavar="SCHEME")
-    parser.add_argument("--gts", nargs="+", type=int, default=[20, 100, 300], help="ground truths per image")
-    parser.add_argument("--call", choices=("assign", "train"), default="train", help="assignment, or all (default)")
-    parser.add_argument("--pairs", type=int, default=20, help="calls of each (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each (default: %(default)s)")
-
-
 def run(args: argparse.Namespace) -> None:
     """Prints a row for every scheme and number of ground truths, and each scheme's geometric mean."""
     if not (args.other / "la_det" / "benchmark" / "matching.py").is_file():
         raise UserError(f"--other {args.other}: it has no la_det/benchmark/matching.py; expected is a checkout")
     rows = []
-    for scheme in args.schemes:
+    for scheme in chosen(args.schemes, SCHEMES):
         found = []
         for num_gts in args.gts:
             print(f"{scheme}, G = {num_gts}", file=sys.stderr)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from tabulate import tabulate
 
-from la_det.benchmark.matching import SCHEMES, median_ms, scheme_case
+from la_det.benchmark.matching import SCHEMES, chosen, median_ms, scheme_case
 from la_det.benchmark.memory import keep_freed_memory
 from la_det.benchmark.scene import HEIGHT, WIDTH
 
@@ -18,23 +18,15 @@ BY_PIXELS = ("poto", "o2f", "dw")
 HEADER = ("scheme", "ground truths", "height", "width", "assign ms", "exponent")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--gts", nargs="+", type=int, default=[300, 600, 1000, 2000], help="per image of 800 x 1333")
-    parser.add_argument("--sizes", nargs="+", type=int, default=[512, 1024, 1448, 2048], help="sides of square images")
-    parser.add_argument("--schemes", nargs="+", choices=sorted(SCHEMES), metavar="SCHEME", help="in both tables")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeats", type=int, default=9, help="calls whose median counts")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-
-
 def run(args: argparse.Namespace) -> None:
     """Prints both tables. Exponent e: the cost grew like the number of ground truths, or of pixels, to the power e."""
     torch.set_num_threads(args.threads)
     keep_freed_memory()
     print(f"torch {torch.__version__}, {args.threads} threads, device {args.device}", file=sys.stderr)
-    by_gts = [(scheme, [(g, (HEIGHT, WIDTH)) for g in args.gts], args.gts) for scheme in args.schemes or BY_GTS]
+    schemes = args.schemes and chosen(args.schemes, SCHEMES)
+    by_gts = [(scheme, [(g, (HEIGHT, WIDTH)) for g in args.gts], args.gts) for scheme in schemes or BY_GTS]
     pixels = [side * side for side in args.sizes]
-    by_pixels = [(scheme, [(20, (side, side)) for side in args.sizes], pixels) for scheme in args.schemes or BY_PIXELS]
+    by_pixels = [(scheme, [(20, (side, side)) for side in args.sizes], pixels) for scheme in schemes or BY_PIXELS]
     for cases in by_gts, by_pixels:
         rows = itertools.chain.from_iterable(_rows(*case, args.device, args.repeats) for case in cases)
         print(tabulate(rows, HEADER, tablefmt="github", disable_numparse=True), end="\n\n")

@@ -1,7 +1,10 @@
 """Times of the parts of a training step, beside Detectron2's RetinaNet on the same backbone and images."""
 
+import argparse
+import json
 import math
 import statistics
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -16,6 +19,7 @@ from detectron2.utils.events import EventStorage
 from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import conv_flop_count, get_shape
 from omegaconf import DictConfig
+from tabulate import tabulate
 from torch import Tensor, nn
 
 from la_det import model_zoo
@@ -193,3 +197,31 @@ def giga_flops(model: nn.Module, height: int, width: int) -> tuple[float, float]
     analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_flops)
     by_module = analysis.by_module()
     return by_module["backbone"] / 1e9, by_module["head"] / 1e9
+
+
+def run(args: argparse.Namespace) -> None:
+    """Time the steps of every config and of RetinaNet beside it, as `la-det bench train` says, and print a table."""
+    torch.set_num_threads(args.threads or torch.get_num_threads())
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, device {device}", file=sys.stderr)
+    figures = {}
+    for name in args.configs:
+        config = load_config(name, args.short_edge, args.batch_size)
+        for label, node in (
+            (name, config.model),
+            ("Detectron2 RetinaNet", detectron2_model("retinanet", config.model)),
+        ):
+            print(label, file=sys.stderr)
+            model = instantiate(node)
+            batches = iter(instantiate(config.dataloader.train))
+            optimizer = harmless_optimizer(config, model)
+            times = step_times(model, optimizer, batches, torch.device(device), args.steps)
+            flops = giga_flops(instantiate(node), args.short_edge, args.short_edge)
+            key = label if label == name else f"{label}, backbone of {name}"
+            figures[key] = {**times, "backbone GFLOPs": flops[0], "head GFLOPs": flops[1]}
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+    columns = ["step", *PARTS, "backbone GFLOPs", "head GFLOPs"]
+    rows = [[name, *(f"{row[column]:.1f}" for column in columns)] for name, row in figures.items()]
+    header = ["model"] + [f"{c} ms" if "GFLOPs" not in c else c for c in columns]
+    print(tabulate(rows, header, tablefmt="github", disable_numparse=True))

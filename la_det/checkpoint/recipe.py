@@ -105,11 +105,11 @@ def _checked(path: str, recipe: Any) -> dict[str, Any]:
     """The recipe, if the converter can have written it: its values go into a config, which builds objects."""
     parts = {"config": str, "repository": str, "overrides": dict, "network": dict}
     if not isinstance(recipe, dict) or not all(isinstance(recipe.get(key), kind) for key, kind in parts.items()):
-        raise UserError(f"{path}: its recipe is damaged or not of tools/convert_checkpoint.py; convert the file again")
+        raise UserError(f"{path}: its recipe is damaged or not of `la-det convert`; convert the file again")
     for key, value in recipe["overrides"].items():
         if key not in _OVERRIDES or not _OVERRIDES[key](value):
             raise UserError(
-                f"{path}: its recipe would set {key}={value!r:.80}, as tools/convert_checkpoint.py never writes; "
+                f"{path}: its recipe would set {key}={value!r:.80}, as `la-det convert` never writes; "
                 "do not use this file, or convert it again"
             )
     return recipe

@@ -1,1 +1,1 @@
-"""Trainings, measurements and reports of `tools/compare_schemes.py`: all schemes under one budget."""
+"""Trainings, measurements and reports of `la-det compare`: all schemes under one budget."""

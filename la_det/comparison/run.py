@@ -1,4 +1,4 @@
-"""Trains and evaluates runs by `tools/train_net.py`, one after the other or one per GPU."""
+"""Trains and evaluates runs by `la-det train`, one after the other or one per GPU."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from la_det.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+TRAIN = (sys.executable, "-m", "la_det", "train")
 PARTS = 3  # parts of a training, with an evaluation at the end of each
 POLL_SECONDS = 0.2
 # Options that the comparison sets, and EMA, whose results have no place in its tables.
@@ -50,13 +51,13 @@ class Runner:
     """Does runs that have no record yet.
 
     Args:
-        train_net: the training command.
         results: folder of the records.
         output: folder of the runs' output folders.
+        command: the training command, without config and options.
     """
 
-    def __init__(self, train_net: Path, results: Path, output: Path) -> None:
-        self.train_net = train_net
+    def __init__(self, results: Path, output: Path, command: Sequence[str] = TRAIN) -> None:
+        self.command = command
         self.results = results
         self.output = output
 
@@ -111,9 +112,7 @@ class Runner:
 
     def _command(self, run: Run) -> list[str]:
         return [
-            sys.executable,
-            str(self.train_net),
-            "--config-file",
+            *self.command,
             run.config,
             "--overwrite",
             f"train.max_iter={run.max_iter}",

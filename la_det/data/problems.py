@@ -12,7 +12,7 @@ from la_det.errors import UserError
 logger = logging.getLogger(__name__)
 
 NAMED = 3  # number of records of a kind that a message names
-KINDS_IN_ERROR = 3  # number of kinds that an error names; tools/check_dataset.py lists all
+KINDS_IN_ERROR = 3  # number of kinds that an error names; `la-det check-data` lists all
 
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 60

@@ -1,1 +1,1 @@
-"""Inputs and outputs of `tools/demo.py`, which detects objects in images, folders and videos."""
+"""Inputs and outputs of `la-det detect`, which detects objects in images, folders and videos."""

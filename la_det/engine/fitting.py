@@ -13,7 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from la_det.data.transforms import ResizeShortestEdge
 from la_det.engine.own_dataset import use_own_dataset
 from la_det.errors import UserError
-from la_det.model_zoo.configs import get_config_file
+from la_det.model_zoo.names import get_config_file
 
 logger = logging.getLogger(__name__)
 

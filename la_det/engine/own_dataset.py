@@ -47,12 +47,19 @@ def use_own_dataset(cfg: DictConfig, option: str) -> None:
     names = [str(source) for source in tests]
     cfg.dataloader.train.dataset.names = str(train)
     cfg.dataloader.test.dataset.names = names[0] if len(names) == 1 else names
-    # Not the config's own evaluator: CrowdHuman's reads odgt files.
-    evaluator = CrowdHumanEvaluator if train.kind == "odgt" else COCOEvaluator
-    cfg.dataloader.evaluator = L(evaluator)(dataset_name="${..test.dataset.names}")
+    # Not the evaluator of the recipe's data, since CrowdHuman's reads odgt files; but one of the user's own stays.
+    if _is_of_libraries(cfg.dataloader.evaluator):
+        evaluator = CrowdHumanEvaluator if train.kind == "odgt" else COCOEvaluator
+        cfg.dataloader.evaluator = L(evaluator)(dataset_name="${..test.dataset.names}")
     class_node(cfg.model).num_classes = len(first.classes)
     cfg.dataloader.classes = Classes(first.classes, first.class_ids).state_dict()
     _log_table({"training": first} | {f"evaluation {i}": records[name] for i, name in enumerate(names, start=1)})
+
+
+def _is_of_libraries(node: DictConfig) -> bool:
+    """Whether a node builds something of la_det or Detectron2."""
+    name = node["_target_"] if isinstance(node["_target_"], str) else node["_target_"].__module__
+    return name.partition(".")[0] in ("la_det", "detectron2")
 
 
 def _with_all_classes(sources: Sequence[DataSource]) -> list[DataSource]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import logging
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from detectron2.config import LazyConfig
@@ -23,25 +25,44 @@ from la_det.config import fill_defaults, load_yaml_config
 from la_det.engine.checks import check_config
 from la_det.engine.fitting import Fitting
 from la_det.errors import UserError
-from la_det.model_zoo.configs import name_of_file
+from la_det.model_zoo.names import name_of_file
 
 logger = logging.getLogger(__name__)
 
 
-def load_config(config: str, overrides: Sequence[str] = (), fitting: Fitting | None = None) -> DictConfig:
+def load_config(
+    config: str | Path | DictConfig,
+    overrides: Sequence[str] = (),
+    fitting: Fitting | None = None,
+    *,
+    keep_length: bool = False,
+) -> DictConfig:
     """Load a LazyConfig and apply `key=value` overrides. An unknown key is an error; `+key=value` adds a key.
 
     Options that la_det's classes have and the config does not name are in the loaded config, at their defaults.
 
     Args:
-        config: a file, or a name of `la_det.model_zoo.list()`. A Python file is run. A YAML file, such as a run's
-            config.yaml, only names what to build; these can only be parts of detectors and of their training.
+        config: a file, a name of `la_det.model_zoo.list()`, or a config, which is copied. A Python file is run. A YAML
+            file, such as a run's config.yaml, only names what to build; these can only be parts of detectors and of
+            their training.
         fitting: fits the config to one's own data; where overrides say something else, they win.
+        keep_length: do not fit the length of the training.
 
     Raises:
         UserError: there is no such config or key, or `fitting` is impossible.
     """
-    config = os.path.expanduser(config)
+    cfg = copy.deepcopy(config) if isinstance(config, DictConfig) else _read(os.path.expanduser(config))
+    fill_defaults(cfg)
+    cfg = _apply_overrides(cfg, overrides)
+    if fitting not in (None, Fitting()):
+        check_config(cfg, comm.get_world_size())
+        keep_length = keep_length or any(override.startswith("train.max_iter=") for override in overrides)
+        fitting.apply(cfg, keep_length=keep_length)
+        cfg = _apply_overrides(cfg, overrides)
+    return cfg
+
+
+def _read(config: str) -> DictConfig:
     if os.path.isfile(config) and config.endswith((".yaml", ".yml")):
         cfg = load_yaml_config(config)
     elif os.path.isfile(config) and config.endswith(".py"):
@@ -56,12 +77,6 @@ def load_config(config: str, overrides: Sequence[str] = (), fitting: Fitting | N
     missing = [key for key in wanted if key not in cfg]
     if missing:
         raise UserError(f"{config}: no config of a detector: it has no {missing[0]}; was it cut?")
-    fill_defaults(cfg)
-    cfg = _apply_overrides(cfg, overrides)
-    if fitting is not None:
-        check_config(cfg, comm.get_world_size())
-        fitting.apply(cfg, keep_length=any(override.startswith("train.max_iter=") for override in overrides))
-        cfg = _apply_overrides(cfg, overrides)
     return cfg
 
 

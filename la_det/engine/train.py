@@ -1,9 +1,7 @@
-"""Training and evaluation of a LazyConfig: what `tools/train_net.py` runs in every process."""
+"""Training and evaluation of a LazyConfig: what `la_det.train` and `la_det.evaluate` do."""
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import json
 import logging
 import os
@@ -33,7 +31,6 @@ from la_det.config import class_node, read_saved_config
 from la_det.data.records import check_num_classes
 from la_det.data.sources import labels_of
 from la_det.engine.diagnostics import AssignmentDiagnostics
-from la_det.engine.fitting import Fitting
 from la_det.engine.hooks import BestCheckpoint, CheckpointHook, EvaluationHook, LockHook, Periods, WriterHook
 from la_det.engine.lock import RunLock
 from la_det.engine.log import RunLog
@@ -42,7 +39,6 @@ from la_det.engine.output_dir import OutputDir
 from la_det.engine.own_dataset import check_classes, check_data, data_classes, names_of_test_sets
 from la_det.engine.predictions import PredictionsWriter
 from la_det.engine.resume import changes, check_and_show
-from la_det.engine.setup import load_config, setup
 from la_det.engine.trainer import Trainer
 from la_det.engine.visualize import save_predictions
 from la_det.engine.writers import MetricsWriter, finite_or_none
@@ -50,26 +46,10 @@ from la_det.errors import UserError
 from la_det.evaluation.duplicates import objects_of
 from la_det.evaluation.nms_gap import NMSGapEvaluator, variant_inference
 from la_det.modeling import AssignmentDetector
-from la_det.signals import stop_signals
 
 logger = logging.getLogger(__name__)
 
 Results = Mapping[str, Mapping[str, float]]
-
-
-def main(args: argparse.Namespace) -> None:
-    """Train or evaluate, as the arguments `args` of tools/train_net.py say."""
-    with RunLog() as log:
-        wishes = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(Fitting)}
-        fitting = Fitting(**wishes) if any(value is not None for value in wishes.values()) else None
-        cfg = load_config(args.config_file, args.opts, fitting)
-        setup(cfg)
-        if args.eval_only:
-            evaluate_checkpoint(cfg, args.resume, log)
-        else:
-            signals = [cfg.train.preemption_signal] if cfg.train.get("preemption_signal") else []
-            with stop_signals.handled(*signals):
-                train(cfg, args.resume, args.overwrite, args.break_lock, log)
 
 
 def train(

@@ -83,5 +83,5 @@ def _import_wandb() -> ModuleType:
     try:
         import wandb
     except ModuleNotFoundError as error:
-        raise UserError("wandb is missing: pip install 'la_det[wandb]', or leave train.writers empty") from error
+        raise UserError("wandb is missing: pip install 'la_det[tracking]', or leave train.writers empty") from error
     return wandb

@@ -79,7 +79,7 @@ class ExportMetadata:
         try:
             values = {field.name: json.loads(strings[field.name]) for field in fields(cls)}
         except (KeyError, ValueError) as error:
-            raise UserError(f"{path}: no metadata of tools/export_model.py in it ({error}); export it again") from error
+            raise UserError(f"{path}: no metadata of `la-det export` in it ({error}); export it again") from error
         found = cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
         wrong = found._wrong()
         if wrong:

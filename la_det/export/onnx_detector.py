@@ -25,7 +25,7 @@ class OnnxDetector(nn.Module):
     """An ONNX file as a detector: it takes and returns what Detectron2's detectors do in evaluation.
 
     Args:
-        path: a file of tools/export_model.py.
+        path: a file of `la-det export`.
         device: "cpu" or "cuda".
 
     Attributes:
@@ -33,7 +33,7 @@ class OnnxDetector(nn.Module):
         batch_size, image_size: fixed sizes of the input; None: any size.
 
     Raises:
-        UserError: the file is missing, is no file of tools/export_model.py, or leaves NMS out; or onnxruntime is
+        UserError: the file is missing, is no file of `la-det export`, or leaves NMS out; or onnxruntime is
             missing or cannot use the device.
     """
 
@@ -41,7 +41,7 @@ class OnnxDetector(nn.Module):
         super().__init__()
         onnxruntime = import_onnxruntime()
         if not Path(path).is_file():
-            raise UserError(f"{path}: no such file; tools/export_model.py writes ONNX files")
+            raise UserError(f"{path}: no such file; `la-det export` writes ONNX files")
         if PROVIDERS[device] not in onnxruntime.get_available_providers():
             raise UserError(f"{device}: this onnxruntime cannot use it; install onnxruntime-gpu, or take the CPU")
         options = onnxruntime.SessionOptions()
@@ -52,7 +52,7 @@ class OnnxDetector(nn.Module):
             self.session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[device]])
         except Exception as error:  # ONNX Runtime's exceptions have no common class
             reason = " ".join(str(error).split())
-            raise UserError(f"{path}: no ONNX file; tools/export_model.py writes one ({reason:.200})") from error
+            raise UserError(f"{path}: no ONNX file; `la-det export` writes one ({reason:.200})") from error
         self.details = ExportMetadata.from_strings(self.session.get_modelmeta().custom_metadata_map, path)
         if self.details.nms == "outside":
             raise UserError(f"{path}: its outputs are candidates before NMS; export it without --raw-candidates")

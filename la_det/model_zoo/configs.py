@@ -1,114 +1,61 @@
-"""Configs by name: "POTO/poto_r50_fpn_3x_ms_coco" is a project's config, "common/models/poto" a shared piece.
+"""The pieces of the configs as modules, for config files of one's own, in a checkout and in an installed wheel:
 
-A recipe's twin on Shapes, such as "POTO/poto_r18_fpn_shapes_tiny", needs no file: its record in `zoo.yaml` is enough.
-The twin is the recipe's model in the setting of `configs/common/shapes_tiny.py`.
+    from la_det.model_zoo.configs.common.models.poto import model
+
+The files in configs/ change what they import from each other: poto.py turns FCOS's model into POTO's. So these modules
+are no ordinary ones, which Python runs once. Each import of a name runs its file anew, as LazyConfig's relative imports
+do, and gives an object that may be changed.
 """
 
 from __future__ import annotations
 
-from functools import cache
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-import yaml
 from detectron2.config import LazyConfig
-from omegaconf import DictConfig, OmegaConf
 
-_HERE = Path(__file__).resolve().parent
+from la_det.model_zoo.names import root
 
-# Ending of a twin's name -> the twin's setting in configs/common.
-TWINS = {"_r18_fpn_shapes_tiny": "shapes_tiny", "_r18_fpn_shapes_crowd": "shapes_crowd", "_r50_fpn_shapes": "shapes"}
+__path__ = [str(root() / "configs")]
 
 
-def _root() -> Path:
-    """The folder that holds projects/ and configs/: the copy inside an installed wheel, or the checkout."""
-    return _HERE if (_HERE / "projects").is_dir() else _HERE.parents[1]
+class _Piece(ModuleType):
+    """A config file as a module, whose names are read when they are asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("__"):
+            try:
+                return LazyConfig.load(str(self.__file__), name)
+            except KeyError:
+                pass
+        raise AttributeError(f"{self.__file__} has no {name}")
 
 
-def project_folders() -> tuple[Path, ...]:
-    """Folders of the projects, sorted."""
-    return tuple(sorted(folder.parent for folder in (_root() / "projects").glob("*/zoo.yaml")))
+class _Pieces:
+    """Finder and loader of the modules."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if not name.startswith(f"{__name__}."):
+            return None
+        place = Path(__path__[0], *name.removeprefix(f"{__name__}.").split("."))
+        if place.is_dir():
+            spec = ModuleSpec(name, None, is_package=True)
+            spec.submodule_search_locations = [str(place)]
+            return spec
+        file = place.with_suffix(".py")
+        return ModuleSpec(name, _Pieces, origin=str(file)) if file.is_file() else None  # type: ignore[arg-type]
+
+    @staticmethod
+    def create_module(spec: ModuleSpec) -> ModuleType:
+        return _Piece(spec.name)
+
+    @staticmethod
+    def exec_module(module: ModuleType) -> None:
+        module.__file__ = module.__spec__.origin if module.__spec__ else None
 
 
-@cache
-def project_tables() -> dict[str, dict]:
-    """Name of each project -> content of its `zoo.yaml`."""
-    return {folder.name: yaml.safe_load((folder / "zoo.yaml").read_text()) for folder in project_folders()}
-
-
-def list() -> tuple[str, ...]:
-    """Names of all project configs, sorted."""
-    files = {f"{file.parts[-3]}/{file.stem}" for folder in project_folders() for file in folder.glob("configs/*.py")}
-    twins = {
-        f"{project}/{config}"
-        for project, tables in project_tables().items()
-        for table in tables.values()
-        for config in table["records"]
-        if "/" not in config and config.endswith(tuple(TWINS))
-    }
-    return tuple(sorted(files | twins))
-
-
-def get_config_file(name: str) -> Path:
-    """Path of a config.
-
-    Raises:
-        KeyError: there is no config of this name, or it is a twin without a file.
-    """
-    file = _file(name)
-    if not file.is_file():
-        raise KeyError(f"{name!r} is a twin without a file: take get_config" if name in list() else _unknown(name))
-    return file
-
-
-def get_config(name: str) -> DictConfig:
-    """The LazyConfig of this name.
-
-    Raises:
-        KeyError: there is no config of this name.
-    """
-    if (file := _file(name)).is_file():
-        return LazyConfig.load(str(file))
-    if name not in list():
-        raise KeyError(_unknown(name))
-    return _twin(name)
-
-
-def name_of_file(file: str) -> str:
-    """Name of a project's config, from the path of its file, which need not exist."""
-    parts = Path(file).with_suffix("").parts
-    return f"{parts[-3]}/{parts[-1]}" if parts[-4:-3] == ("projects",) and parts[-2] == "configs" else file
-
-
-def _twin(name: str) -> DictConfig:
-    """A recipe's model in a setting for Shapes."""
-    ending = next(ending for ending in TWINS if name.endswith(ending))
-    model = LazyConfig.load(str(_recipe(*name.removesuffix(ending).split("/"), crowd="crowd" in ending)), "model")
-    keys = "dataloader", "lr_multiplier", "optimizer", "train"
-    *setting, make_twin = LazyConfig.load(str(_file(f"common/{TWINS[ending]}")), (*keys, "make_twin"))
-    make_twin(model)
-    return OmegaConf.create(dict(zip(keys, setting, strict=True)) | {"model": model}, flags={"allow_objects": True})
-
-
-def _recipe(project: str, scheme: str, *, crowd: bool) -> Path:
-    """The config whose model a twin has: with `crowd` the recipe for CrowdHuman, if there is one, else COCO's model."""
-    folder = _configs(project)
-    crowds = sorted(folder.glob(f"{scheme}_r50_fpn_*_crowdhuman.py")) if crowd else []
-    shared = [file for file in [_file(f"common/models/{scheme}")] if file.is_file()]
-    recipes = [*crowds, *shared, *sorted(folder.glob(f"{scheme}_r50_fpn_*_coco.py"))]
-    if not recipes:
-        raise KeyError(f"{project}/zoo.yaml has a twin of {scheme}, but there is no config of it with ResNet-50")
-    return recipes[0]
-
-
-def _unknown(name: str) -> str:
-    return f"no config {name!r}; la_det.model_zoo.list() names all {len(list())}"
-
-
-def _file(name: str) -> Path:
-    project, _, rest = name.removesuffix(".py").partition("/")
-    folder = _root() / "configs" / "common" if project == "common" else _configs(project)
-    return folder / f"{rest}.py"
-
-
-def _configs(project: str) -> Path:
-    return _root() / "projects" / project / "configs"
+sys.meta_path.insert(0, _Pieces)  # type: ignore[arg-type]

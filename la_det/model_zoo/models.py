@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from la_det.build import build_model, load_model
-from la_det.model_zoo.configs import get_config
+from la_det.model_zoo.names import get_config
 
 
 def get(name: str, checkpoint: str | None = None, device: str | torch.device = "cpu") -> nn.Module:

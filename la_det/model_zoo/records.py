@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-from la_det.model_zoo.configs import get_config, project_tables
+from la_det.model_zoo.names import get_config, project_tables
 
 # Properties of configs that tables show.
 ATTRIBUTES = frozenset(
@@ -39,7 +39,7 @@ class Record:
         published: metric -> the source's figure, in percent.
         measured: metric -> figure measured here, in percent; see `command`.
         source: address of the repository that published the figures.
-        convertible: whether tools/convert_checkpoint.py reads the weights of this repository.
+        convertible: whether `la-det convert` reads the weights of this repository.
         note: a few words beside the name.
         options: options `key=value` with which the config was measured here.
         attributes: properties of the config, by the names in `ATTRIBUTES`.
@@ -56,18 +56,17 @@ class Record:
 
     def command(self, metric: str) -> str:
         """The command that measures a metric: a training, or an evaluation of the trained weights."""
-        run, output = f"tools/train_net.py --config-file {self.name}", f"output/{self.name}"
-        if self.options:
-            run += f" {self.options}"
-        evaluate = f"{run} --eval-only train.init_checkpoint={output}/model_final.pth train.output_dir={output}/eval"
+        options = f" {self.options}" if self.options else ""
+        run, output = f"la-det train {self.name}{options}", f"output/{self.name}"
+        evaluate = f"la-det eval {self.name} {output}/model_final.pth{options} --output {output}/eval"
         if metric.endswith((" after a third", " after two thirds")):
             third = get_config(self.name).train.max_iter // 3
-            return f"{run} train.output_dir={output} train.eval_period={third}"
+            return f"{run} --output {output} train.eval_period={third}"
         if metric.endswith(" with NMS"):
             return f"{evaluate} model.inference.nms_threshold=0.6"
         if metric.endswith(" without NMS"):
             return f"{evaluate} model.inference.nms_threshold=null"
-        return f"{run} train.output_dir={output}"
+        return f"{run} --output {output}"
 
 
 @dataclass(frozen=True)

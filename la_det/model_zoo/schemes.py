@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
-from la_det.model_zoo.configs import project_folders
+from la_det.model_zoo.names import project_folders
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from types import ModuleType
 import torch
 
 from la_det.errors import UserError
-from la_det.model_zoo.configs import project_folders
+from la_det.model_zoo.names import project_folders
 from la_det.model_zoo.schemes import get_schemes
 from la_det.testing.golden import Comparison, GoldenFile, NotBuilt
 from la_det.testing.golden_crowdhuman import GoldenCase

@@ -1,4 +1,4 @@
-"""The work of `tools/show_assignments.py`, from configs and weights to figures and a page."""
+"""The work of `la-det show`, from configs and weights to figures and a page."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ T = TypeVar("T")
 
 
 def main(args: argparse.Namespace) -> None:
-    """Draw assignments as the arguments `args` of tools/show_assignments.py say."""
+    """Draw assignments as the arguments `args` of `la-det show` say."""
     setup_logger(name="la_det")
-    files = [args.config_file, *filter(None, [args.versus])]
+    files = [args.config, *filter(None, [args.versus])]
     moments = moments_of([args.weights, args.versus_weights][: len(files)], args.progress)
     schemes = build_schemes(files, args)
     dataset = schemes[0].config.dataloader[args.split].dataset

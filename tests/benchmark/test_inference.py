@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-import benchmark
 from la_det.benchmark import inference
+from la_det.cli import bench, build_parser
 from la_det.data.shapes import SHAPES
 from la_det.errors import UserError
 
@@ -47,7 +47,7 @@ def test_ratio_is_of_the_same_round():
     assert inference.paired_ratio({"totals": [2.0, 20.0, 3.0]}, {"totals": [4.0, 40.0, 6.0]}) == 0.5
 
 
-def test_command(capsys, monkeypatch, tmp_path):
+def test_command(capsys, tmp_path):
     argv = [
         POTO,
         "--candidates",
@@ -62,9 +62,8 @@ def test_command(capsys, monkeypatch, tmp_path):
         "--repeats",
         "1",
     ]
-    monkeypatch.setattr("sys.argv", ["benchmark.py", "inference", *argv, "--json", str(tmp_path / "figures.json")])
     threads = torch.get_num_threads()
-    benchmark.main()
+    bench.run(build_parser("bench").parse(["inference", *argv, "--json", str(tmp_path / "figures.json")]))
     torch.set_num_threads(threads)
     header, _, plain, with_nms = capsys.readouterr().out.splitlines()
     assert "postprocess ms" in header and "total ms" in header
@@ -73,7 +72,6 @@ def test_command(capsys, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("pair", ["POTO/other=weights.pth", POTO])
-def test_weights_of_no_config_that_is_measured(monkeypatch, pair):
-    monkeypatch.setattr("sys.argv", ["benchmark.py", "inference", POTO, "--weights", pair])
+def test_weights_of_no_config_that_is_measured(pair):
     with pytest.raises(UserError, match=f"--weights {pair}: it has the form CONFIG=FILE, with one of {POTO}"):
-        benchmark.main()
+        bench.run(build_parser("bench").parse(["inference", POTO, "--weights", pair]))

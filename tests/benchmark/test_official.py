@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import benchmark
 from la_det.benchmark import official, stand_ins
 from la_det.benchmark.matching import SCHEMES
 from la_det.benchmark.scene import make_scene
+from la_det.cli import bench, build_parser
 from la_det.errors import UserError
 
 # Detectors with the interfaces of the official ones, and the readable references of the tests as their rules.
@@ -141,18 +141,17 @@ def dw(tmp_path: Path) -> Path:
     return tmp_path / "dw"
 
 
-def run(monkeypatch, *arguments) -> None:
-    monkeypatch.setattr("sys.argv", ["benchmark.py", "official", *map(str, arguments)])
+def run(*arguments) -> None:
     threads = torch.get_num_threads()
     try:
-        benchmark.main()
+        bench.run(build_parser("bench").parse(["official", *map(str, arguments)]))
     finally:
         torch.set_num_threads(threads)
 
 
-def test_table(monkeypatch, capsys, defcn, dw):
+def test_table(capsys, defcn, dw):
     schemes = ["fcos_wo_ctrness", "dw"]
-    run(monkeypatch, "--defcn", defcn, "--dw", dw, "--schemes", *schemes, "--gts", 5, "--turns", 2)
+    run("--defcn", defcn, "--dw", dw, "--schemes", *schemes, "--gts", 5, "--turns", 2)
     header, _, fcos_row, dw_row = (
         [c.strip() for c in x.split("|")[1:-1]] for x in capsys.readouterr().out.splitlines()
     )
@@ -163,11 +162,11 @@ def test_table(monkeypatch, capsys, defcn, dw):
     assert not any(name.split(".")[0] in ("cvpods", "mmcv", "mmdet") for name in sys.modules)
 
 
-def test_other_losses(monkeypatch, defcn):
+def test_other_losses(defcn):
     for path in defcn.rglob("fcos.py"):
         path.write_text(FCOS.replace("FACTOR", "1.001"))
     with pytest.raises(UserError, match="fcos_wo_ctrness: the losses sum to .* in the official code; expected"):
-        run(monkeypatch, "--defcn", defcn, "--schemes", "fcos_wo_ctrness", "--gts", 5)
+        run("--defcn", defcn, "--schemes", "fcos_wo_ctrness", "--gts", 5)
 
 
 def test_gradients_go_to_the_maps(defcn):
@@ -196,9 +195,9 @@ def test_gradients_go_to_the_maps(defcn):
         ),
     ],
 )
-def test_what_is_missing_is_named(monkeypatch, options, message):
+def test_what_is_missing_is_named(options, message):
     with pytest.raises(UserError) as raised:
-        run(monkeypatch, *options)
+        run(*options)
     assert str(raised.value) == message
 
 

@@ -4,22 +4,21 @@ from pathlib import Path
 
 import pytest
 
-import benchmark
 import la_det
 from la_det.benchmark import paired
+from la_det.cli import bench, build_parser
 from la_det.errors import UserError
 
 
-def run(monkeypatch, *arguments) -> None:
-    monkeypatch.setattr("sys.argv", ["benchmark.py", "paired", *map(str, arguments)])
-    benchmark.main()
+def run(*arguments) -> None:
+    bench.run(build_parser("bench").parse(["paired", *map(str, arguments)]))
 
 
 @pytest.mark.slow
-def test_table(monkeypatch, capsys):
+def test_table(capsys):
     """This checkout beside itself: the same memory."""
     here = Path(la_det.__file__).parents[1]
-    run(monkeypatch, "--other", here, "--schemes", "poto", "--gts", 2, 3, "--pairs", 2)
+    run("--other", here, "--schemes", "poto", "--gts", 2, 3, "--pairs", 2)
     header, _, *rows = ([c.strip() for c in x.split("|")[1:-1]] for x in capsys.readouterr().out.splitlines())
     assert header == ["scheme", "G", "ours ms", "theirs ms", "ours / theirs", "memory, ours / theirs"]
     assert [row[:2] for row in rows] == [["poto", "2"], ["poto", "3"], ["poto", "mean"]]
@@ -48,6 +47,6 @@ def test_both_take_turns(monkeypatch):
     assert calls == ["other", "ours", "ours", "other"] * 2 + ["other", "ours"]
 
 
-def test_no_checkout(monkeypatch, tmp_path):
+def test_no_checkout(tmp_path):
     with pytest.raises(UserError, match=f"--other {tmp_path}: it has no la_det/benchmark/matching.py"):
-        run(monkeypatch, "--other", tmp_path)
+        run("--other", tmp_path)

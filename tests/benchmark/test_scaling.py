@@ -1,14 +1,11 @@
-import argparse
-
 from la_det.benchmark import scaling
 from la_det.benchmark.matching import SCHEMES
+from la_det.cli import bench, build_parser
 
 
 def test_tables(capsys):
-    parser = argparse.ArgumentParser()
-    scaling.add_arguments(parser)
-    arguments = "--gts 2 4 --sizes 64 128 --schemes poto --repeats 1".split()
-    scaling.run(parser.parse_args(arguments))
+    arguments = "scaling --gts 2 4 --sizes 64 128 --schemes poto --repeats 1".split()
+    bench.run(build_parser("bench").parse(arguments))
     by_gts, by_pixels = capsys.readouterr().out.strip().split("\n\n")
     assert [row.split("|")[2].strip() for row in by_gts.splitlines()[2:]] == ["2", "4"]
     assert [row.split("|")[4].strip() for row in by_pixels.splitlines()[2:]] == ["64", "128"]

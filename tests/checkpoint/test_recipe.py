@@ -114,7 +114,7 @@ def test_other_files_change_nothing(tmp_path):
 def test_a_recipe_sets_only_what_the_converter_writes(path, overrides):
     write_weights(path, WEIGHTS, recipe() | {"overrides": overrides})
     cfg = model_zoo.get_config(ATSS)
-    with pytest.raises(UserError, match="its recipe would set .*, as tools/convert_checkpoint.py never writes"):
+    with pytest.raises(UserError, match="its recipe would set .*, as `la-det convert` never writes"):
         apply_recipe(cfg, str(path))
     assert cfg == model_zoo.get_config(ATSS)
 

@@ -1,4 +1,4 @@
-"""The order and the resuming of measurements; tests/tools/test_compare_schemes.py measures."""
+"""The order and the resuming of measurements; tests/cli/test_compare.py measures."""
 
 import json
 

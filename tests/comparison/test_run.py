@@ -1,8 +1,9 @@
-"""The runner, with a training command that leaves what tools/train_net.py does and takes no time."""
+"""The runner, with a training command that leaves what `la-det train` does and takes no time."""
 
 import json
 import logging
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,10 @@ out.parent.joinpath("log").open("a").write(" ".join(sys.argv[1:]) + "\\n")
 
 @pytest.fixture
 def runner(tmp_path: Path) -> Runner:
-    command = tmp_path / "fake_train_net.py"
+    command = tmp_path / "fake_train.py"
     command.write_text(TRAIN_NET)
     (tmp_path / "output").mkdir()
-    return Runner(command, tmp_path / "results", tmp_path / "output")
+    return Runner(tmp_path / "results", tmp_path / "output", [sys.executable, str(command)])
 
 
 def run_of(seed: int, *overrides: str) -> Run:

@@ -15,7 +15,7 @@ from la_det.data.mapper import DatasetMapper
 from la_det.data.records import load_records
 from la_det.engine.own_dataset import check_data, use_own_dataset
 
-TINY = Path(__file__).parents[1] / "tools" / "configs" / "tiny_poto.py"
+TINY = Path(__file__).parents[1] / "cli" / "configs" / "tiny_poto.py"
 SIZE, CLASSES, NUM_IMAGES = 256, ["bolt", "nut"], 30
 
 

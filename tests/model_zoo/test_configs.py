@@ -3,7 +3,7 @@ import pytest
 from la_det import model_zoo
 from la_det.engine.setup import load_config
 from la_det.errors import UserError
-from la_det.model_zoo.configs import TWINS
+from la_det.model_zoo.names import TWINS
 from la_det.model_zoo.schemes import get_schemes
 
 COMPARED = [scheme for scheme in get_schemes().values() if scheme.compared]

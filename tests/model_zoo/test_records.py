@@ -3,9 +3,10 @@ import dataclasses
 import pytest
 
 from la_det import model_zoo
+from la_det.cli import build_parser
 from la_det.engine.setup import load_config
 from la_det.model_zoo import records
-from la_det.model_zoo.configs import project_folders
+from la_det.model_zoo.names import project_folders
 from la_det.model_zoo.records import get_records, get_tables
 
 BACKBONES = {
@@ -92,7 +93,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("metric", "options"),
         [
-            ("AP", "train.output_dir=output/POTO/poto_r18_fpn_shapes_tiny"),
+            ("AP", "--output output/POTO/poto_r18_fpn_shapes_tiny"),
             ("AP after a third", "train.eval_period=900"),
             ("AP with NMS", "model.inference.nms_threshold=0.6"),
             ("mask AP without NMS", "model.inference.nms_threshold=null"),
@@ -100,8 +101,11 @@ class TestCommand:
     )
     def test_options(self, metric, options):
         command = self.RECORD.command(metric)
-        assert command.startswith("tools/train_net.py --config-file POTO/poto_r18_fpn_shapes_tiny ")
+        kind = "eval" if " NMS" in metric else "train"
+        assert command.startswith(f"la-det {kind} POTO/poto_r18_fpn_shapes_tiny ")
         assert command.endswith(options)
+        args = build_parser(kind).parse(command.split()[2:])
+        assert args.config == self.RECORD.name and str(args.output).startswith("output/POTO/")
 
     @pytest.mark.parametrize(("name", "metric"), sorted(pair for pair in MEASURED if pair[1].endswith(" NMS")))
     def test_the_config_has_what_the_command_changes(self, name, metric):
@@ -112,8 +116,10 @@ class TestCommand:
     def test_with_the_options_of_the_measurement(self):
         command = dataclasses.replace(self.RECORD, options="train.max_iter=7").command("AP")
         assert command.split()[3] == "train.max_iter=7"
+        evaluation = dataclasses.replace(self.RECORD, options="train.max_iter=7").command("AP with NMS")
+        assert "train.max_iter=7" in evaluation.split()
 
     def test_what_is_evaluated_is_what_is_trained(self):
-        (output,) = [part for part in self.RECORD.command("AP").split() if part.startswith("train.output_dir=")]
-        weights = f"train.init_checkpoint={output.removeprefix('train.output_dir=')}/model_final.pth"
-        assert weights in self.RECORD.command("AP with NMS").split()
+        output = build_parser("train").parse(self.RECORD.command("AP").split()[2:]).output
+        evaluation = build_parser("eval").parse(self.RECORD.command("AP with NMS").split()[2:])
+        assert evaluation.weights == f"{output}/model_final.pth" and evaluation.output == output / "eval"

@@ -29,7 +29,7 @@ from tests.tiny_coco import write_tiny_coco
 
 HEADS = ("fault", "bit-equal", "lines lost", "evaluations lost", "files changed", "seconds to end", "message")
 ROOT = Path(__file__).parents[2]
-CONFIG = ROOT / "tests" / "tools" / "configs" / "tiny_poto.py"
+CONFIG = ROOT / "tests" / "cli" / "configs" / "tiny_poto.py"
 TRAIN_NET = ROOT / "tools" / "train_net.py"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 PERIODS = ["train.max_iter=12", "train.checkpointer.period=3", "train.eval_period=4", "train.log_period=2"]
@@ -106,7 +106,7 @@ class Lab:
         """Start the training command, in a session of its own; its output goes to files beside the output folder."""
         run = [str(TRAIN_NET)]
         if before:
-            train = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+            train = "import sys; from la_det.cli import run; sys.exit(run('train', sys.argv[2:], 'train_net.py'))"
             run = ["-c", f"{before}\n{train}", str(TRAIN_NET)]
         out, err = (output.with_name(f"{output.name}.{kind}").open("w") for kind in ("out", "err"))
         return subprocess.Popen(

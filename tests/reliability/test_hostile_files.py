@@ -17,20 +17,13 @@ from detectron2.config import LazyConfig, instantiate
 from PIL import Image
 from safetensors.torch import save_file
 
-import convert_checkpoint
-import demo
-import export_model
-import show_assignments
+from la_det import cli
 from la_det.checkpoint.recipe import write_weights
-from la_det.engine.launch import launch
-from la_det.engine.train import main
 from la_det.errors import one_line_errors
 from la_det.predictor import Predictor
-from la_det.visualization.show import main as show
 from tests.checkpoint.evil import Evil
 from tests.reliability.faults import CONFIG, PERIODS
 from tests.tiny_coco import write_tiny_coco
-from train_net import build_parser
 
 GIGABYTE = 1 << 30
 SECONDS = 10  # of the processor, for other programs may be busy
@@ -111,7 +104,7 @@ def place(tmp_path_factory) -> Path:
     """A data set, a run of one iteration, and a picture."""
     root = tmp_path_factory.mktemp("hostile")
     write_tiny_coco(root / "data")
-    launch(main, build_parser().parse_intermixed_args(arguments(root, root / "run", "train.max_iter=1")))
+    train(arguments(root, root / "run", "train.max_iter=1"))
     Image.new("RGB", (64, 64)).save(root / "picture.png")
     return root
 
@@ -120,6 +113,10 @@ def arguments(root: Path, output: Path, *options: str) -> list[str]:
     data = root / "data"
     dataset = f"coco:{data}/images,{data}/train.json,{data}/images,{data}/val.json"
     return ["--config-file", str(CONFIG), "--dataset", dataset, f"train.output_dir={output}", *PERIODS, *options]
+
+
+def train(argv: list[str]) -> None:
+    cli.run("train", argv, "train_net.py")
 
 
 def refuses(read: Callable[[], object], capsys: pytest.CaptureFixture[str], what: str) -> None:
@@ -148,7 +145,7 @@ def test_weights(place, tmp_path, monkeypatch, capsys):
     config = ["--config-file", str(CONFIG), "--weights"]
 
     def run(*options: str) -> None:
-        launch(main, build_parser().parse_intermixed_args(arguments(place, tmp_path / "out" / "run", *options)))
+        train(arguments(place, tmp_path / "out" / "run", *options))
 
     def resume(path: Path) -> None:
         folder = tmp_path / "out" / "resumed"
@@ -159,7 +156,7 @@ def test_weights(place, tmp_path, monkeypatch, capsys):
         (folder / "last_checkpoint").write_text("model_0000000.pth")
         before = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
         try:
-            launch(main, build_parser().parse_intermixed_args(arguments(place, folder, "--resume")))
+            train(arguments(place, folder, "--resume"))
         finally:
             assert {p.name: p.stat().st_mtime_ns for p in folder.iterdir()} == before, path
 
@@ -167,22 +164,22 @@ def test_weights(place, tmp_path, monkeypatch, capsys):
         "evaluate": lambda path: run("--eval-only", f"train.init_checkpoint={path}"),
         "train": lambda path: run(f"train.init_checkpoint={path}"),
         "resume": resume,
-        "convert": lambda path: convert_checkpoint.main([str(path), str(tmp_path / "out" / "converted.pth")]),
+        "convert": lambda path: cli.run("convert", [str(path), str(tmp_path / "out" / "converted.pth")]),
         "Predictor": lambda path: Predictor(place / "run" / "config.yaml", path),
-        "demo": lambda path: demo.main(
-            demo.build_parser().parse_args(
-                [*config, str(path), str(place / "picture.png"), "--output", str(tmp_path / "out"), "--opts", *options]
-            )
+        "demo": lambda path: cli.run(
+            "detect",
+            [*config, str(path), str(place / "picture.png"), "--output", str(tmp_path / "out"), "--opts", *options],
+            "demo.py",
         ),
-        "viewer": lambda path: show(
-            show_assignments.build_parser().parse_args(
-                [*config, str(path), "--output", str(tmp_path / "out"), "--num-images", "1", "--opts", *options]
-            )
+        "viewer": lambda path: cli.run(
+            "show",
+            [*config, str(path), "--output", str(tmp_path / "out"), "--num-images", "1", "--opts", *options],
+            "show_assignments.py",
         ),
-        "export": lambda path: export_model.main(
-            export_model.build_parser().parse_args(
-                [*config, str(path), "--output", str(tmp_path / "out" / "x.onnx"), "--opts", *options]
-            )
+        "export": lambda path: cli.run(
+            "export",
+            [*config, str(path), "--output", str(tmp_path / "out" / "x.onnx"), "--opts", *options],
+            "export_model.py",
         ),
     }
     failures = []
@@ -205,14 +202,12 @@ def test_configs(place, tmp_path, monkeypatch, capsys):
     for path in hostile_configs(tmp_path / "configs", place / "run" / "config.yaml"):
         config = ["--config-file", str(path), "--weights", weights]
         readers = {
-            "train": lambda path=path: launch(
-                main, build_parser().parse_intermixed_args(["--config-file", str(path), "train.output_dir=out"])
-            ),
+            "train": lambda path=path: train(["--config-file", str(path), "train.output_dir=out"]),
             "Predictor": lambda path=path: Predictor(path, weights),
-            "demo": lambda config=config: demo.main(demo.build_parser().parse_args([*config, picture])),
-            "viewer": lambda config=config: show(show_assignments.build_parser().parse_args(config)),
-            "export": lambda config=config: export_model.main(
-                export_model.build_parser().parse_args([*config, "--output", "x.onnx"])
+            "demo": lambda config=config: cli.run("detect", [*config, picture], "demo.py"),
+            "viewer": lambda config=config: cli.run("show", config, "show_assignments.py"),
+            "export": lambda config=config: cli.run(
+                "export", [*config, "--output", "x.onnx"], "export_model.py"
             ),
         }
         for name, read in readers.items():

@@ -7,13 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from la_det import cli
 from la_det.engine.hooks import LockHook
-from la_det.engine.launch import launch
-from la_det.engine.train import main
 from la_det.predictor import Predictor
 from tests.reliability.faults import CONFIG
 from tests.tiny_coco import write_tiny_coco
-from train_net import build_parser
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MEGABYTES = 40  # that may come and go
@@ -40,7 +38,7 @@ def test_flat(tmp_path, monkeypatch):
     dataset = f"coco:{data}/images,{data}/train.json,{data}/images,{data}/val.json"
     periods = ["train.max_iter=1000", "train.eval_period=33", "train.checkpointer.period=500", "train.log_period=20"]
     argv = ["--config-file", str(CONFIG), "--dataset", dataset, f"train.output_dir={tmp_path / 'out'}", *periods]
-    launch(main, build_parser().parse_intermixed_args([*argv, "train.ema.enabled=True", "train.diagnostics_period=50"]))
+    cli.run("train", [*argv, "train.ema.enabled=True", "train.diagnostics_period=50"], "train_net.py")
     assert seen[1000] - seen[300] < MEGABYTES
 
     predictor = Predictor(tmp_path / "out" / "config.yaml", tmp_path / "out" / "model_final.pth")

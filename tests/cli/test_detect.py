@@ -1,5 +1,6 @@
 """The command as a user runs it, on a folder of mixed files."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from faster_coco_eval import COCO
 
-from demo import build_parser, build_predictor, main
+from la_det.cli import build_parser
+from la_det.cli.detect import run
+from la_det.demo.detect import build_predictor
 from la_det.errors import UserError
 
 CONFIG = Path(__file__).parent / "configs" / "tiny_poto.py"
@@ -48,6 +51,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def parse(argv: list[str]) -> argparse.Namespace:
+    return build_parser("detect", "demo.py").parse(argv)
+
+
 def arguments(folder: Path, *more: str) -> list[str]:
     everywhere = ["+model.inference.score_threshold=0", "+model.inference.max_detections=10"]
     options = [f"dataloader.test.dataset.names={folder / 'val.json'}", *everywhere]
@@ -58,7 +65,7 @@ def arguments(folder: Path, *more: str) -> list[str]:
 def test_folder_of_mixed_files(folder, tmp_path, capsys):
     """Unreadable files are named and skipped, all others get pictures and detections."""
     argv = arguments(folder, str(folder / "pictures"), str(folder / "broken"), "--output", str(tmp_path))
-    assert main(build_parser().parse_args(argv)) == 1
+    assert run(parse(argv)) == 1
     printed = capsys.readouterr()
     skipped = [line for line in printed.err.splitlines() if line.startswith("skipped: ")]
     assert {Path(line.split(": ")[1]).name for line in skipped} == BAD
@@ -79,7 +86,7 @@ def test_batches_of_any_size_give_the_same(folder, tmp_path):
     written = []
     for size in ("1", "4", "100"):
         argv = arguments(folder, str(folder / "pictures"), "--output", str(tmp_path / size), "--batch-size", size)
-        assert main(build_parser().parse_args(argv)) == 0
+        assert run(parse(argv)) == 0
         written.append(json.loads((tmp_path / size / "detections.json").read_text()))
     for other in written[1:]:
         assert len(other) == len(written[0])
@@ -91,25 +98,25 @@ def test_batches_of_any_size_give_the_same(folder, tmp_path):
 def test_threshold_is_for_pictures_and_detections(folder, tmp_path):
     picture = folder / "pictures" / "colour.png"
     argv = arguments(folder, str(picture), "--output", str(tmp_path), "--min-score", "1.1")
-    assert main(build_parser().parse_args(argv)) == 0
+    assert run(parse(argv)) == 0
     assert json.loads((tmp_path / "detections.json").read_text()) == []
     assert np.array_equal(cv2.imread(str(tmp_path / "colour.png")), cv2.imread(str(picture)))
 
 
 def test_nothing_readable(folder, tmp_path, capsys):
     argv = arguments(folder, str(folder / "broken"), "--output", str(tmp_path))
-    assert main(build_parser().parse_args(argv)) == 1
+    assert run(parse(argv)) == 1
     assert "0 of 3 files done" in capsys.readouterr().out
 
 
 def test_no_images_at_a_time(folder):
     with pytest.raises(UserError, match="--batch-size 0: at least one image"):
-        main(build_parser().parse_args(arguments(folder, str(folder / "pictures"), "--batch-size", "0")))
+        run(parse(arguments(folder, str(folder / "pictures"), "--batch-size", "0")))
 
 
 def test_device_of_a_config(folder):
-    argv = arguments(folder, "picture.png", "--device", "cpu")
-    predictor = build_predictor(build_parser().parse_args([*argv, "train.device=nowhere"]))
+    args = parse([*arguments(folder, "picture.png", "--device", "cpu"), "train.device=nowhere"])
+    predictor = build_predictor(args.config, args.weights, None, args.device, args.opts)
     assert next(predictor.model.parameters()).device.type == "cpu"
 
 
@@ -117,10 +124,35 @@ def test_device_of_a_config(folder):
 def test_no_files(folder, tmp_path, inputs):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=f"{inputs}: no "):
-        main(build_parser().parse_args(arguments(folder, str(tmp_path / inputs))))
+        run(parse(arguments(folder, str(tmp_path / inputs))))
 
 
 def test_unknown_option_of_the_config(folder):
     argv = arguments(folder, str(folder / "pictures"))
     with pytest.raises(UserError, match="the config has no such key"):
-        main(build_parser().parse_args([*argv, "model.nothing=1"]))
+        run(parse([*argv, "model.nothing=1"]))
+
+
+def test_config_and_weights_by_place(folder, tmp_path):
+    """`la-det detect` does what the tool does."""
+    inputs = [str(folder / "pictures" / name) for name in ("colour.png", "grey.png")]
+    by_flags = arguments(folder, *inputs, "--output", str(tmp_path / "flags"))
+    assert run(parse(by_flags)) == 0
+    opts = by_flags[by_flags.index("--opts") :]
+    places = [str(CONFIG), str(folder / "weights.pth"), *inputs]
+    argv = [*places, "--min-score", "0", "--output", str(tmp_path / "places"), *opts]
+    assert run(build_parser("detect").parse(argv)) == 0
+    found = [(tmp_path / name / "detections.json").read_text() for name in ("flags", "places")]
+    assert found[0] == found[1] != "[]"
+
+
+@pytest.mark.parametrize("argv", [["CONFIG"], ["CONFIG", "w.pth"], ["--onnx", "a.onnx", "a.png", "--opts", "a=1"]])
+def test_places_that_are_missing_or_too_many(argv):
+    with pytest.raises(UserError, match="give either config and weights, or --onnx FILE|give CONFIG, WEIGHTS and at"):
+        run(build_parser("detect").parse(argv))
+
+
+@pytest.mark.parametrize("more", [[], ["--onnx", "a.onnx", "--weights", "b.pth"], ["--config-file", "POTO"]])
+def test_either_config_or_onnx(more):
+    with pytest.raises(UserError, match="give either config and weights, or --onnx FILE"):
+        run(parse(["picture.png", *more]))

@@ -1,4 +1,4 @@
-"""tools/compare_schemes.py as a user runs it."""
+"""`la-det compare` as a user runs it."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from compare_schemes import main
+from la_det import cli
 
 ROOT = Path(__file__).parents[2]
 NAME = "fcos_r18_fpn_shapes_tiny_seed0"
@@ -39,7 +39,7 @@ def start(tmp_path: Path, datasets: Path):
             "OMP_NUM_THREADS": "1",
             "DETECTRON2_DATASETS": str(datasets),
         }
-        command = [sys.executable, str(ROOT / "tools" / "compare_schemes.py"), *argv]
+        command = [sys.executable, "-m", "la_det", "compare", *argv]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True, **pipes)
 
@@ -53,7 +53,7 @@ def finish(process: subprocess.Popen) -> tuple[int, str, str]:
 
 def test_help_has_examples(capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["--help"])
+        cli.main(["compare", "--help"])
     assert stop.value.code == 0
     assert " run --data shapes_tiny --max-iter " in capsys.readouterr().out
 
@@ -73,7 +73,7 @@ def test_help_has_examples(capsys):
 def test_wrong_use(argv, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
-        main(argv.split())
+        cli.main(["compare", *argv.split()])
     assert stop.value.code == 2
     assert f"error: {message}" in capsys.readouterr().err
 

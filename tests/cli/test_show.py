@@ -9,17 +9,14 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 
-from la_det.errors import one_line_errors
-from la_det.visualization.show import main
-from show_assignments import build_parser
+from la_det import cli
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Path(__file__).parent / "configs" / "tiny_poto.py"
 
 
 def run_here(argv: list[str]) -> None:
-    with one_line_errors():
-        main(build_parser().parse_args(argv))
+    cli.run("show", argv, "show_assignments.py")
 
 
 def arguments(data: Path, output: Path, *more: str) -> list[str]:
@@ -90,10 +87,18 @@ def test_wrong_usage_is_one_line(tiny_coco, run_folder, tmp_path, capsys):
     assert "its model is a GeneralizedRCNN" in error("--config-file", faster_rcnn)
 
 
+def test_config_by_place(tiny_coco, tmp_path):
+    argv = arguments(tiny_coco, tmp_path / "flag", "--num-images", "1", "--versus", str(CONFIG))
+    run_here(argv)
+    by_place = [x.replace(str(tmp_path / "flag"), str(tmp_path / "place")) for x in argv[1:]]
+    assert cli.run("show", by_place) == 0
+    assert content(tmp_path / "place") == content(tmp_path / "flag")
+
+
 @pytest.mark.slow
 def test_in_its_own_process_on_shapes_tiny(tmp_path):
     config = "POTO/poto_r18_fpn_shapes_tiny"
-    command = [sys.executable, ROOT / "tools/show_assignments.py", "--config-file", config, "--num-images", "2"]
+    command = [sys.executable, "-m", "la_det", "show", config, "--num-images", "2"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "DETECTRON2_DATASETS": str(tmp_path / "datasets")}
     subprocess.run(command, cwd=tmp_path, env=environment, check=True)
     written = {path.name for path in (tmp_path / "output/assignments").iterdir()}
@@ -102,6 +107,6 @@ def test_in_its_own_process_on_shapes_tiny(tmp_path):
 
 def test_help_has_examples(capsys):
     with pytest.raises(SystemExit):
-        run_here(["--help"])
+        cli.main(["show", "--help"])
     text = capsys.readouterr().out
     assert "examples" in text and "--versus ATSS/atss_r18_fpn_shapes_tiny" in text

@@ -16,11 +16,9 @@ from detectron2.engine import HookBase
 from detectron2.structures import BoxMode
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from la_det import cli
 from la_det.config import load_yaml_config
-from la_det.engine.launch import launch
 from la_det.engine.lock import RunLock
-from la_det.engine.train import main
-from train_net import build_parser
 
 ROOT = Path(__file__).parents[2]
 TRAIN_NET = ROOT / "tools" / "train_net.py"
@@ -33,7 +31,7 @@ def arguments(data: Path, output: Path, *more: str) -> list[str]:
 
 
 def run_here(argv: list[str]) -> None:
-    launch(main, build_parser().parse_intermixed_args(argv))
+    cli.run("train", argv, "train_net.py")
 
 
 def command(launcher: list[str], argv: list[str]) -> dict:
@@ -490,8 +488,8 @@ class TestBadInput:
 
     @pytest.mark.slow
     def test_full_output_folder(self, tiny_coco, tmp_path):
-        limit = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20,) * 2); "
-        limit += "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+        limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20,) * 2); "
+        limit += "from la_det.cli import run; sys.exit(run('train', sys.argv[2:], 'train_net.py'))"
         argv = arguments(tiny_coco, tmp_path, "train.max_iter=1")
         done = subprocess.run(**command([sys.executable, "-c", limit], argv), capture_output=True, text=True)
         assert done.returncode == 2

@@ -4,13 +4,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from check_dataset import build_parser, main, names_of, recipes
+from la_det.cli import build_parser, check_data
 from la_det.comparison.schemes import SCHEMES
 from la_det.errors import UserError
+from la_det.visualization.data_check import names_of, recipes
 
 
 def run(*argv: str) -> int:
-    return main(build_parser().parse_args(argv))
+    return check_data.run(build_parser("check-data", "check_dataset.py").parse(argv))
 
 
 @pytest.fixture
@@ -71,7 +72,8 @@ def test_objects_that_no_scheme_can_learn_are_counted(tmp_path, capsys):
 
 
 def test_annotations_alone(tiny_coco, capsys):
-    assert run("--dataset", f"coco:{tiny_coco}/images,{tiny_coco}/val.json", "--skip-images", "--recipes", "none") == 0
+    argv = [f"coco:{tiny_coco}/images,{tiny_coco}/val.json", "--skip-images", "--recipes", "none"]
+    assert check_data.run(build_parser("check-data").parse(argv)) == 0
     printed = capsys.readouterr().out
     assert "annotations: nothing is wrong" in printed and "1 regions to ignore" in printed and "scheme" not in printed
 

@@ -1,8 +1,9 @@
-"""tools/install_detectron2.py without network: what it refuses, what it keeps, what it would run."""
+"""`la-det install-detectron2` without network: what it refuses, what it keeps, what it would run."""
 
 import ast
 import importlib
 import importlib.metadata
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -13,8 +14,17 @@ from detectron2.data.build import print_instances_class_histogram
 from detectron2.data.common import MapDataset
 from detectron2.engine.hooks import LRScheduler
 
-import install_detectron2
-from install_detectron2 import ARCHIVE, NO_COMPILED_OPS, PATCHES, VERSION, InstallError, Patch, main
+from la_det import cli
+from la_det.cli import install_detectron2
+from la_det.cli.install_detectron2 import (
+    ARCHIVE,
+    NO_COMPILED_OPS,
+    PATCHES,
+    UPSTREAM,
+    VERSION,
+    InstallError,
+    Patch,
+)
 
 PATCH = Patch("package/module.py", "old()", "new()", "upstream's old() is gone", count=2)
 
@@ -34,6 +44,10 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     return tmp_path
+
+
+def main(argv: list[str]) -> int:
+    return cli.run("install-detectron2", argv)
 
 
 def write_module(tree: Path, text: str) -> Path:
@@ -72,7 +86,7 @@ def test_patches_are_in_the_installed_wheel(patch: Patch) -> None:
 
 PATCHED = pytest.mark.skipif(
     importlib.metadata.version("detectron2").startswith("0.6") and importlib.metadata.version("detectron2") != VERSION,
-    reason="Detectron2 0.6 without these patches: run tools/install_detectron2.py",
+    reason="Detectron2 0.6 without these patches: run `la-det install-detectron2`",
 )
 
 
@@ -230,16 +244,21 @@ def test_failing_essentials_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None
         ("https://example.org/detectron2.git", "git+https://example.org/detectron2.git"),
         ("git+ssh://example.org/detectron2.git", "git+ssh://example.org/detectron2.git"),
         (".", "."),
+        (None, UPSTREAM),
     ],
 )
 def test_source_is_built_against_the_installed_torch(
-    source: str, location: str, pip_calls: list, monkeypatch: pytest.MonkeyPatch
+    source: str | None, location: str, pip_calls: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(install_detectron2, "verify", lambda: (True, "0.6"))
-    assert main(["--source", source]) == 0
+    assert main(["--source", *([source] if source else [])]) == 0
     builds = [call for call in pip_calls if call[-1] == location]
     assert builds
     assert all("--no-build-isolation" in call for call in builds)
+
+
+def test_upstream_is_one_commit() -> None:
+    assert re.fullmatch(r"git\+https://github.com/facebookresearch/detectron2@[0-9a-f]{40}", UPSTREAM)
 
 
 def test_source_that_is_no_place_is_refused(pip_calls: list, capsys: pytest.CaptureFixture) -> None:

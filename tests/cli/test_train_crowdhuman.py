@@ -6,11 +6,9 @@ from pathlib import Path
 import pytest
 from detectron2.data import DatasetCatalog
 
+from la_det import cli
 from la_det.data.builtin import register_shapes
 from la_det.data.shapes import SHAPES
-from la_det.engine.launch import launch
-from la_det.engine.train import main
-from train_net import build_parser
 
 CROWD = replace(SHAPES["shapes_crowd"], name="crowd_of_train_test", num_train=4, num_val=4)
 
@@ -35,8 +33,7 @@ def run(config: str, crowd: str, output: Path, *more: str) -> None:
         "train.max_iter=2",
         f"train.output_dir={output}",
     ]
-    config_file = config
-    launch(main, build_parser().parse_intermixed_args(["--config-file", config_file, *options, *more]))
+    cli.run("train", ["--config-file", config, *options, *more], "train_net.py")
 
 
 def last_results(text: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 
-import demo
-from export_model import build_parser, main
+from la_det import cli
+from la_det.cli import export
 from la_det.errors import UserError
+from la_det.export.formats import WRITERS
+from la_det.export.metadata import NMS
 
 CONFIG = Path(__file__).parent / "configs" / "tiny_poto.py"
 
@@ -29,7 +32,7 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def run(arguments: list[str], *more: str) -> None:
-    main(build_parser().parse_args([*more, *arguments]))
+    export.run(cli.build_parser("export", "export_model.py").parse([*more, *arguments]))
 
 
 @pytest.mark.slow
@@ -42,7 +45,7 @@ def test_onnx_of_fixed_size_runs_in_the_demo(arguments, precision, tmp_path, cap
     cv2.imwrite(str(tmp_path / "picture.png"), picture)
     output = tmp_path / "pictures"
     argv = ["--onnx", str(file), str(tmp_path / "picture.png"), "--output", str(output), "--min-score", "0"]
-    assert demo.main(demo.build_parser().parse_args(argv)) == 0
+    assert cli.run("detect", argv) == 0
     assert len(json.loads((output / "detections.json").read_text())) > 0
     categories = json.loads((output / "images.json").read_text())["categories"]
     assert [category["name"] for category in categories] == ["left", "right"]
@@ -92,10 +95,16 @@ def test_own_data_with_other_classes(arguments, tmp_path):
 def test_models_of_others(tmp_path):
     names = ["--config-file", "LLA/faster_rcnn_r50_fpn_30k_crowdhuman", "--weights", "none.pth"]
     with pytest.raises(UserError, match="only AssignmentDetector can be exported"):
-        main(build_parser().parse_args([*names, "--output", str(tmp_path / "x.onnx")]))
+        run(names, "--output", str(tmp_path / "x.onnx"))
 
 
-@pytest.mark.parametrize("more", [[], ["--onnx", "a.onnx", "--weights", "b.pth"], ["--config-file", "POTO"]])
-def test_demo_wants_either(more):
-    with pytest.raises(UserError, match="give either --config-file and --weights, or --onnx FILE"):
-        demo.build_predictor(demo.build_parser().parse_args(["picture.png", *more]))
+def test_every_format_and_kind_of_nms_is_known():
+    assert sorted(WRITERS) == list(export.FORMATS)
+    assert export.NMS.keys() == set(get_args(NMS))
+
+
+def test_all_by_place(arguments, tmp_path, capsys):
+    config, weights, *opts = (x for x in arguments if x not in ("--config-file", "--weights", "--opts"))
+    output = tmp_path / "poto.pt"
+    assert cli.run("export", [config, weights, str(output), "--format", "torchscript", *opts]) == 0
+    assert "poto.pt: 2 classes, no NMS" in capsys.readouterr().out

@@ -1,0 +1,119 @@
+"""Measure speed and memory.
+
+matching: cost of assignment and losses on a scene at real size (two images of 800 x 1333, given prediction maps),
+beside the dense forms, with this project's targets for the ratios. Every case has a fresh process. "ops" is the number
+of operations that a GPU gets in assignment and losses, forward and backward. "waits" is how often the CPU waits for one
+of their results.
+
+official: the same beside the official code, in one process in turn. It takes your checkouts of DeFCN and DW. Neither
+cvpods nor MMDetection is needed.
+
+paired: the same beside another checkout of this project, each in a process of its own, call by call in turn.
+
+scaling: growth of the assignment's cost with the number of ground truths and with the size of the image.
+
+train: milliseconds of each part of a training step on Shapes images, beside Detectron2's own RetinaNet with the same
+backbone and images in the same run.
+
+inference: milliseconds per image of each part of inference, for several models in turn: eager with and without NMS,
+compiled, and in ONNX Runtime. "ratio" is the total divided by that of the first model in the same runtime and round. In
+ONNX Runtime, the network's part is the whole graph, with top-k and NMS.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from importlib import import_module
+from pathlib import Path
+
+from la_det.cli.arguments import SHAPES
+
+RUNTIMES = ("eager", "compile", "onnx")
+
+EXAMPLES = """
+examples:
+  %(prog)s matching --schemes poto fcos --gts 20 100
+  %(prog)s inference POTO/poto_r18_fpn_shapes_tiny FCOS/fcos_r18_fpn_shapes_tiny --threads 1
+"""
+
+
+def add_arguments(parser: ArgumentParser, flags: bool) -> None:
+    """The subcommands, each of a module of `la_det.benchmark`, and their options."""
+    commands = parser.add_subparsers(dest="module", required=True)
+
+    matching = commands.add_parser("matching", help="cost of assignment and losses")
+    _add_schemes(matching, "default: all")
+    _add_ground_truths(matching, [7, 20, 100, 300, 500])
+    matching.add_argument("--device", default="cpu")
+    matching.add_argument("--repeats", type=int, default=9, help="calls whose median counts")
+    _add_threads(matching, 1)
+    _add_json(matching)
+
+    official = commands.add_parser("official", help="assignment and losses beside the official code")
+    official.add_argument("--defcn", type=Path, metavar="DIR", help="checkout of Megvii-BaseDetection/DeFCN")
+    official.add_argument("--dw", type=Path, metavar="DIR", help="checkout of strongwolf/DW")
+    _add_schemes(
+        official, "default: all of the given checkouts but 'loss', which takes minutes and, at G = 300, 11 GB"
+    )
+    _add_ground_truths(official, [20, 100, 300])
+    official.add_argument("--turns", type=int, default=9, help="pairs of calls whose median counts")
+    _add_threads(official, 1)
+
+    paired = commands.add_parser("paired", help="assignment and losses beside another checkout")
+    paired.add_argument("--other", type=Path, required=True, metavar="CHECKOUT", help="folder of the other checkout")
+    _add_schemes(paired, "default: all")
+    _add_ground_truths(paired, [20, 100, 300])
+    paired.add_argument("--call", choices=("assign", "train"), default="train", help="assignment, or all (default)")
+    paired.add_argument("--pairs", type=int, default=20, help="calls of each (default: %(default)s)")
+    _add_threads(paired, 1)
+
+    scaling = commands.add_parser("scaling", help="growth of the assignment's cost")
+    scaling.add_argument("--gts", nargs="+", type=int, default=[300, 600, 1000, 2000], help="per image of 800 x 1333")
+    scaling.add_argument("--sizes", nargs="+", type=int, default=[512, 1024, 1448, 2048], help="sides of square images")
+    _add_schemes(scaling, "in both tables")
+    scaling.add_argument("--device", default="cpu")
+    scaling.add_argument("--repeats", type=int, default=9, help="calls whose median counts")
+    _add_threads(scaling, 1)
+
+    train = commands.add_parser("train", help="parts of a training step")
+    train.add_argument("configs", nargs="+", metavar="CONFIG", help="names of `la-det zoo list`")
+    train.add_argument("--short-edge", type=int, default=256, help="short side of the images, pixels")
+    train.add_argument("--batch-size", type=int, default=2)
+    train.add_argument("--steps", type=int, default=10, help="steps whose median counts")
+    train.add_argument("--device", help="default: the GPU if there is one")
+    _add_threads(train)
+    _add_json(train)
+
+    inference = commands.add_parser("inference", help="parts of inference, with and without NMS")
+    inference.add_argument("configs", nargs="+", metavar="CONFIG", help="names of `la-det zoo list`")
+    inference.add_argument("--weights", nargs="+", default=[], metavar="CONFIG=FILE", help="trained; random by default")
+    inference.add_argument("--candidates", type=int, default=1000, help="per image, for models with random weights")
+    inference.add_argument("--images", choices=SHAPES, default="shapes", help="data set of the images")
+    inference.add_argument("--image-size", type=int, nargs=2, default=(256, 256), metavar=("H", "W"))
+    inference.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
+    inference.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=RUNTIMES)
+    inference.add_argument("--repeats", type=int, default=15, help="rounds whose median counts")
+    _add_threads(inference)
+    _add_json(inference)
+
+
+def run(args: Namespace) -> None:
+    """Measure, and print a table."""
+    import_module(f"la_det.benchmark.{args.module}").run(args)
+
+
+def _add_schemes(parser: ArgumentParser, default: str) -> None:
+    parser.add_argument("--schemes", nargs="+", metavar="SCHEME", help=default)
+
+
+def _add_ground_truths(parser: ArgumentParser, default: list[int]) -> None:
+    parser.add_argument("--gts", nargs="+", type=int, default=default, help="ground truths per image")
+
+
+def _add_threads(parser: ArgumentParser, default: int | None = None) -> None:
+    text = "CPU threads (default: %(default)s)" if default else "CPU threads (default: torch's choice)"
+    parser.add_argument("--threads", type=int, default=default, help=text)
+
+
+def _add_json(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")

@@ -1,0 +1,67 @@
+"""Detect objects in images, folders and videos.
+
+The output folder gets an annotated picture or video for every input; detections.json, in COCO's result format; and
+images.json, a COCO data set without annotations that has the image ids of detections.json. Files that cannot be read
+are named and skipped. Exit status: 0 if no file was skipped, 1 if files were skipped, 2 if nothing could be done.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from la_det.cli.arguments import CONFIG, WEIGHTS, add_overrides
+from la_det.errors import UserError
+
+EXAMPLES = """
+examples:
+  a folder:   %(prog)s POTO/poto_r18_fpn_shapes_tiny output/demo/model_final.pth pictures/
+  a video:    %(prog)s output/demo/config.yaml output/demo/model_final.pth clip.mp4
+  with NMS:   %(prog)s CONFIG WEIGHTS a.jpg b.png --opts model.inference.nms_threshold=0.6
+  on the CPU: %(prog)s CONFIG WEIGHTS pictures/ --device cpu
+  exported:   %(prog)s --onnx poto.onnx pictures/
+"""
+
+
+def add_arguments(parser: ArgumentParser, flags: bool) -> None:
+    """The options."""
+    if flags:
+        parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="image, video, or folder of these")
+        parser.add_argument("--config-file", dest="config", metavar="CONFIG", help=CONFIG)
+        parser.add_argument("--weights", metavar="FILE", help=WEIGHTS)
+    else:
+        parser.usage = "la-det detect CONFIG WEIGHTS INPUT [INPUT ...]\n       la-det detect --onnx FILE INPUT [INPUT ...]"
+        parser.add_argument(
+            "places",
+            nargs="+",
+            metavar="CONFIG WEIGHTS INPUT",
+            help=f"{CONFIG}; {WEIGHTS}; and images, videos or folders of these",
+        )
+    parser.add_argument("--onnx", metavar="FILE", help="instead of config and weights, a file of `la-det export`")
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], help="default: train.device of the config, the CPU for an ONNX file"
+    )
+    parser.add_argument("--output", type=Path, default=Path("output/pictures"), metavar="FOLDER")
+    parser.add_argument("--min-score", type=float, default=0.3, help="smallest score of a detection")
+    parser.add_argument("--batch-size", type=int, default=4, help="images, or pictures of a video, in a batch")
+    add_overrides(parser, flag=True)
+
+
+def run(args: Namespace) -> int:
+    """Detect, and return the exit status."""
+    from la_det.demo.detect import build_predictor, detect
+    from la_det.demo.inputs import find_files
+
+    if "places" in args:
+        config_and_weights = args.places[: 0 if args.onnx else 2]
+        args.config, args.weights = config_and_weights if len(config_and_weights) == 2 else (None, None)
+        args.inputs = [Path(place) for place in args.places[len(config_and_weights) :]]
+    if bool(args.onnx) == bool(args.config and args.weights) or (args.onnx and (args.config or args.weights or args.opts)):
+        raise UserError("give either config and weights, or --onnx FILE without --opts")
+    if not args.inputs:
+        raise UserError("give CONFIG, WEIGHTS and at least one INPUT")
+    if args.batch_size < 1:
+        raise UserError(f"--batch-size {args.batch_size}: at least one image")
+    files = find_files(args.inputs)
+    predictor = build_predictor(args.config, args.weights, args.onnx, args.device, args.opts)
+    return detect(predictor, files, args.output, args.min_score, args.batch_size)

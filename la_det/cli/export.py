@@ -1,0 +1,71 @@
+"""Export a trained detector as one graph from normalised images to detections.
+
+One-to-one schemes have no NMS: the command checks that their ONNX graph has no NonMaxSuppression node. The graph holds
+only what inference runs, without training branches. The file contains the names of its classes and how images are to
+be prepared (docs/export.md).
+"""
+
+from __future__ import annotations
+
+import logging
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from la_det.cli.arguments import add_config, add_overrides, add_place, add_weights
+from la_det.errors import UserError
+
+FORMATS = ("onnx", "torch-export", "torchscript")  # as in la_det.export.formats, which takes seconds to import
+NMS = {
+    "none": "no NMS",
+    "queries": "the model's own NMS in the graph",
+    "graph": "NMS in the graph",
+    "outside": "candidates before NMS",
+}
+
+EXAMPLES = """
+examples:
+  any batch and image size: %(prog)s POTO/poto_r18_fpn_shapes_tiny model_final.pth poto.onnx
+  fixed, for TensorRT:      %(prog)s CONFIG WEIGHTS poto.onnx --batch-size 1 --image-size 800 1344 --half
+  without its NMS:          %(prog)s FCOS/fcos_r50_fpn_3x_ms_coco WEIGHTS fcos.onnx --raw-candidates
+  for torch.export.load:    %(prog)s CONFIG WEIGHTS poto.pt2 --format torch-export
+"""
+
+
+def add_arguments(parser: ArgumentParser, flags: bool) -> None:
+    """The options."""
+    add_config(parser, flags)
+    add_weights(parser, flags)
+    add_place(
+        parser, "--output" if flags else None, "output", type=Path, metavar="OUTPUT", help="file to write"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="onnx")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="fix the number of images (default: any)")
+    parser.add_argument(
+        "--image-size", type=int, nargs=2, metavar=("H", "W"), help="fix the input's size (default: multiples of 32)"
+    )
+    parser.add_argument("--half", action="store_true", help="half precision inside; inputs and outputs stay float32")
+    parser.add_argument(
+        "--raw-candidates", action="store_true", help="one-to-many schemes: write all candidates, leave NMS to you"
+    )
+    add_overrides(parser, flag=flags)
+
+
+def run(args: Namespace) -> None:
+    """Export."""
+    from la_det.engine.setup import load_config
+    from la_det.export.export import Options, export
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("la_det").setLevel(logging.INFO)
+    if args.batch_size is not None and args.batch_size < 1:
+        raise UserError(f"--batch-size {args.batch_size}: at least one image")
+    options = Options(
+        format=args.format,
+        batch_size=args.batch_size,
+        image_size=tuple(args.image_size) if args.image_size else None,
+        half=args.half,
+        raw=args.raw_candidates,
+    )
+    metadata = export(load_config(args.config, args.opts), args.config, args.weights, args.output, options)
+    megabytes = args.output.stat().st_size / 1e6
+    print(f"{args.output}: {len(metadata.classes)} classes, {NMS[metadata.nms]}, {megabytes:.1f} MB")

@@ -1,0 +1,71 @@
+"""Training and evaluation from Python."""
+
+import copy
+import signal
+from pathlib import Path
+
+import pytest
+from detectron2.config import LazyCall, LazyConfig
+from detectron2.engine import HookBase
+
+import la_det
+from la_det import api
+from la_det.errors import UserError
+from tests.tiny_coco import write_tiny_coco
+
+CONFIG = Path(__file__).parent / "cli" / "configs" / "tiny_poto.py"
+ONE_ITERATION = ["train.max_iter=1", "train.diagnostics_period=0"]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    data = write_tiny_coco(tmp_path_factory.mktemp("data"))
+    return f"coco:{data}/images,{data}/train.json,{data}/images,{data}/val.json"
+
+
+def test_is_exported():
+    assert (la_det.train, la_det.evaluate) == (api.train, api.evaluate)
+    assert set(la_det.__all__) == {"Predictor", "evaluate", "train"}
+
+
+def test_trains_and_evaluates(dataset, tmp_path):
+    trained = la_det.train(CONFIG, overrides=ONE_ITERATION, dataset=dataset, output=tmp_path / "run")
+    weights = tmp_path / "run" / "model_final.pth"
+    assert 0 <= trained["bbox"]["AP"] <= 100 and weights.is_file()
+    assert la_det.evaluate(CONFIG, weights, dataset=dataset, output=tmp_path / "again") == trained
+    assert (tmp_path / "again" / "evaluation" / "model_final" / "results.json").is_file()
+    assert la_det.evaluate(tmp_path / "run" / "config.yaml", resume=True) == trained
+
+
+def test_config_object_stays_as_it_is(dataset, tmp_path):
+    config = LazyConfig.load(str(CONFIG))
+    before = copy.deepcopy(config)
+    la_det.train(config, overrides=ONE_ITERATION, dataset=dataset, output=tmp_path)
+    assert config == before
+    assert LazyConfig.load(str(tmp_path / "config.yaml")).train.max_iter == 1
+
+
+def test_errors_are_exceptions(dataset, tmp_path):
+    with pytest.raises(UserError, match="POTO/nothing: no such config file"):
+        la_det.train("POTO/nothing")
+    with pytest.raises(UserError, match="did you mean train.max_iter"):
+        la_det.train(LazyConfig.load(str(CONFIG)), overrides=["train.max_itr=1"])
+    with pytest.raises(UserError, match="nowhere.pth: cannot get this checkpoint"):
+        la_det.evaluate(CONFIG, "nowhere.pth", dataset=dataset, output=tmp_path)
+
+
+class PressCtrlC(HookBase):
+    """As a user would at iteration 1."""
+
+    def after_step(self) -> None:
+        if self.trainer.iter == 1:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_saves_a_checkpoint(dataset, tmp_path):
+    config = LazyConfig.load(str(CONFIG))
+    config.train.hooks = [LazyCall(PressCtrlC)()]
+    with pytest.raises(KeyboardInterrupt, match="checkpoint"):
+        la_det.train(config, dataset=dataset, output=tmp_path)
+    assert (tmp_path / "model_0000001.pth").is_file()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
