@@ -1,7 +1,7 @@
 """What the site has beside docs/: pages made of files elsewhere in the repository, and links that lead to them.
 
-All Markdown files link to each other, to sources and to pictures by relative paths, as GitHub understands them. Here every
-such link becomes a link of the site. A link to a file that does not exist is a warning, and so an error of `make docs`.
+All Markdown files link to each other, to sources and to pictures by relative paths, as GitHub understands them. Here
+every such link becomes a link of the site. A link to a file that does not exist is a warning, and so `make docs` fails.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ ORIGIN = {page: file for file, page in PAGES.items() if file != "README.md"}  # 
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 CODE = re.compile(r"^(```.*?^```|~~~.*?^~~~)", re.MULTILINE | re.DOTALL)
 DOCUMENTED = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
+NOT_SEARCHED = "---\nsearch:\n  exclude: true\n---\n\n"
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".txt": "text", ".json": "json"}
 LOADED = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)=[\"']?((?:https?:)?//[^\"'\s>]+)")
 
@@ -39,7 +40,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     documented = modules()
     for file in sorted({target for page in files.documentation_pages() for target in sources(page, documented)}):
         language = LANGUAGES.get(Path(file).suffix, "text")
-        text = f"---\nsearch:\n  exclude: true\n---\n\n# {file}\n\n``````{language}\n{(ROOT / file).read_text()}\n``````\n"
+        text = (
+            f"---\nsearch:\n  exclude: true\n---\n\n# {file}\n\n``````{language}\n{(ROOT / file).read_text()}\n``````\n"
+        )
         files.append(File.generated(config, source_page(file), content=text))
     return files
 

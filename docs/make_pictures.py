@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Draw the pictures of the documents: one object of a Shapes image, and the locations that it gets under each scheme.
 
-The pictures are those of the viewer (`la_det.visualization`), cut out around the object. So that schemes that look at
-predictions have some, each scheme's small network (its twin on `shapes_tiny`) is first trained on this image alone, from
+The pictures are those of the viewer (`la_det.visualization`), cut out around the object. Many schemes look at
+predictions. So each scheme's small network (its twin on `shapes_tiny`) is first trained on this image alone, from
 random weights, for STEPS steps of AdamW. That takes seconds, and says nothing about the quality of detectors.
 """
 
@@ -23,15 +23,14 @@ from la_det import model_zoo
 from la_det.build import build_model
 from la_det.data.loader import map_record
 from la_det.visualization.figure import draw
-from la_det.visualization.snapshots import Moment, Panel, Scheme
+from la_det.visualization.snapshots import Moment, Scheme
 
 IMAGES = Path(__file__).parent / "images"
-IMAGE = 149  # number of the image in shapes_tiny_val; its largest object is shown
-MARGIN = 0.6  # of the object's longer side, shown around it
+IMAGE = 187  # number of the image in shapes_tiny_val; its largest object is shown
+MARGIN = 0.4  # of the object's longer side, shown around it
 STEPS, LEARNING_RATE, MIDDLE = 200, 1e-3, 0.5
-DPI, COLOURS = 90, 64
-# Picture -> (title of a panel, twin, progress) of each panel, and the number of columns. A twin with two criteria has two
-# panels.
+DPI, COLOURS = 80, 256
+# Picture -> the number of columns, and (title, twin, progress) of each panel. A twin with two criteria has two panels.
 PICTURES: dict[str, tuple[int, list[tuple[str, str, float]]]] = {
     "one_object": (
         3,
@@ -52,9 +51,9 @@ PICTURES: dict[str, tuple[int, list[tuple[str, str, float]]]] = {
         [("Dynamic ATSS", "DynamicATSS/dynamic_atss", MIDDLE), ("ATSS", "ATSS/atss", MIDDLE)],
     ),
     "schemes/DW": (1, [("DW", "DW/dw", MIDDLE)]),
-    "schemes/O2F": (2, [("o2f", "O2F/o2f", 0.0), ("o2f", "O2F/o2f", 1.0)]),
+    "schemes/O2F": (2, [("o2f, first epoch", "O2F/o2f", 0.0), ("o2f, last epoch", "O2F/o2f", 1.0)]),
     "schemes/DATE": (2, [("DATE-F", "DATE/date_f", MIDDLE)]),
-    "schemes/TOOD": (2, [("TOOD", "TOOD/tood", 0.0), ("TOOD", "TOOD/tood", MIDDLE)]),
+    "schemes/TOOD": (2, [("TOOD, first epochs: ATSS", "TOOD/tood", 0.0), ("TOOD, afterwards", "TOOD/tood", MIDDLE)]),
     "schemes/PAA": (1, [("PAA", "PAA/paa", MIDDLE)]),
     "schemes/AutoAssign": (1, [("AutoAssign", "AutoAssign/autoassign", MIDDLE)]),
     "schemes/LLA": (1, [("LLA", "LLA/lla", MIDDLE)]),
@@ -95,7 +94,7 @@ class Studio:
 
     def draw(self, columns: int, wanted: Sequence[tuple[str, str, float]]) -> Figure:
         """The figure of some schemes, each a (title, twin, progress)."""
-        panels, picture = [], None
+        panels, titles, picture = [], [], None
         for title, twin, progress in wanted:
             config = model_zoo.get_config(f"{twin}_r18_fpn_shapes_tiny")
             scheme = Scheme(title, config, config.dataloader.test.mapper.augmentations)
@@ -103,11 +102,13 @@ class Studio:
             record = instantiate(dataset)[IMAGE]
             if twin not in self.trained:
                 self.trained[twin] = self._train(scheme, record, twin)
-            panels += scheme.panels([record], Moment(str(self.trained[twin]), progress))
+            found = scheme.panels([record], Moment(str(self.trained[twin]), progress))
+            panels += found
+            titles += [title] if len(found) == 1 else [f"{title}: {panel.criterion}" for panel in found]
             picture = scheme.picture(record, [""] * 100)
         rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
         figure = draw(picture, 0, rows)
-        self._cut(figure, max(picture.boxes, key=lambda box: box[2] - box[0]), panels)
+        self._cut(figure, max(picture.boxes, key=lambda box: box[2] - box[0]), titles)
         return figure
 
     def _train(self, scheme: Scheme, record: dict, twin: str) -> Path:
@@ -127,14 +128,13 @@ class Studio:
         return file
 
     @staticmethod
-    def _cut(figure: Figure, box: Sequence[float], panels: Sequence[Panel]) -> None:
+    def _cut(figure: Figure, box: Sequence[float], titles: Sequence[str]) -> None:
         x1, y1, x2, y2 = box
-        margin = MARGIN * max(x2 - x1, y2 - y1)
-        half = max(x2 - x1, y2 - y1) / 2 + margin
+        half = (0.5 + MARGIN) * max(x2 - x1, y2 - y1)
         x, y = (x1 + x2) / 2, (y1 + y2) / 2
-        for axes, panel in zip(figure.axes, panels, strict=False):
+        for axes, title in zip(figure.axes, titles, strict=False):
             axes.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
-            axes.set_title(axes.get_title().replace(f"{STEPS} steps, ", "").splitlines()[0], fontsize=10)
+            axes.set_title(title, fontsize=10)
 
 
 def save(figure: Figure, file: Path) -> None:
@@ -142,7 +142,7 @@ def save(figure: Figure, file: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=DPI, bbox_inches="tight")
     image = Image.open(buffer).convert("RGB")
-    image.quantize(COLOURS).save(file, optimize=True)
+    image.quantize(COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from la_det import model_zoo
 from tests.docs.blocks import ROOT, SLOW, Block, blocks
 from tests.tiny_coco import write_tiny_coco
 
@@ -53,8 +55,12 @@ def filled(place: Path) -> Path:
     run(place, f"la-det train {DEMO} --output output/demo train.max_iter=2 train.device=cpu")
     run(place, f"la-det train {OWN} --output output/mine --dataset coco:images,train.json train.max_iter=1")
     weights = "from la_det import model_zoo; import torch; model = model_zoo.get('POTO/poto_r50_fpn_3x_ms_coco')"
-    run(place, f'python3 -c "{weights}; torch.save(dict(model=model.state_dict()), \'weights.pth\')"')
+    run(place, f"python3 -c \"{weights}; torch.save(dict(model=model.state_dict()), 'weights.pth')\"")
     return place
+
+
+def save_weights(config: str, file: Path) -> None:
+    torch.save({"model": model_zoo.get(config).state_dict()}, file)
 
 
 def run(place: Path, text: str) -> None:
