@@ -9,7 +9,6 @@ random weights, for STEPS steps of AdamW. That takes seconds, and says nothing a
 from __future__ import annotations
 
 import argparse
-import io
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from pathlib import Path
 import torch
 from detectron2.config import instantiate
 from matplotlib.figure import Figure
-from PIL import Image
 
 from la_det import model_zoo
 from la_det.build import build_model
@@ -29,7 +27,7 @@ IMAGES = Path(__file__).parent / "images"
 IMAGE = 187  # number of the image in shapes_tiny_val; its largest object is shown
 MARGIN = 0.4  # of the object's longer side, shown around it
 STEPS, LEARNING_RATE, MIDDLE = 200, 1e-3, 0.5
-DPI, COLOURS = 80, 256
+DPI = 80
 # Picture -> the number of columns, and (title, twin, progress) of each panel. A twin with two criteria has two panels.
 PICTURES: dict[str, tuple[int, list[tuple[str, str, float]]]] = {
     "one_object": (
@@ -77,7 +75,7 @@ def main() -> None:
             columns, wanted = PICTURES[name]
             file = args.output / f"{name}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
-            save(studio.draw(columns, wanted), file)
+            studio.draw(columns, wanted).savefig(file, dpi=DPI, bbox_inches="tight")
             print(f"{file}: {file.stat().st_size} bytes")
 
 
@@ -135,14 +133,6 @@ class Studio:
         for axes, title in zip(figure.axes, titles, strict=False):
             axes.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
             axes.set_title(title, fontsize=10)
-
-
-def save(figure: Figure, file: Path) -> None:
-    """Write a PNG with few colours, which keeps it small."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=DPI, bbox_inches="tight")
-    image = Image.open(buffer).convert("RGB")
-    image.quantize(COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 if __name__ == "__main__":

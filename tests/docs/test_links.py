@@ -75,4 +75,4 @@ def test_a_project_begins_with_its_rule(project: Path):
     rule = next(p for p in project.read_text().split("\n\n") if p.startswith("**The rule.**"))
     picture = ROOT / f"docs/images/schemes/{project.parent.name}.png"
     assert len(rule.splitlines()) <= 5 and max(map(len, rule.splitlines())) <= 120
-    assert picture.stat().st_size <= 60_000 and f"docs/images/schemes/{picture.name}" in project.read_text()
+    assert picture.stat().st_size <= 60 * 1024 and f"docs/images/schemes/{picture.name}" in project.read_text()
