@@ -35,4 +35,4 @@ class _MissingDetectron2:
                 raise ModuleNotFoundError("Detectron2 is missing; `la-det install-detectron2` installs it", name=name)
 
 
-sys.meta_path.append(_MissingDetectron2)  # type: ignore[arg-type]
+sys.meta_path.append(_MissingDetectron2)

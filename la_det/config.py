@@ -97,7 +97,7 @@ def _plain_defaults(target: Callable) -> dict[str, Any]:
     """Options of a callable whose defaults are plain values, and of the bases that a class passes options on to."""
     classes = [c for c in target.__mro__ if c.__module__.startswith("la_det.")] if isinstance(target, type) else []
     defaults: dict[str, Any] = {}
-    for function in [c.__init__ for c in classes] or [target]:
+    for function in [c.__init__ for c in classes] or [target]:  # type: ignore[misc]
         parameters = inspect.signature(function).parameters.values()
         found = {p.name: _plain(p.default) for p in parameters if _is_plain(p.default)}
         if function is not getattr(target, "__init__", target):
@@ -174,7 +174,7 @@ def _construct_class(loader: _Loader, name: str, node: yaml.Node) -> Any:
     return _find(node.start_mark.name, "", name) if isinstance(loader, _BuildingLoader) else name
 
 
-def _construct_shape(loader: _Loader, node: yaml.Node) -> ShapeSpec:
+def _construct_shape(loader: _Loader, node: yaml.SequenceNode) -> ShapeSpec:
     return ShapeSpec(*loader.construct_sequence(node, deep=True))
 
 
@@ -182,7 +182,7 @@ _Loader.add_multi_constructor("tag:yaml.org,2002:python/name:", _construct_class
 _Loader.add_constructor("tag:yaml.org,2002:python/object/new:detectron2.layers.shape_spec.ShapeSpec", _construct_shape)
 
 
-def _count(node: yaml.Node | None, path: list[yaml.Node], counts: dict[int, int]) -> int:
+def _count(node: yaml.Node | None, path: list[yaml.Node | None], counts: dict[int, int]) -> int:
     """Number of nodes, where the nodes behind an alias count each time: a few aliases can stand for any number."""
     if node in path:
         raise ValueError("it contains itself")

@@ -17,6 +17,7 @@ from la_det.build import build_model, load_model
 from la_det.data.images import convert_bgr, read_image
 from la_det.engine.own_dataset import model_classes
 from la_det.engine.setup import load_config
+from la_det.modeling.images import detect_apart, divisor_of
 
 
 class Predictor:
@@ -48,8 +49,7 @@ class Predictor:
     def __call__(self, images: Sequence[np.ndarray | str | Path]) -> list[Instances]:
         """Detections of each image, on the CPU, with boxes in pixels of the given image.
 
-        The images are one batch, padded to one size. Norms that average over an image see the padding, so scores depend
-        a little on the other images of the batch.
+        Images that are padded to the same size are one batch. The detections of an image do not depend on the others.
 
         Args:
             images: arrays [H, W, 3] uint8 in BGR, OpenCV's order, or paths of files.
@@ -58,7 +58,10 @@ class Predictor:
             UserError: a file cannot be read.
         """
         inputs = [self._input(image) for image in images]
-        return [output["instances"].to("cpu") for output in self.model(inputs)] if inputs else []
+        return [output["instances"].to("cpu") for output in self._detect(inputs)]
+
+    def _detect(self, inputs: list[dict]) -> list[dict]:
+        return detect_apart(self.model, inputs, divisor_of(self.model))
 
     def _input(self, image: np.ndarray | str | Path) -> dict:
         if isinstance(image, np.ndarray):

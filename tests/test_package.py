@@ -29,7 +29,7 @@ def name_of(requirement: str) -> str:
 
 
 DEPENDENCIES = set(map(name_of, PROJECT["dependencies"]))
-EXTRAS = {name_of(r) for name, of in PROJECT["optional-dependencies"].items() if name != "dev" for r in of}
+EXTRAS = {name_of(r) for name, of in PROJECT["optional-dependencies"].items() if name not in ("dev", "docs") for r in of}
 FILES = sorted(path for folder in ("la_det", "configs", "projects") for path in (ROOT / folder).rglob("*.py"))
 
 
@@ -56,6 +56,8 @@ PACKAGES = packages_distributions()
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_import_is_declared(path):
     at_once, later = imported(path)
+    if path.name == "onnx_operators.py":  # which is only imported to write ONNX files
+        at_once, later = set(), at_once | later
     assert at_once - UNDECLARED <= DEPENDENCIES
     assert later - UNDECLARED <= DEPENDENCIES | EXTRAS
 
@@ -63,7 +65,7 @@ def test_every_import_is_declared(path):
 def test_every_dependency_is_imported():
     everything = set.union(*(set.union(*imported(path)) for path in FILES))
     assert DEPENDENCIES - everything == {"tensorboard"}  # which Detectron2's writer imports
-    assert EXTRAS <= everything
+    assert EXTRAS - everything == {"onnx"}  # which torch.onnx needs
 
 
 def test_one_minimal_python():
@@ -137,6 +139,7 @@ def test_wheel_in_use(bin_folder, tmp_path):
     assert run("la-det", "zoo", "list").split() == list(model_zoo.list())
     assert "published: AP 39.2" in run("la-det", "zoo", "show", "POTO/poto_r50_fpn_3x_ms_coco")
     assert "[ok]      la_det" in run("la-det", "doctor")
+    run("python", "-c", "from la_det.model_zoo import get_records, list; assert sorted(get_records()) == [*list()]")
     run("python", "-c", "from la_det.model_zoo.configs.common.models.poto import model; assert model.num_classes == 80")
     small = ["train.device=cpu", "dataloader.train.total_batch_size=2"]
     small += ["dataloader.train.num_workers=0", "dataloader.test.num_workers=0"]
@@ -144,7 +147,7 @@ def test_wheel_in_use(bin_folder, tmp_path):
     run("la-det", "train", "my_detector.py", *data, "--output", "run", "train.max_iter=2", *small)
     weights = "run/model_final.pth"
     options = ["--opts", "train.device=cpu"]
-    assert "| precise " in run("la-det", "eval", "my_detector.py", weights, *data, "--output", "run", *small)
+    assert "loose |" in run("la-det", "eval", "my_detector.py", weights, *data, "--output", "run", *small)
     shown = ["--weights", weights, *data, "--num-images", "2"]
     run("la-det", "show", "my_detector.py", *shown, *options)
     assert len(list((tmp_path / "output" / "assignments").glob("*.png"))) == 2

@@ -41,7 +41,7 @@ def test_is_imported_with_the_package():
 
 @pytest.mark.parametrize("name", ["POTO/poto_r18_fpn_shapes_tiny", "O2F/o2f_condinst_r18_fpn_shapes_tiny"])
 def test_detects_as_the_evaluation_does(name, tmp_path):
-    """Arrays and files, in a batch, against the test loader's mapper and the model itself."""
+    """Arrays and files, padded to one size, against the test loader's mapper and the model itself."""
     config = shapes_config(name)
     predictor = Predictor(config, weights_of(config, tmp_path / "weights.pth"))
     assert predictor.metadata.thing_classes == MetadataCatalog.get("shapes_tiny_val").thing_classes
@@ -169,3 +169,19 @@ class TestConfigAndWeights:
         config = shapes_config("POTO/poto_r18_fpn_shapes_tiny")
         with pytest.raises(UserError, match="nothing.jpg: cannot read this image"):
             Predictor(config, weights_of(config, tmp_path / "weights.pth"))([tmp_path / "nothing.jpg"])
+
+
+@pytest.mark.parametrize(
+    "name", ["POTO/poto_r18_fpn_shapes_tiny", "O2F/o2f_condinst_r18_fpn_shapes_tiny", "DDQ/ddq_fcn_r18_fpn_shapes_tiny"]
+)
+def test_an_image_has_the_same_detections_in_every_batch(name, tmp_path):
+    """GroupNorm and convolutions would see the padding that a larger image makes necessary."""
+    config = shapes_config(name)
+    predictor = Predictor(config, weights_of(config, tmp_path / "weights.pth"))
+    sizes = [(64, 96), (64, 64), (130, 50), (33, 90), (64, 70)]
+    images = [RNG.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    for alone, together in zip([predictor([image])[0] for image in images], predictor(images), strict=True):
+        assert len(alone) == len(together) > 0
+        torch.testing.assert_close(together.scores, alone.scores, rtol=0, atol=1e-4)
+        torch.testing.assert_close(together.pred_boxes.tensor, alone.pred_boxes.tensor, rtol=0, atol=0.05)
+    assert predictor([]) == []

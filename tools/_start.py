@@ -34,6 +34,6 @@ def how_to_start(problem):
 
 
 if os.path.dirname(os.path.abspath(sys.argv[0])) == os.path.dirname(os.path.abspath(__file__)):
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - who starts it may have an older one
         sys.exit("error: " + how_to_start("is older than 3.11"))
     sys.excepthook = explain

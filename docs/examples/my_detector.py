@@ -4,20 +4,20 @@ from detectron2.config import LazyCall as L
 from detectron2.data import transforms as T
 from detectron2.engine import HookBase
 
-from la_det import evaluation, model_zoo, structures
+from la_det import evaluation, geometry, model_zoo, structures
 from la_det.steps import candidates, select
 
 
-class Nearest:  # an object gets the nearest location of each level; the smaller of two objects wins
+class BestNearest:  # of the nearest location of each level, an object gets the one whose predicted box fits best
     def __call__(self, predictions, targets, *, score, progress):
         pairs = candidates.every_pair(candidates.nearest_priors(predictions.priors, targets, 1), targets)
-        best = select.best_per_prior(pairs, -targets.areas[pairs.gt], predictions.priors, targets.num_images)
-        return structures.Assignment(pairs[best])
+        iou = geometry.aligned_iou(predictions.boxes_at(pairs.image, pairs.prior), targets.boxes[pairs.gt])
+        return structures.Assignment(select.best_of_each(pairs, iou, predictions.priors, targets))
 
 
-class Negative(T.Augmentation):  # every second image gets inverted colours
+class Grey(T.Augmentation):
     def get_transform(self, image):
-        return T.ColorTransform(lambda pixels: 255 - pixels) if self._rand_range() < 0.5 else T.NoOpTransform()
+        return T.ColorTransform(lambda pixels: pixels.mean(2, keepdims=True).repeat(3, 2).astype(pixels.dtype))
 
 
 class Countdown(HookBase):  # one more curve in metrics.json and TensorBoard
@@ -25,15 +25,15 @@ class Countdown(HookBase):  # one more curve in metrics.json and TensorBoard
         self.trainer.storage.put_scalar("iterations_left", self.trainer.max_iter - self.trainer.iter - 1)
 
 
-class Precise(evaluation.COCOEvaluator):  # COCO's evaluation, with one more row
+class WithLoose(evaluation.COCOEvaluator):  # one more metric: AP of boxes that only fit roughly
     def evaluate(self):
-        results = super().evaluate()
-        return results | {"precise": {"AP75": results["bbox"]["AP75"]}} if results else results
+        return {task: m | {"loose": m["AP50"] - m["AP75"]} for task, m in super().evaluate().items()}
 
 
-_keys = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
-model, dataloader, optimizer, lr_multiplier, train = map(model_zoo.get_config("POTO/poto_r18_fpn_shapes_tiny").get, _keys)
-model.criteria[0].matcher = L(Nearest)()
-dataloader.train.mapper.augmentations.append(L(Negative)())
-dataloader.evaluator = L(Precise)(dataset_name="${..test.dataset.names}")
+_recipe = model_zoo.get_config("POTO/poto_r18_fpn_shapes_tiny")
+model, dataloader, train = _recipe.model, _recipe.dataloader, _recipe.train
+optimizer, lr_multiplier = _recipe.optimizer, _recipe.lr_multiplier
+model.criteria[0].matcher = L(BestNearest)()
+dataloader.train.mapper.augmentations.append(L(T.RandomApply)(tfm_or_aug=L(Grey)(), prob=0.5))
+dataloader.evaluator = L(WithLoose)(dataset_name="${..test.dataset.names}")
 train.hooks = [L(Countdown)()]

@@ -81,9 +81,12 @@ class Checkpointer(DetectionCheckpointer):
         return self.resume(last) if last else self.load(path, checkpointables=[])
 
     def resume(self, path: str) -> dict[str, Any]:
-        """Load a checkpoint of this run. Everything must be there and fit; only a moving average may be missing."""
+        """Load a checkpoint of this run. Everything must be there and fit.
+
+        Only a moving average may be missing, and the names of classes, which older checkpoints do not have.
+        """
         self.strict = True
-        self._required = self.checkpointables.keys() - {"ema"}
+        self._required = self.checkpointables.keys() - {"ema", "classes"}
         return self.load(path)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:

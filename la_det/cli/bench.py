@@ -52,9 +52,7 @@ def add_arguments(parser: ArgumentParser, flags: bool) -> None:
     official = commands.add_parser("official", help="assignment and losses beside the official code")
     official.add_argument("--defcn", type=Path, metavar="DIR", help="checkout of Megvii-BaseDetection/DeFCN")
     official.add_argument("--dw", type=Path, metavar="DIR", help="checkout of strongwolf/DW")
-    _add_schemes(
-        official, "default: all of the given checkouts but 'loss', which takes minutes and, at G = 300, 11 GB"
-    )
+    _add_schemes(official, "default: all of the given checkouts but 'loss', which takes minutes and, at G = 300, 11 GB")
     _add_ground_truths(official, [20, 100, 300])
     official.add_argument("--turns", type=int, default=9, help="pairs of calls whose median counts")
     _add_threads(official, 1)

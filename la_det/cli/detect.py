@@ -30,7 +30,8 @@ def add_arguments(parser: ArgumentParser, flags: bool) -> None:
         parser.add_argument("--config-file", dest="config", metavar="CONFIG", help=CONFIG)
         parser.add_argument("--weights", metavar="FILE", help=WEIGHTS)
     else:
-        parser.usage = "la-det detect CONFIG WEIGHTS INPUT [INPUT ...]\n       la-det detect --onnx FILE INPUT [INPUT ...]"
+        parser.usage = "la-det detect [options] CONFIG WEIGHTS INPUT [INPUT ...]\n"
+        parser.usage += "       la-det detect [options] --onnx FILE INPUT [INPUT ...]"
         parser.add_argument(
             "places",
             nargs="+",
@@ -56,7 +57,8 @@ def run(args: Namespace) -> int:
         config_and_weights = args.places[: 0 if args.onnx else 2]
         args.config, args.weights = config_and_weights if len(config_and_weights) == 2 else (None, None)
         args.inputs = [Path(place) for place in args.places[len(config_and_weights) :]]
-    if bool(args.onnx) == bool(args.config and args.weights) or (args.onnx and (args.config or args.weights or args.opts)):
+    of_config = [args.config, args.weights, args.opts]
+    if any(of_config) if args.onnx else not all(of_config[:2]):
         raise UserError("give either config and weights, or --onnx FILE without --opts")
     if not args.inputs:
         raise UserError("give CONFIG, WEIGHTS and at least one INPUT")

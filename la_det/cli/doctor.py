@@ -76,16 +76,21 @@ def which_detectron2() -> str:
     import detectron2
 
     folder = os.path.dirname(str(detectron2.__file__))
+    source_tree = f"version {detectron2.__version__}, a source tree in {folder}"
     try:
         distribution = Distribution.from_name("detectron2")
     except PackageNotFoundError:
-        return f"a source tree in {folder}, version {detectron2.__version__}"
+        return source_tree
+    origin = json.loads(distribution.read_text("direct_url.json") or "{}")  # pip's note
+    if origin.get("dir_info", {}).get("editable"):
+        return f"version {distribution.version}, a checkout at {origin['url']}"
+    if not os.path.samefile(folder, str(distribution.locate_file("detectron2"))):
+        return source_tree
     if distribution.version.startswith("0.6+py"):  # see install_detectron2.py
         return "release 0.6 in pure Python, patched for current packages, by `la-det install-detectron2`"
-    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
     commit = origin.get("vcs_info", {}).get("commit_id")
-    source = f"{origin['url']} at commit {commit}" if commit else origin.get("url", folder)
-    return f"version {distribution.version} from {source}"
+    source = f" from {origin['url']}" if "url" in origin else ""
+    return f"version {distribution.version}{source}{f' at commit {commit}' if commit else ''}"
 
 
 def compiled_detectron2() -> str:

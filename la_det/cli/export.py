@@ -35,9 +35,7 @@ def add_arguments(parser: ArgumentParser, flags: bool) -> None:
     """The options."""
     add_config(parser, flags)
     add_weights(parser, flags)
-    add_place(
-        parser, "--output" if flags else None, "output", type=Path, metavar="OUTPUT", help="file to write"
-    )
+    add_place(parser, "--output" if flags else None, "output", type=Path, metavar="OUTPUT", help="file to write")
     parser.add_argument("--format", choices=FORMATS, default="onnx")
     parser.add_argument("--batch-size", type=int, metavar="N", help="fix the number of images (default: any)")
     parser.add_argument(

@@ -31,6 +31,7 @@ import tempfile
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ARCHIVE = "pb1-detectron2-0.6.tar.gz"
 VERSION = "0.6+py2"  # version of the wheel; the last digit counts changes of PATCHES
@@ -265,7 +266,7 @@ def download(folder: Path) -> Path:
     try:
         from pip._internal.commands import create_command
 
-        command = create_command("download")
+        command: Any = create_command("download")
         options, _ = command.parse_args([])
         with command.main_context():
             session = command.get_default_session(options)

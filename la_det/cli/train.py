@@ -51,9 +51,13 @@ def add_arguments(parser: ArgumentParser, flags: bool) -> None:
     )
     parser.add_argument("--image-size", type=int, metavar="N", help="short side of test images; other sizes follow")
     parser.add_argument(
-        "--backbone", metavar="NAME", help="resnet18, resnet34, resnet50, resnet101 or timm:NAME, with ImageNet's weights"
+        "--backbone",
+        metavar="NAME",
+        help="resnet18, resnet34, resnet50, resnet101 or timm:NAME, with weights of ImageNet",
     )
-    parser.add_argument("--batch", type=int, metavar="N", help="images of all GPUs in a step; the learning rate follows")
+    parser.add_argument(
+        "--batch", type=int, metavar="N", help="images of all GPUs in a step; the learning rate follows"
+    )
     parser.add_argument(
         "--from", dest="weights", metavar="FILE", help="begin with trained weights, also of other classes"
     )

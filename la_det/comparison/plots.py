@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from la_det.comparison.summary import Row
 
 MARKERS = "osD^vPX"
+LINES = ("-", "--", ":", "-.")
 
 
 def draw(rows: list[Row], folder: Path, data: str) -> list[Path]:
@@ -35,18 +36,21 @@ def draw(rows: list[Row], folder: Path, data: str) -> list[Path]:
 
 
 def ap_with_and_without_nms(rows: list[Row]) -> Figure | None:
-    """Plot with two bars for each scheme and the spread over seeds; None if no scheme has both APs."""
+    """Plot with two bars for each scheme, the best on top, and the spread over seeds; None without both APs."""
     columns = ("AP without NMS", "AP with NMS")
     found = [(row.scheme, figures) for row in rows if set(columns) <= (figures := row.figures()).keys()]
     if not found:
         return None
-    axes = _axes()
+    found.sort(key=lambda row: max(row[1][column].mean for column in columns))  # the best on top
+    axes = _axes(len(found))
     places = np.arange(len(found))
-    for offset, column in zip((-0.2, 0.2), columns, strict=True):
+    for offset, column in zip((0.2, -0.2), columns, strict=True):
         means, spreads = ([getattr(figures[column], f) for _, figures in found] for f in ("mean", "spread"))
         error = [spread or np.nan for spread in spreads]  # no error bar for a single seed
-        axes.bar(places + offset, means, 0.4, yerr=error, capsize=2, label=column.removeprefix("AP "))
-    axes.set_xticks(places, [scheme for scheme, _ in found], rotation=35, ha="right")
+        axes.barh(places + offset, means, 0.4, xerr=error, capsize=2, label=column.removeprefix("AP "))
+    axes.set_yticks(places, [scheme for scheme, _ in found])
+    axes.set_ylim(-0.6, len(found) - 0.4)
+    axes.set(xlabel="AP", ylabel="")
     axes.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     return axes.figure
 
@@ -56,7 +60,7 @@ def ap_over_iterations(rows: list[Row]) -> Figure | None:
     lines = [(row.scheme, points) for row in rows if len(points := row.ap_over_iterations()) > 1]
     if not lines:
         return None
-    axes, styles = _axes(), _styles(rows)
+    axes, styles = _axes(len(lines)), _styles(rows)
     for scheme, points in sorted(lines, key=lambda line: -line[1][-1][1]):
         axes.plot(*zip(*points, strict=True), label=scheme, **styles[scheme])
     axes.set_xlabel("iterations")
@@ -69,16 +73,17 @@ def ap_and_cost(rows: list[Row]) -> Figure | None:
     found = [(row.scheme, figures) for row in rows if {"AP", "s/iter"} <= (figures := row.figures()).keys()]
     if not found:
         return None
-    axes, styles = _axes(), _styles(rows)
+    axes, styles = _axes(len(found)), _styles(rows)
     for scheme, figures in found:
-        axes.plot(figures["s/iter"].mean, figures["AP"].mean, linestyle="", label=scheme, **styles[scheme])
+        axes.plot(figures["s/iter"].mean, figures["AP"].mean, label=scheme, **styles[scheme] | {"linestyle": ""})
     axes.set_xlabel("seconds per iteration")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     return axes.figure
 
 
-def _axes() -> Axes:
-    axes = Figure(figsize=(9, 4.5), layout="constrained").add_subplot()
+def _axes(num_schemes: int) -> Axes:
+    """Axes that are high enough for a line of text per scheme."""
+    axes = Figure(figsize=(9, max(4.5, 1 + 0.24 * num_schemes)), layout="constrained").add_subplot()
     axes.set_ylabel("AP")
     axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
@@ -86,9 +91,14 @@ def _axes() -> Axes:
 
 
 def _styles(rows: list[Row]) -> dict[str, dict[str, object]]:
-    """A colour and marker for each scheme, the same in all plots."""
-    colours = colormaps["tab20"].colors
+    """A colour, marker and line for each scheme, the same in all plots and different for all schemes."""
+    colours = colormaps["tab10"].colors
     return {
-        row.scheme: {"color": colours[i % len(colours)], "marker": MARKERS[i % len(MARKERS)], "markersize": 5}
+        row.scheme: {
+            "color": colours[i % len(colours)],
+            "marker": MARKERS[i % len(MARKERS)],
+            "linestyle": LINES[i // len(colours) % len(LINES)],
+            "markersize": 5,
+        }
         for i, row in enumerate(rows)
     }

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from tabulate import tabulate
 
-from la_det.demo.inputs import Frame, batches, find_files, read_frames
+from la_det.demo.inputs import Frame, batches, read_frames
 from la_det.demo.outputs import Detections, Pictures
 from la_det.engine.setup import load_config
 from la_det.errors import UserError

@@ -12,10 +12,9 @@ import numpy as np
 from detectron2.data import Metadata
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
-from detectron2.utils.video_visualizer import VideoVisualizer
-from detectron2.utils.visualizer import Visualizer
 
 from la_det.demo.inputs import Frame
+from la_det.drawing import Drawer
 from la_det.errors import UserError
 from la_det.evaluation.coco import with_dataset_ids
 
@@ -31,7 +30,7 @@ class Pictures:
     def __init__(self, folder: Path, files: Sequence[Path], metadata: Metadata) -> None:
         self._folder = folder
         self._parent = os.path.commonpath([file.resolve().parent for file in files])
-        self._metadata = metadata
+        self._drawer = Drawer(metadata)
         self._video: Path | None = None
 
     def __enter__(self) -> Pictures:
@@ -42,16 +41,15 @@ class Pictures:
 
     def write(self, frame: Frame, instances: Instances) -> None:
         """Draw all instances of a frame. The frames of a video must come one after the other."""
+        drawn = np.ascontiguousarray(self._drawer.detections(frame.image[:, :, ::-1], instances)[:, :, ::-1])
         if frame.number is None:
             path = self._path(frame.file, IMAGE_SUFFIXES)
-            drawn = Visualizer(frame.image[:, :, ::-1], self._metadata).draw_instance_predictions(instances)
-            if not cv2.imwrite(str(path), drawn.get_image()[:, :, ::-1]):
+            if not cv2.imwrite(str(path), drawn):
                 raise UserError(f"{path}: cannot write this picture; free some space")
             return
         if frame.file != self._video:
             self._begin_video(frame)
-        drawn = self._visualizer.draw_instance_predictions(frame.image[:, :, ::-1], instances)
-        self._writer.write(np.ascontiguousarray(drawn.get_image()[:, :, ::-1]))
+        self._writer.write(drawn)
 
     def _begin_video(self, frame: Frame) -> None:
         self._end_video()
@@ -60,7 +58,6 @@ class Pictures:
         self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), frame.fps, (width, height))
         if not self._writer.isOpened():
             raise UserError(f"{path}: cannot write this video; OpenCV was built without FFmpeg")
-        self._visualizer = VideoVisualizer(self._metadata)
         self._video = frame.file
 
     def _end_video(self) -> None:

@@ -43,9 +43,11 @@ from la_det.engine.trainer import Trainer
 from la_det.engine.visualize import save_predictions
 from la_det.engine.writers import MetricsWriter, finite_or_none
 from la_det.errors import UserError
+from la_det.evaluation.batches import OneSizeBatches
 from la_det.evaluation.duplicates import objects_of
 from la_det.evaluation.nms_gap import NMSGapEvaluator, variant_inference
 from la_det.modeling import AssignmentDetector
+from la_det.modeling.images import divisor_of
 
 logger = logging.getLogger(__name__)
 
@@ -261,7 +263,8 @@ def evaluate_model(
                 if path is not None:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     evaluators.append(PredictionsWriter(name, path))
-                metrics = inference_on_dataset(evaluated, loader, DatasetEvaluators(evaluators))
+                batches = OneSizeBatches(loader, divisor_of(evaluated))
+                metrics = inference_on_dataset(evaluated, batches, DatasetEvaluators(evaluators))
             results |= {f"{prefix}{task}{suffix}": values for task, values in metrics.items()}
     if results:  # only the main process has them
         logger.info("Results:\n%s", results_table(results))

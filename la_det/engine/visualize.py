@@ -10,13 +10,13 @@ import torch
 from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import inference_context
-from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 from torch import nn
 
 from la_det.data.images import read_image
+from la_det.drawing import Drawer
 
-MIN_SIDE = 256  # small images are enlarged so that labels can be read
+MIN_SIDE = 384  # small images are enlarged so that labels can be read
 
 
 def save_predictions(
@@ -42,18 +42,9 @@ def save_predictions(
 def _draw_pair(model: nn.Module, record: dict, mapper, metadata, min_score: float) -> np.ndarray:
     instances = model([mapper(record)])[0]["instances"].to("cpu")
     image = read_image(record["file_name"], "RGB")
-    scale = max(1.0, MIN_SIDE / min(image.shape[:2]))
-    truth = Visualizer(image, metadata, scale=scale).draw_dataset_dict(_boxes_only(record))
-    detected = Visualizer(image, metadata, scale=scale).draw_instance_predictions(
-        instances[instances.scores >= min_score]
-    )
-    return np.concatenate((truth.get_image(), detected.get_image()), axis=1)
-
-
-def _boxes_only(record: dict) -> dict:
-    """The record without masks, which would hide the objects."""
-    boxes = [{key: value for key, value in a.items() if key != "segmentation"} for a in record.get("annotations", [])]
-    return record | {"annotations": boxes}
+    drawer = Drawer(metadata, scale=max(1.0, MIN_SIDE / min(image.shape[:2])))
+    detected = drawer.detections(image, instances[instances.scores >= min_score])
+    return np.concatenate((drawer.ground_truths(image, record), detected), axis=1)
 
 
 def _grid(images: list[np.ndarray], columns: int, gap: int = 8) -> np.ndarray:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from la_det.data.transforms import ResizeShortestEdge
 from la_det.errors import UserError
 from la_det.export.metadata import ExportMetadata
-from la_det.modeling.images import normalised, outputs, padded_size
+from la_det.modeling.images import detect_apart, normalised, outputs, padded_size
 from la_det.modeling.inference import Candidates
 from la_det.predictor import Predictor
 
@@ -63,9 +63,17 @@ class OnnxDetector(nn.Module):
 
     @torch.no_grad()
     def forward(self, batched_inputs: list[dict]) -> list[dict]:
-        """`[{"instances": Instances}]` for dicts with "image" [C, H, W], and optionally "height" and "width"."""
-        step = self.batch_size or max(len(batched_inputs), 1)
-        chunks = [batched_inputs[i : i + step] for i in range(0, len(batched_inputs), step)]
+        """`[{"instances": Instances}]` for dicts with "image" [C, H, W], and optionally "height" and "width".
+
+        The detections of an image do not depend on the others.
+        """
+        if self.image_size:
+            return self._in_batches(batched_inputs)
+        return detect_apart(self._in_batches, batched_inputs, self.details.size_divisibility)
+
+    def _in_batches(self, inputs: list[dict]) -> list[dict]:
+        step = self.batch_size or max(len(inputs), 1)
+        chunks = [inputs[i : i + step] for i in range(0, len(inputs), step)]
         return [result for chunk in chunks for result in self._detect(chunk)]
 
     def _detect(self, inputs: list[dict]) -> list[dict]:
@@ -126,6 +134,9 @@ class OnnxPredictor(Predictor):
         )
         self._augmentations = T.AugmentationList(_resizing(details, self.model.image_size))
         self._image_format = details.input_format
+
+    def _detect(self, inputs: list[dict]) -> list[dict]:
+        return self.model(inputs)  # which keeps images of different sizes apart itself
 
 
 def _resizing(details: ExportMetadata, image_size: tuple[int, int] | None) -> list[T.Augmentation]:

@@ -6,6 +6,7 @@ operations, each too small to keep a GPU busy.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ class _IoU(torch.autograd.Function):
     """IoU and generalised IoU of boxes [P, 4] each. The derivative of an area by one of its sides is the other side."""
 
     @staticmethod
-    def forward(ctx, a, b, eps, generalised):
+    def forward(ctx: Any, a: Tensor, b: Tensor, eps: float, generalised: bool) -> Tensor:
         raw = _sides(a, b, enclosing=True)
         sides = raw.clamp(min=0)
         area = _product(sides)
@@ -81,14 +82,14 @@ class _IoU(torch.autograd.Function):
         return value
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (slope,) = ctx.saved_tensors
         return grad.unsqueeze(-1) * slope, None, None, None
 
 
 class _CIoU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, a, b, eps):
+    def forward(ctx: Any, a: Tensor, b: Tensor, eps: float) -> Tensor:
         outward = constant(_OUTWARD, a.device, a.dtype)
         offset = (b - a).unflatten(-1, (2, 2)).mean(-2)  # of the centres
         a, b = a * outward, b * outward
@@ -127,7 +128,7 @@ class _CIoU(torch.autograd.Function):
         return value
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (slope,) = ctx.saved_tensors
         return grad.unsqueeze(-1) * slope, None, None
 

@@ -6,6 +6,7 @@ network. Constants are those of the official code.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class SoftAssignment(Assignment):
     closeness: Tensor | None = None
     confidence: Tensor | None = None
 
-    per_pair = (*Assignment.per_pair, "closeness", "confidence")
+    per_pair: ClassVar[tuple[str, ...]] = (*Assignment.per_pair, "closeness", "confidence")
 
 
 class AutoAssign(nn.Module):

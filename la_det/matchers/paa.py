@@ -127,7 +127,7 @@ def fit(candidates: Candidates) -> Mixture:
     """
     x, count = candidates.score, candidates.exist.sum(1, keepdim=True)
     mean = torch.stack([x[:, :1], x.gather(1, (count - 1).clamp_(min=0))])  # [2, G, 1]
-    state = torch.full_like(mean, 0.5), mean, torch.full_like(mean, VARIANCE)
+    state = [torch.full_like(mean, 0.5), mean, torch.full_like(mean, VARIANCE)]
     parameters, iterations = x.new_empty(len(x), 3, 2), torch.zeros_like(count).squeeze(1)
 
     # Of the fits that go on: which ground truths' they are, and the mean log likelihood.
@@ -135,7 +135,8 @@ def fit(candidates: Candidates) -> Mixture:
     exist = candidates.exist.double()
     data = x, exist, exist / count.clamp(min=1)
     for _ in range(0, MAX_ITER, LOOK):
-        states, bounds = [], [bound]
+        states: list[Tensor] = []
+        bounds = [bound]
         for _ in range(LOOK):
             *state, bound = em_step(*data, *state)
             states += state
@@ -144,8 +145,8 @@ def fit(candidates: Candidates) -> Mixture:
         goes_on = torch.cat(bounds, 1).diff().abs_() >= TOL  # [g, LOOK]
         steps = goes_on.cumprod(1).sum(1)  # before the one that stops
         last = steps.clamp(max=LOOK - 1)
-        states = torch.stack(states).view(LOOK, 3, 2, -1)
-        parameters.index_copy_(0, row, states[last, ..., torch.arange(len(row), device=x.device)])
+        table = torch.stack(states).view(LOOK, 3, 2, -1)
+        parameters.index_copy_(0, row, table[last, ..., torch.arange(len(row), device=x.device)])
         iterations.index_add_(0, row, last + 1)
         going_on = (steps == LOOK).nonzero().squeeze(1)  # host synchronisation: one look at the stop
         if not len(going_on):

@@ -1,5 +1,7 @@
 """POTO: prediction-aware one-to-one assignment (Wang et al., CVPR 2021, section 3.2)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -49,7 +51,7 @@ class POTO:
         q = self.matching_quality(predictions, targets, omega, score)
         if not self.hungarian:
             return Assignment(best_of_each(omega, q, predictions.priors, targets, among=inside))
-        options = {"missing": self.outside, "drop_missing": self.drop_unmatched, "among": inside}
+        options: dict[str, Any] = {"missing": self.outside, "drop_missing": self.drop_unmatched, "among": inside}
         return Assignment(match(omega, q, targets, len(predictions.priors), **options))
 
     def matching_quality(self, predictions: DensePredictions, targets: Targets, pairs: Pairs, score: Score) -> Tensor:

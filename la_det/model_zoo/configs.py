@@ -31,7 +31,7 @@ class _Piece(ModuleType):
                 return LazyConfig.load(str(self.__file__), name)
             except KeyError:
                 pass
-        raise AttributeError(f"{self.__file__} has no {name}")
+        raise AttributeError(f"{self.__name__} has no {name}")
 
 
 class _Pieces:
@@ -58,4 +58,4 @@ class _Pieces:
         module.__file__ = module.__spec__.origin if module.__spec__ else None
 
 
-sys.meta_path.insert(0, _Pieces)  # type: ignore[arg-type]
+sys.meta_path.insert(0, _Pieces)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -80,7 +81,7 @@ class Assignment:
     queries: Queries | None = None
     num_counted: int = 0
 
-    per_pair = ("weight", "target", "classifies")  # names of the fields of P rows
+    per_pair: ClassVar[tuple[str, ...]] = ("weight", "target", "classifies")  # names of the fields of P rows
 
     @cached_property
     def num_positives(self) -> Tensor:
@@ -114,7 +115,7 @@ class Assignment:
         kept = (queries.at(self.pairs.image, self.pairs.prior) >= 0).nonzero().squeeze(1)  # host synchronisation
         return self._keep(kept, queries=queries)
 
-    def _keep(self, index: Tensor, **changes) -> "Assignment":
+    def _keep(self, index: Tensor, **changes: Any) -> "Assignment":
         """The pairs at an index [P']."""
         fields = {name: x[index] for name in self.per_pair if (x := getattr(self, name)) is not None}
         return replace(self, pairs=self.pairs[index], **fields, **changes)

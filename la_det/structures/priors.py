@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -138,7 +139,9 @@ class PointGenerator:
         return _made_once(_points, grid_sizes, device, self.strides, self.offset, self.box_offset)
 
 
-def _made_once(make: Callable[..., Priors], grid_sizes: Sequence[tuple[int, int]], device: torch.device, *options):
+def _made_once(
+    make: Callable[..., Priors], grid_sizes: Sequence[tuple[int, int]], device: torch.device, *options: Any
+) -> Priors:
     """The result of `make(grid_sizes, device, *options)`, which is called once for equal arguments."""
     sizes = tuple(map(tuple, grid_sizes))
     if recording():
@@ -147,12 +150,18 @@ def _made_once(make: Callable[..., Priors], grid_sizes: Sequence[tuple[int, int]
 
 
 @lru_cache(maxsize=32)  # multi-scale training has some hundred sizes; 1 MB each at 800 x 1333
-def _cached(make: Callable[..., Priors], *arguments) -> Priors:
+def _cached(make: Callable[..., Priors], *arguments: Any) -> Priors:
     with torch.inference_mode(False):  # training may save them for its backward pass
         return make(*arguments)
 
 
-def _points(grid_sizes, device, level_strides, offset, box_offset) -> Priors:
+def _points(
+    grid_sizes: tuple[tuple[int, int], ...],
+    device: torch.device,
+    level_strides: tuple[int, ...],
+    offset: float,
+    box_offset: int,
+) -> Priors:
     points, strides, levels = [], [], []
     shift = box_offset / 2
     for level, ((h, w), s) in enumerate(zip(grid_sizes, level_strides, strict=True)):
@@ -209,7 +218,14 @@ class AnchorGenerator:
         return _made_once(_anchors, grid_sizes, device, self.strides, self.offset, self.box_offset, half_sides)
 
 
-def _anchors(grid_sizes, device, level_strides, offset, box_offset, half_sides) -> Priors:
+def _anchors(
+    grid_sizes: tuple[tuple[int, int], ...],
+    device: torch.device,
+    level_strides: tuple[int, ...],
+    offset: float,
+    box_offset: int,
+    half_sides: tuple[tuple[float, float], ...],
+) -> Priors:
     priors = _points(grid_sizes, device, level_strides, offset, box_offset)
     a = len(half_sides)
     half = priors.strides[:, None, None] * constant(half_sides, device, torch.float32)  # [cells, A, 2]

@@ -219,3 +219,25 @@ def test_weights_alone_are_no_run(tmp_path):
     other = Checkpointer(model(), str(tmp_path), trainer=model())
     with pytest.raises(UserError, match=r"it has weights, but not a training.s state \(trainer\)"):
         other.resume_or_load("")
+
+
+class State:
+    """Something that is saved beside a model."""
+
+    def __init__(self, number=0):
+        self.number = number
+
+    def state_dict(self):
+        return {"number": self.number}
+
+    def load_state_dict(self, state):
+        self.number = state["number"]
+
+
+def test_checkpoints_older_than_the_names_of_classes_are_gone_on_from(tmp_path):
+    Checkpointer(model(), str(tmp_path), stream=State(3)).save("model_0000000")
+    stream, classes = State(), State(7)
+    Checkpointer(model(), str(tmp_path), stream=stream, classes=classes).resume(str(tmp_path / "model_0000000.pth"))
+    assert stream.number == 3 and classes.number == 7
+    with pytest.raises(UserError, match="not a training's state"):
+        Checkpointer(model(), str(tmp_path), trainer=State()).resume(str(tmp_path / "model_0000000.pth"))

@@ -128,7 +128,9 @@ class TestTools:
         assert "[BROKEN] Detectron2: " in done.stdout and "-> la-det install-detectron2" in done.stdout
 
     def test_detectron2_is_installed_before_anything_else(self):
-        done = subprocess.run([*BARE, "tools/install_detectron2.py", "--help"], cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(
+            [*BARE, "tools/install_detectron2.py", "--help"], cwd=ROOT, capture_output=True, text=True
+        )
         assert done.returncode == 0 and "--source" in done.stdout
 
 
@@ -184,7 +186,7 @@ class TestZoo:
     def test_shows_what_is_known(self, capsys):
         assert cli.main(["zoo", "show", "POTO/poto_r50_fpn_3x_ms_coco"]) == 0
         printed = capsys.readouterr().out
-        assert "published: AP 39.2, AR@100 61.7" in printed and "https://github.com/Megvii-BaseDetection/DeFCN" in printed
+        assert "published: AP 39.2, AR@100 61.7" in printed and "github.com/Megvii-BaseDetection/DeFCN" in printed
         assert "measured here: none" in printed and "AP by: " in printed
         for name in get_records():
             assert cli.main(["zoo", "show", name]) == 0

@@ -33,26 +33,35 @@ def test_missing_package():
     ("version", "direct_url", "expected"),
     [
         ("0.6+py9", None, "release 0.6 in pure Python, patched for current packages, by `la-det install-detectron2`"),
-        ("0.6", None, "version 0.6 from /somewhere/detectron2"),
-        ("0.6", {"url": "file:///src/detectron2", "dir_info": {}}, "version 0.6 from file:///src/detectron2"),
+        ("0.6", None, "version 0.6"),
+        ("0.6", {"url": "file:///src", "dir_info": {}}, "version 0.6 from file:///src"),
         (
             "0.6",
-            {"url": "https://github.com/facebookresearch/detectron2", "vcs_info": {"vcs": "git", "commit_id": "02b5c4"}},
-            "version 0.6 from https://github.com/facebookresearch/detectron2 at commit 02b5c4",
+            {"url": "https://example.org/detectron2", "vcs_info": {"vcs": "git", "commit_id": "02b5c4"}},
+            "version 0.6 from https://example.org/detectron2 at commit 02b5c4",
         ),
-        (None, None, "a source tree in /somewhere/detectron2, version 0.6"),
+        ("0.6", {"url": "file:///src", "dir_info": {"editable": True}}, "version 0.6, a checkout at file:///src"),
+        (None, None, "version 0.6, a source tree in FOLDER"),
+        ("elsewhere", None, "version 0.6, a source tree in FOLDER"),
     ],
 )
-def test_names_the_detectron2(monkeypatch, version, direct_url, expected):
+def test_names_the_detectron2(monkeypatch, tmp_path, version, direct_url, expected):
     """By the metadata that pip leaves, which says where an installation is from."""
+    place, other = tmp_path / "detectron2", tmp_path / "other"
+    for folder in (place, other):
+        folder.mkdir()
 
     def from_name(name):
         if version is None:
             raise doctor.PackageNotFoundError(name)
-        return SimpleNamespace(version=version, read_text=lambda file: direct_url and json.dumps(direct_url))
+        return SimpleNamespace(
+            version=version,
+            read_text=lambda file: direct_url and json.dumps(direct_url),
+            locate_file=lambda name: other if version == "elsewhere" else place,
+        )
 
     package = ModuleType("detectron2")
-    package.__file__, package.__version__ = "/somewhere/detectron2/__init__.py", "0.6"
+    package.__file__, package.__version__ = str(place / "__init__.py"), "0.6"
     monkeypatch.setitem(sys.modules, "detectron2", package)
     monkeypatch.setattr(doctor.Distribution, "from_name", from_name)
-    assert doctor.which_detectron2() == expected
+    assert doctor.which_detectron2() == expected.replace("FOLDER", str(place))

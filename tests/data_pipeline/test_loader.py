@@ -31,6 +31,14 @@ def test_test_loader_gives_every_image_once_in_batches(records):
     assert batches[1][1]["image"][0, 0, 0] == 3
 
 
+def test_test_loader_puts_images_of_one_size_together(records, tmp_path):
+    for i in (0, 3):
+        Image.new("RGB", (6, 8), (i, i, i)).save(tmp_path / f"{i}.png")
+        records[i] |= {"width": 6, "height": 8}
+    batches = list(build_test_loader(dataset=records, mapper=READ, batch_size=2))
+    assert [[image["image_id"] for image in batch] for batch in batches] == [[0, 3], [1, 2], [4]]
+
+
 def test_workers_stay_for_a_second_pass(records):
     loader = build_test_loader(dataset=records, mapper=READ, num_workers=1, prefetch_factor=3)
     assert len(list(loader)) == 5 and loader.prefetch_factor == 3

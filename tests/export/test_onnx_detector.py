@@ -87,6 +87,15 @@ def test_detections_in_the_wanted_size(tmp_path):
     assert detector([]) == []
 
 
+def test_no_image_is_padded_for_the_sake_of_another(tmp_path, monkeypatch):
+    detector, shapes = OnnxDetector(write(tmp_path / "model.onnx", METADATA)), []
+    run = detector.run
+    monkeypatch.setattr(detector, "run", lambda images, sizes: shapes.append(tuple(images.shape)) or run(images, sizes))
+    found = detector([image(20, 40), image(64, 64), image(32, 33)])
+    assert sorted(shapes) == [(1, 3, 64, 64), (2, 3, 32, 64)]
+    assert [x["instances"].image_size for x in found] == [(20, 40), (64, 64), (32, 33)]
+
+
 def test_fixed_batch_and_size(tmp_path):
     """Batches are filled up or split, and predictors make images fit."""
     path = write(tmp_path / "model.onnx", METADATA, batch=2, height=32, width=64)

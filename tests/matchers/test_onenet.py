@@ -140,3 +140,7 @@ def test_without_ground_truths(matcher):
     predictions, targets = make_scene(4, [[], []], (64, 64))
     assignment = matcher(predictions, targets, score=Score(), progress=0.0)
     assert len(assignment.pairs) == 0 and assignment.num_positives == 0
+
+
+def test_its_own_cost():
+    assert OneNet().cost == COST

@@ -31,7 +31,7 @@ def test_each_call_gives_a_twin_of_its_own():
 
 def test_a_twin_by_the_path_that_its_file_would_have():
     cfg = load_config("projects/POTO/configs/poto_r18_fpn_shapes_tiny.py")
-    assert cfg == model_zoo.get_config("POTO/poto_r18_fpn_shapes_tiny")
+    assert cfg == load_config("POTO/poto_r18_fpn_shapes_tiny")
     with pytest.raises(UserError, match="no such config file"):
         load_config("elsewhere/POTO/poto_r18_fpn_shapes_tiny.py")
 

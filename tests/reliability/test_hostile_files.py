@@ -206,9 +206,7 @@ def test_configs(place, tmp_path, monkeypatch, capsys):
             "Predictor": lambda path=path: Predictor(path, weights),
             "demo": lambda config=config: cli.run("detect", [*config, picture], "demo.py"),
             "viewer": lambda config=config: cli.run("show", config, "show_assignments.py"),
-            "export": lambda config=config: cli.run(
-                "export", [*config, "--output", "x.onnx"], "export_model.py"
-            ),
+            "export": lambda config=config: cli.run("export", [*config, "--output", "x.onnx"], "export_model.py"),
         }
         for name, read in readers.items():
             refuses(read, capsys, f"{name} {path.name}")

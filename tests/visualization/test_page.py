@@ -121,3 +121,38 @@ def test_the_table_counts_and_chooses(browser, page):
     assert browser.count(".location") == [0, 1]
     assert browser.count("tr.chosen") == [1, 1]
     assert browser.errors() == []
+
+
+def chosen_image(browser) -> str:
+    return browser.driver.find_element("id", "image").get_attribute("value")
+
+
+def test_buttons_and_arrow_keys_step_through_the_images(browser, page):
+    browser.open(page)
+    press = "document.body.dispatchEvent(new KeyboardEvent('keydown', {key: arguments[0], bubbles: true}))"
+    browser.driver.find_element("id", "next").click()
+    assert chosen_image(browser) == "1" and browser.count(".truth") == [0, 0, 0, 0]
+    browser.driver.find_element("id", "next").click()
+    assert chosen_image(browser) == "0", "after the last image comes the first"
+    browser.driver.find_element("id", "previous").click()
+    assert chosen_image(browser) == "1"
+    browser.driver.execute_script(press, "ArrowLeft")
+    assert chosen_image(browser) == "0"
+    browser.driver.execute_script(press, "ArrowRight")
+    assert chosen_image(browser) == "1"
+    assert browser.errors() == []
+
+
+@pytest.mark.parametrize(("width", "columns"), [(420, 1), (700, 2), (1280, 2)])
+def test_fits_the_window(browser, page, width, columns):
+    browser.open(page)
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        browser.choose("moment", 0)
+        script = "return document.documentElement.scrollWidth"
+        assert browser.driver.execute_script(script) <= width, "nothing is cut off at the right"
+        script = "return new Set([...document.querySelectorAll('figure')].map(f => f.getBoundingClientRect().x)).size"
+        assert browser.driver.execute_script(script) == columns
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from la_det.modeling.criteria import Criterion, Decision, loss_terms, reduce_losses
 from la_det.modeling.heads import DenseHead
-from la_det.modeling.images import normalised, outputs, padded_size
+from la_det.modeling.images import divisor_of, normalised, outputs, padded_size
 from la_det.modeling.inference import Candidates, DenseInference
 from la_det.modeling.mask_inference import MaskInference
 from la_det.structures import DensePredictions, Targets, move, on_device
@@ -74,7 +74,8 @@ class AssignmentDetector(nn.Module):
         Args:
             batched_inputs: one dict per image with "image" [C, H, W]; in training also "instances" with `gt_boxes`,
                 `gt_classes` and, for instance segmentation, `gt_masks`; in evaluation optionally "height" and "width"
-                of the wanted output.
+                of the wanted output. All images are padded to one size, as in the official code, which changes the
+                detections a little; `la_det.modeling.images.detect_apart` avoids this.
         """
         images = self.preprocess_image(batched_inputs)
         if self.training:
@@ -127,7 +128,7 @@ class AssignmentDetector(nn.Module):
         """Normalises and pads the images."""
         images = [move(x["image"], self.device) for x in batched_inputs]
         sizes = [tuple(image.shape[-2:]) for image in images]
-        size = padded_size(sizes, max(self.backbone.size_divisibility, 1))
+        size = padded_size(sizes, divisor_of(self))
         return ImageList(normalised(images, size, self.pixel_mean, self.pixel_std), sizes)
 
     def predict(self, images: Tensor, branches: Collection[str] | None = None) -> dict[str, DensePredictions]:

@@ -6,6 +6,8 @@ location goes from b to a, a matching is optimal if, and only if, no cycle of ex
 Management Science 1967). So the last step sees a matrix of ground truths alone.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -62,7 +64,7 @@ def _solve(cost: np.ndarray, k: int) -> np.ndarray:
     owner = _sparse_matching(cost, k)
     cost = np.vstack([cost, np.zeros_like(cost[:1])])  # the last row keeps what is free
     change = np.full((len(cost), len(cost)), np.inf)
-    changed = range(len(cost))
+    changed: Sequence[int] = range(len(cost))
     while True:
         for row in changed:
             mine = np.flatnonzero(owner == row)

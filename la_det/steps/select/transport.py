@@ -5,6 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from la_det.structures import true_indices
+
+# Natural logarithm of a share, 1e-60, below which an entry takes part in no further iteration. To matter after that, it
+# would have to grow beside its row's largest entry by 50 orders of magnitude.
+NEGLIGIBLE = -138.0
+
 
 @dataclass(frozen=True)
 class Transport:
@@ -47,7 +53,9 @@ class Transport:
         log = log - torch.full_like(wanted, -torch.inf).scatter_reduce_(0, column, log, "amax").index_select(0, column)
         log = log - wanted.index_add(0, column, log.exp()).log_().index_select(0, column)
         log = log - free.log().clamp_(max=0).scatter_reduce_(0, row, log, "amax").index_select(0, row)
-        plan = log.exp_()
+        (listed,) = true_indices(~(log < NEGLIGIBLE))  # host synchronisation: how many there are
+        row, column = row.index_select(0, listed), column.index_select(0, listed)
+        plan = log.index_select(0, listed).exp_()
         for i in range(iterations):
             if i:
                 plan = plan.div_(wanted.index_add(0, column, plan).index_select(0, column))
@@ -55,4 +63,5 @@ class Transport:
             plan = plan.mul_(scale.index_select(0, row))
         alone = scale.masked_fill(free == 0, 0)
         largest = alone.scatter_reduce(0, row, plan, "amax")
-        return (plan / largest.index_select(0, row)).float(), (alone / largest).float()
+        share = torch.zeros_like(log).index_copy_(0, listed, plan / largest.index_select(0, row))
+        return share.float(), (alone / largest).float()
