@@ -29,7 +29,8 @@ def name_of(requirement: str) -> str:
 
 
 DEPENDENCIES = set(map(name_of, PROJECT["dependencies"]))
-EXTRAS = {name_of(r) for name, of in PROJECT["optional-dependencies"].items() if name not in ("dev", "docs") for r in of}
+OF_DEVELOPERS = {"dev", "docs"}
+EXTRAS = {name_of(r) for name, of in PROJECT["optional-dependencies"].items() if name not in OF_DEVELOPERS for r in of}
 FILES = sorted(path for folder in ("la_det", "configs", "projects") for path in (ROOT / folder).rglob("*.py"))
 
 
@@ -45,8 +46,9 @@ def imported(path: Path) -> tuple[set[str], set[str]]:
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             names = [str(node.module)]
         for name in {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"la_det"}:
-            distributions = PACKAGES.get(name, [name])
-            found[node in later].update(d.lower().replace("_", "-") for d in distributions)
+            names_of_it = [d.lower().replace("_", "-") for d in PACKAGES.get(name, [name])]  # OpenCV has several
+            declared = [d for d in names_of_it if d in DEPENDENCIES | EXTRAS]
+            found[node in later].add((declared or names_of_it)[0])
     return found
 
 

@@ -58,10 +58,12 @@ def description(name: str) -> str:
     lines += [f"  {key}: {value}" for key, value in record.attributes.items()]
     lines.append(f"  published: {_figures(record.published)}" + (f", by {record.source}" if record.source else ""))
     lines.append(f"  measured here: {_figures(record.measured)}")
+    training = record.command("AP")
+    lines.append(f"  trained by: {training}")
     commands: dict[str, list[str]] = {}
-    for metric in record.measured or ["AP"]:
+    for metric in record.measured:
         commands.setdefault(record.command(metric), []).append(metric)
-    lines += [f"  {', '.join(metrics)} by: {command}" for command, metrics in commands.items()]
+    lines += [f"  {', '.join(of)} by: {command}" for command, of in commands.items() if command != training]
     return "\n".join(lines)
 
 

@@ -48,7 +48,7 @@ def use_own_dataset(cfg: DictConfig, option: str) -> None:
     cfg.dataloader.train.dataset.names = str(train)
     cfg.dataloader.test.dataset.names = names[0] if len(names) == 1 else names
     # Not the evaluator of the recipe's data, since CrowdHuman's reads odgt files; but one of the user's own stays.
-    if _is_of_libraries(cfg.dataloader.evaluator):
+    if _is_of_libraries(cfg.dataloader.get("evaluator")):
         evaluator = CrowdHumanEvaluator if train.kind == "odgt" else COCOEvaluator
         cfg.dataloader.evaluator = L(evaluator)(dataset_name="${..test.dataset.names}")
     class_node(cfg.model).num_classes = len(first.classes)
@@ -56,8 +56,10 @@ def use_own_dataset(cfg: DictConfig, option: str) -> None:
     _log_table({"training": first} | {f"evaluation {i}": records[name] for i, name in enumerate(names, start=1)})
 
 
-def _is_of_libraries(node: DictConfig) -> bool:
-    """Whether a node builds something of la_det or Detectron2."""
+def _is_of_libraries(node: DictConfig | None) -> bool:
+    """Whether a node builds something of la_det or Detectron2, or nothing."""
+    if node is None:
+        return True
     name = node["_target_"] if isinstance(node["_target_"], str) else node["_target_"].__module__
     return name.partition(".")[0] in ("la_det", "detectron2")
 

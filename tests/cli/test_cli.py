@@ -187,7 +187,7 @@ class TestZoo:
         assert cli.main(["zoo", "show", "POTO/poto_r50_fpn_3x_ms_coco"]) == 0
         printed = capsys.readouterr().out
         assert "published: AP 39.2, AR@100 61.7" in printed and "github.com/Megvii-BaseDetection/DeFCN" in printed
-        assert "measured here: none" in printed and "AP by: " in printed
+        assert "measured here: none" in printed and "trained by: la-det train POTO/poto_r50_fpn_3x_ms_coco " in printed
         for name in get_records():
             assert cli.main(["zoo", "show", name]) == 0
 

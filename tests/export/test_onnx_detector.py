@@ -12,7 +12,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-import demo
+from la_det import cli
 from la_det.errors import UserError
 from la_det.export.metadata import ExportMetadata
 from la_det.export.onnx_detector import OnnxDetector, OnnxPredictor
@@ -134,7 +134,7 @@ def test_demo_writes_the_ids_of_the_data_set(tmp_path):
     cv2.imwrite(str(tmp_path / "picture.png"), np.zeros((64, 64, 3), np.uint8))
     onnx_file, output = write(tmp_path / "model.onnx", METADATA), tmp_path / "pictures"
     argv = ["--onnx", str(onnx_file), str(tmp_path / "picture.png"), "--output", str(output)]
-    assert demo.main(demo.build_parser().parse_args(argv)) == 0
+    assert cli.run("detect", argv) == 0
     assert [d["category_id"] for d in json.loads((output / "detections.json").read_text())] == [7, 3]
     categories = json.loads((output / "images.json").read_text())["categories"]
     assert categories == [{"id": 3, "name": "left"}, {"id": 7, "name": "right"}]

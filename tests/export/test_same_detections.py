@@ -1,4 +1,4 @@
-"""ONNX Runtime finds what the eager model finds, in images of many sizes, alone and in batches."""
+"""ONNX Runtime finds what the eager model finds in images of many sizes, and both find it in every batch."""
 
 from pathlib import Path
 
@@ -61,6 +61,17 @@ def test_onnx_runtime_finds_the_same(name: str, images: list[np.ndarray], tmp_pa
         batch = [next(remaining) for _ in range(size)]
         for expected, found in zip(eager(batch), exported(batch), strict=True):
             assert len(expected) > 5
+            assert_same(expected, found)
+    for predictor in (eager, exported):
+        for chosen in (images[:12], images[:3] * 4):  # 12 sizes, and three
+            assert_independent_of_batches(predictor, chosen)
+
+
+def assert_independent_of_batches(predictor: Predictor, images: list[np.ndarray]) -> None:
+    alone = [predictor([image])[0] for image in images]
+    for size in (4, 12):
+        batches = [images[i : i + size] for i in range(0, len(images), size)]
+        for expected, found in zip(alone, (x for batch in batches for x in predictor(batch)), strict=True):
             assert_same(expected, found)
 
 

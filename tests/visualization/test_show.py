@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from la_det.cli import build_parser
 from la_det.data.builtin import register_shapes
 from la_det.data.shapes import SHAPES
 from la_det.errors import UserError
 from la_det.visualization.show import checkpoints_of, main, moments_of, scheme_name, select_records
 from la_det.visualization.snapshots import Moment
-from show_assignments import build_parser
 
 TINY = replace(SHAPES["shapes_tiny"], name="tiny_of_show_test", num_train=1, num_val=4, max_objects=1)
 CROWD = replace(SHAPES["shapes_crowd"], name="crowd_of_show_test", num_train=1, num_val=2)
@@ -27,7 +27,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def show(output: Path, names: str, config: str, *more: str) -> dict:
     """Runs the tool on a config of the zoo; the content of its page."""
     options = ["--output", str(output), "--opts", f"dataloader.test.dataset.names={names}", "train.device=cpu"]
-    main(build_parser().parse_args(["--config-file", config, *options, *more]))
+    main(build_parser("show").parse([config, *options, *more]))
     return json.loads(re.search(r'id="data">(.*?)</script>', (output / "index.html").read_text(), re.DOTALL)[1])
 
 
