@@ -54,8 +54,9 @@ def filled(place: Path) -> Path:
     shutil.copy(place / "images/1.jpg", place / "b.png")
     run(place, f"la-det train {DEMO} --output output/demo train.max_iter=2 train.device=cpu")
     run(place, f"la-det train {OWN} --output output/mine --dataset coco:images,train.json train.max_iter=1")
-    weights = "from la_det import model_zoo; import torch; model = model_zoo.get('POTO/poto_r50_fpn_3x_ms_coco')"
-    run(place, f"python3 -c \"{weights}; torch.save(dict(model=model.state_dict()), 'weights.pth')\"")
+    (place / "output/date_f").mkdir()
+    save_weights("POTO/poto_r50_fpn_3x_ms_coco", place / "weights.pth")
+    save_weights("DATE/date_f_r18_fpn_shapes_tiny", place / "output/date_f/model_final.pth")
     return place
 
 
