@@ -52,6 +52,17 @@ def test_config_object_stays_as_it_is(dataset, tmp_path):
     assert LazyConfig.load(str(tmp_path / "config.yaml")).train.max_iter == 1
 
 
+def test_fits_the_recipe_to_the_data(dataset, tmp_path):
+    """A fifth of an epoch of 10 images in batches of 2 is one iteration."""
+    la_det.train(CONFIG, dataset=dataset, epochs=0.2, batch=2, image_size=32, output=tmp_path / "first")
+    config = LazyConfig.load(str(tmp_path / "first" / "config.yaml"))
+    assert (config.train.max_iter, config.dataloader.train.total_batch_size) == (1, 2)
+    assert config.dataloader.test.mapper.augmentations[0].short_edge_length == 32
+    weights = tmp_path / "first" / "model_final.pth"
+    la_det.train(CONFIG, dataset=dataset, weights=weights, overrides=ONE_ITERATION, output=tmp_path / "second")
+    assert LazyConfig.load(str(tmp_path / "second" / "config.yaml")).train.init_checkpoint == str(weights)
+
+
 def test_errors_are_exceptions(dataset, tmp_path):
     with pytest.raises(UserError, match="POTO/nothing: no such config file"):
         la_det.train("POTO/nothing")

@@ -43,6 +43,21 @@ def test_own_parts_take_part(tmp_path, monkeypatch):
     assert Path("output/assignments/index.html").is_file()
 
 
+def test_in_python(tmp_path, monkeypatch):
+    """The page's last block, with fewer iterations."""
+    monkeypatch.chdir(tmp_path)
+    write_tiny_coco(tmp_path)
+    text = EXAMPLE.read_text() + "train.max_iter = 2\ntrain.device = 'cpu'\ndataloader.train.total_batch_size = 2\n"
+    text += "dataloader.train.num_workers = dataloader.test.num_workers = 0\n"
+    (tmp_path / "my_detector.py").write_text(text)
+    (block,) = [block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "la_det.train(" in block]
+    block = block.replace("IMAGES,TRAIN.json,VAL_IMAGES,VAL.json", "images,train.json,images,val.json")
+    namespace: dict = {}
+    exec(block.replace("a.jpg", "images/0.jpg"), namespace)
+    assert namespace["results"]["bbox"].keys() >= {"AP", "loose"}
+    assert namespace["instances"].image_size == (64, 48)
+
+
 def test_every_import_of_a_piece_is_fresh():
     namespace: dict = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

@@ -102,6 +102,27 @@ def test_trains_evaluates_and_evaluates_again_with_the_same_result(tiny_coco, tm
     assert len(scalars.Scalars("nms_gap/AP_without_nms")) == 2
 
 
+def test_all_flags_of_the_command_reach_the_training(monkeypatch):
+    seen = {}
+    monkeypatch.setattr("la_det.api.train", lambda config, **options: seen.update(options, config=config))
+    argv = "train NAME --dataset yolo:data.yaml --epochs 36 --image-size 640 --backbone timm:convnext_tiny --batch 8"
+    assert cli.main([*argv.split(), "--from", "a.pth", "--output", "out", "--resume", "--break-lock", "a.b=1"]) == 0
+    assert seen == {
+        "config": "NAME",
+        "dataset": "yolo:data.yaml",
+        "epochs": 36,
+        "image_size": 640,
+        "backbone": "timm:convnext_tiny",
+        "batch": 8,
+        "weights": "a.pth",
+        "overrides": ["a.b=1"],
+        "output": Path("out"),
+        "resume": True,
+        "overwrite": False,
+        "break_lock": True,
+    }
+
+
 class TestOutputFolder:
     """A run there is never written over."""
 
