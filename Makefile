@@ -1,5 +1,5 @@
 # make setup      install everything into .venv
-# make demo       train POTO on generated images and evaluate it without NMS; results in output/demo
+# make demo       train o2f on generated images and evaluate it without NMS; results in output/demo
 # make docs       the documentation as a site, from docs/: output/site/index.html
 # make test       tests, code style and types
 # make test-slow  the slow part of the tests: every config at full size, several processes, killed runs
@@ -28,8 +28,7 @@ $(READY): constraints.txt pyproject.toml setup.py la_det/cli/install_detectron2.
 	touch $@
 
 demo: setup
-	$(VENV)/bin/python tools/train_net.py --config-file POTO/poto_r18_fpn_shapes_tiny \
-		--overwrite train.output_dir=output/demo
+	$(VENV)/bin/la-det train O2F/o2f_r18_fpn_shapes_tiny --overwrite --output output/demo
 
 # --strict: a broken link or reference, or a page that the navigation lacks, is an error.
 docs: setup

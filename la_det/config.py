@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 from collections.abc import Callable, Iterator
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from detectron2.config import LazyConfig
 from detectron2.layers import ShapeSpec
-from detectron2.utils.registry import locate
+from detectron2.utils.registry import _convert_target_to_string, locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -70,14 +72,40 @@ def fill_defaults(cfg: Any) -> None:
 
     So every option can be overridden, and a saved config lists all of them. Defaults that are objects are left out.
     """
+    for node in _calls(cfg):
+        for name, default in _defaults(node["_target_"]).items():
+            if name not in node:
+                node[name] = default
+
+
+def _calls(cfg: Any) -> Iterator[DictConfig]:
+    """All nodes that build something, each at its own place and not where an interpolation refers to it."""
     if not isinstance(cfg, (DictConfig, ListConfig)) or cfg._is_none() or cfg._is_missing():
         return
     if isinstance(cfg, DictConfig) and "_target_" in cfg:
-        for name, default in _defaults(cfg["_target_"]).items():
-            if name not in cfg:
-                cfg[name] = default
+        yield cfg
     for key in list(cfg) if isinstance(cfg, DictConfig) else range(len(cfg)):
-        fill_defaults(cfg._get_node(key))  # as it stands: what an interpolation refers to is filled at its own place
+        yield from _calls(cfg._get_node(key))
+
+
+def save_yaml_config(cfg: DictConfig, path: str | Path) -> None:
+    """Writes a config as Detectron2's `LazyConfig.save` does, but with the keys in their order.
+
+    Parts of a model are built in this order, and draw their random weights in this order.
+    """
+    named_cfg = copy.deepcopy(cfg)
+    for node in _calls(named_cfg):
+        if callable(node["_target_"]):
+            node["_target_"] = _convert_target_to_string(node["_target_"])
+    content = OmegaConf.to_container(named_cfg, resolve=False)
+    try:
+        text = yaml.dump(
+            _target_first(content), default_flow_style=None, allow_unicode=True, width=9999, sort_keys=False
+        )
+    except (TypeError, yaml.YAMLError):  # an object that has no YAML form, of which Detectron2 makes the best
+        LazyConfig.save(cfg, str(path))
+    else:
+        Path(path).write_text(text, encoding="utf-8")
 
 
 def _defaults(target: Callable | str) -> dict[str, Any]:
@@ -97,11 +125,10 @@ def _plain_defaults(target: Callable) -> dict[str, Any]:
     """Options of a callable whose defaults are plain values, and of the bases that a class passes options on to."""
     classes = [c for c in target.__mro__ if c.__module__.startswith("la_det.")] if isinstance(target, type) else []
     defaults: dict[str, Any] = {}
-    for function in [c.__init__ for c in classes] or [target]:  # type: ignore[misc]
+    for i, function in enumerate([c.__init__ for c in classes] or [target]):  # type: ignore[misc]
         parameters = inspect.signature(function).parameters.values()
         found = {p.name: _plain(p.default) for p in parameters if _is_plain(p.default)}
-        if function is not getattr(target, "__init__", target):
-            # None may stand for a part that the class itself gives to its base.
+        if i > 0:  # in a base, None may stand for a part that the class itself gives to it
             found = {name: value for name, value in found.items() if value is not None}
         defaults = found | defaults
         if all(p.kind != p.VAR_KEYWORD for p in parameters):
@@ -119,8 +146,18 @@ def _plain(value: Any) -> Any:
     return [_plain(part) for part in value] if isinstance(value, (tuple, list)) else value
 
 
+def _target_first(content: Any) -> Any:
+    """The content of a config in the order in which it is read most easily."""
+    if isinstance(content, dict):
+        target = {"_target_": content["_target_"]} if "_target_" in content else {}
+        return target | {key: _target_first(value) for key, value in content.items()}
+    return [_target_first(value) for value in content] if isinstance(content, list) else content
+
+
 def load_yaml_config(path: str | Path) -> DictConfig:
-    """Reads a config of Detectron2's `LazyConfig.save` without running code: tags and names are checked.
+    """Reads a config of `save_yaml_config` or Detectron2's `LazyConfig.save` without running code.
+
+    Tags and names are checked.
 
     Raises:
         UserError: the file is no YAML config, has Python tags that such configs do not have, or builds something other

@@ -1,6 +1,7 @@
 """Training and evaluation from Python."""
 
 import copy
+import json
 import signal
 from pathlib import Path
 
@@ -61,6 +62,20 @@ def test_fits_the_recipe_to_the_data(dataset, tmp_path):
     weights = tmp_path / "first" / "model_final.pth"
     la_det.train(CONFIG, dataset=dataset, weights=weights, overrides=ONE_ITERATION, output=tmp_path / "second")
     assert LazyConfig.load(str(tmp_path / "second" / "config.yaml")).train.init_checkpoint == str(weights)
+
+
+def losses(folder: Path) -> list[dict]:
+    lines = map(json.loads, (folder / "metrics.json").read_text().splitlines())
+    return [{k: v for k, v in line.items() if "loss" in k} for line in lines if "total_loss" in line]
+
+
+def test_the_config_of_a_run_alone_repeats_it(dataset, tmp_path):
+    overrides = ["train.max_iter=2", "model.criteria.0.matcher.alpha=0.5"]
+    first = la_det.train(CONFIG, dataset=dataset, batch=2, overrides=overrides, output=tmp_path / "first")
+    again = la_det.train(tmp_path / "first" / "config.yaml", output=tmp_path / "again")
+    assert again == same(first)
+    assert losses(tmp_path / "again") == losses(tmp_path / "first") and len(losses(tmp_path / "first")) == 2
+    assert LazyConfig.load(str(tmp_path / "again" / "config.yaml")).model.criteria[0].matcher.alpha == 0.5
 
 
 def test_errors_are_exceptions(dataset, tmp_path):

@@ -12,7 +12,7 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from la_det import model_zoo
-from la_det.config import fill_defaults, load_yaml_config
+from la_det.config import fill_defaults, load_yaml_config, save_yaml_config
 from la_det.engine.setup import load_config
 from la_det.errors import UserError
 
@@ -169,3 +169,13 @@ def test_a_saved_config_with_ones_own_class_names_its_python_config():
         UserError, match="^run.yaml: model.criteria.0.matcher._target_|^run.yaml: .*Mine.*Python config"
     ):
         load_config("run.yaml")
+
+
+def test_a_saved_config_keeps_the_order_of_parts():
+    """Parts are built, and draw their random weights, in this order."""
+    cfg = load_config("FCOS/fcos_r18_fpn_shapes_tiny")
+    save_yaml_config(cfg, "run.yaml")
+    head = load_config("run.yaml").model.head
+    assert [name for name in head if name in ("cls_tower", "box_tower")] == ["cls_tower", "box_tower"]
+    lines = Path("run.yaml").read_text().splitlines()
+    assert lines[lines.index("model:") + 1] == "  _target_: la_det.modeling.AssignmentDetector"

@@ -15,7 +15,7 @@ from la_det.errors import UserError
 
 EXAMPLES = """
 examples:
-  a folder:   %(prog)s POTO/poto_r18_fpn_shapes_tiny output/demo/model_final.pth pictures/
+  a folder:   %(prog)s O2F/o2f_r18_fpn_shapes_tiny output/demo/model_final.pth pictures/
   a video:    %(prog)s output/demo/config.yaml output/demo/model_final.pth clip.mp4
   with NMS:   %(prog)s CONFIG WEIGHTS a.jpg b.png --opts model.inference.nms_threshold=0.6
   on the CPU: %(prog)s CONFIG WEIGHTS pictures/ --device cpu

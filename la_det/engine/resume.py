@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 from tabulate import tabulate
 
-from la_det.config import fill_defaults, read_saved_config
+from la_det.config import fill_defaults, read_saved_config, save_yaml_config
 from la_det.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -71,7 +70,7 @@ def changes(then: DictConfig, now: DictConfig) -> list[Change]:
         then: the saved config, from `read_saved_config`.
     """
     with TemporaryDirectory() as folder:  # after saving and reading, both configs name classes in the same way
-        LazyConfig.save(now, f"{folder}/now.yaml")
+        save_yaml_config(now, f"{folder}/now.yaml")
         new_config = read_saved_config(f"{folder}/now.yaml")
     for config in (then, new_config):  # a run may be older than an option, which it then had at its default
         fill_defaults(config)

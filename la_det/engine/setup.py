@@ -58,6 +58,7 @@ def load_config(
         check_config(cfg, comm.get_world_size())
         keep_length = keep_length or any(override.startswith("train.max_iter=") for override in overrides)
         fitting.apply(cfg, keep_length=keep_length)
+        fill_defaults(cfg)  # of what it has added
         cfg = _apply_overrides(cfg, overrides)
     return cfg
 

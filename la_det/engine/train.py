@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from detectron2.engine import hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
@@ -27,7 +27,7 @@ from la_det.build import build_model, load_model
 from la_det.checkpoint import Checkpointer, newest_intact
 from la_det.checkpoint.checkpointer import replacing
 from la_det.checkpoint.safe_pickle import DAMAGES
-from la_det.config import class_node, read_saved_config
+from la_det.config import class_node, read_saved_config, save_yaml_config
 from la_det.data.records import check_num_classes
 from la_det.data.sources import labels_of
 from la_det.engine.diagnostics import AssignmentDiagnostics
@@ -280,7 +280,7 @@ def _evaluator(cfg: DictConfig, name: str) -> DatasetEvaluator:
 def save_config(cfg: DictConfig, folder: Path) -> None:
     """Write `config.yaml` to the folder, as a whole or not at all."""
     whole = folder / f".config.yaml.{os.getpid()}"
-    LazyConfig.save(cfg, str(whole))
+    save_yaml_config(cfg, whole)
     whole.replace(folder / "config.yaml")
 
 

@@ -23,7 +23,7 @@ RUN = [
     for block in blocks("bash", "python")
     if block.is_run
 ]
-DEMO, OWN = "POTO/poto_r18_fpn_shapes_tiny", "O2F/o2f_r18_fpn_shapes_tiny"
+DEMO, POTO = "O2F/o2f_r18_fpn_shapes_tiny", "POTO/poto_r18_fpn_shapes_tiny"
 COPIED = ("docs", "configs", "projects", "tools")  # what a command may change; all else is linked
 
 
@@ -45,15 +45,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def filled(place: Path) -> Path:
-    """The checkout with data, pictures, and the results of two short runs."""
+    """The checkout with data, pictures, and the results of three short runs."""
     write_tiny_coco(place)  # images/, train.json, val.json
     (place / "pictures").mkdir()
     for name, source in (("a.jpg", "0.jpg"), ("b.jpg", "1.jpg")):
         shutil.copy(place / "images" / source, place / "pictures" / name)
     shutil.copy(place / "images/0.jpg", place / "a.jpg")
     shutil.copy(place / "images/1.jpg", place / "b.png")
-    run(place, f"la-det train {DEMO} --output output/demo train.max_iter=2 train.device=cpu")
-    run(place, f"la-det train {OWN} --output output/mine --dataset coco:images,train.json train.max_iter=1")
+    for config, output in ((DEMO, "demo"), (POTO, "poto")):
+        run(place, f"la-det train {config} --output output/{output} train.max_iter=2 train.device=cpu")
+    run(place, f"la-det train {DEMO} --output output/mine --dataset coco:images,train.json train.max_iter=1")
     (place / "output/date_f").mkdir()
     save_weights("POTO/poto_r50_fpn_3x_ms_coco", place / "weights.pth")
     save_weights("DATE/date_f_r18_fpn_shapes_tiny", place / "output/date_f/model_final.pth")
