@@ -1,5 +1,6 @@
 # make setup      install everything into .venv
 # make demo       train POTO on generated images and evaluate it without NMS; results in output/demo
+# make docs       the documentation as a site, from docs/: output/site/index.html
 # make test       tests, code style and types
 # make test-slow  the slow part of the tests: every config at full size, several processes, killed runs
 # PYTHON=...      the interpreter that .venv is made from (default: the first found that is 3.11 or newer)
@@ -14,7 +15,7 @@ PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --m
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-slow
+.PHONY: setup demo docs test test-slow
 
 setup: $(READY)
 
@@ -29,6 +30,10 @@ $(READY): constraints.txt pyproject.toml setup.py la_det/cli/install_detectron2.
 demo: setup
 	$(VENV)/bin/python tools/train_net.py --config-file POTO/poto_r18_fpn_shapes_tiny \
 		--overwrite train.output_dir=output/demo
+
+# --strict: a broken link or reference, or a page that the navigation lacks, is an error.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
 test: setup
 	$(PYTEST) -m "not slow"

@@ -28,7 +28,7 @@ def test_own_parts_take_part(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_tiny_coco(tmp_path)
     shutil.copy(EXAMPLE, tmp_path)
-    commands = re.search(r"```\nDATA=.*?\n(la-det train .*?)```", PAGE, re.DOTALL)[1]
+    commands = re.search(r"```bash\nDATA=.*?\n(la-det train .*?)```", PAGE, re.DOTALL)[1]
     commands = commands.replace("$DATA", "coco:images,train.json,images,val.json").replace("pictures/", "images")
     train, evaluate, show, detect = (line.split()[1:] for line in commands.splitlines())
     assert cli.main([*train, "train.max_iter=3", "train.log_period=1", "train.diagnostics_period=1", *SMALL]) == 0

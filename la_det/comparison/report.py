@@ -19,7 +19,7 @@ DECIMALS = {"duplicates": 2, "duplicates without NMS": 2, "s/iter": 3, "peak MiB
 
 INTRODUCTION = """# Comparison
 
-All schemes under one budget: the same data, backbone, schedule and seed. Made by `tools/compare_schemes.py report` from
+All schemes under one budget: the same data, backbone, schedule and seed. Made by `la-det compare report` from
 the JSON files in [{folder}]({folder}): one for each run, and one for what each scheme's training step costs.
 
 "AP" and "duplicates" (per image) are those of the detector with the NMS of its config, or without NMS if it has none.
@@ -57,7 +57,9 @@ def write_report(results: Path) -> Path:
             _conditions(rows),
             _markdown(header, lines),
             *(f"![{path.stem}]({results.name}/{path.name})\n" for path in draw(rows, results, data)),
-            "```\n" + "\n".join(line + folder for line in commands(data, rows)) + "\n```\n",
+            "<!-- not run: trains for an hour -->\n```bash\n"
+            + "\n".join(line + folder for line in commands(data, rows))
+            + "\n```\n",
         ]
     document = results.with_name(f"{results.name}.md")
     document.write_text("\n".join(sections))
@@ -88,11 +90,11 @@ def commands(data: str, rows: list[Row]) -> list[str]:
             (budget, amount), seed_list = next(iter(run.budget.items())), " ".join(map(str, seeds))
             options = f"--{budget.replace('_', '-')} {amount} --seeds {seed_list}"
             lines.append(_command("run", data, options, schemes, run.overrides))
-    return [*lines, "tools/compare_schemes.py report"]
+    return [*lines, "la-det compare report"]
 
 
 def _command(name: str, data: str, options: str, schemes: list[str], overrides: list[str]) -> str:
-    line = f"tools/compare_schemes.py {name} --data {data} {options}"
+    line = f"la-det compare {name} --data {data} {options}"
     if tuple(schemes) != SCHEMES:
         line += f" --schemes {' '.join(schemes)}"
     return line + (f" --opts {shlex.join(overrides)}" if overrides else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import socket
@@ -137,6 +138,7 @@ def _run(
             dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
             _set_local_process_group(rank, world_size, local_size)
             main(args)
+            gc.collect()  # a model that ends after its process group can hang in its end
             dist.destroy_process_group()
     except Interrupted as stop:
         if rank == 0:

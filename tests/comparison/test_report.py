@@ -72,14 +72,14 @@ def test_commands_that_made_it(results):
         results.add_run(scheme, [1.0])
     results.add_cost("poto", [1.0, 1.0], [0.0, 0.0])
     assert commands("shapes_tiny", read_rows(results.folder)["shapes_tiny"]) == [
-        "tools/compare_schemes.py cost --data shapes_tiny --rounds 2 --steps 20 --schemes poto",
-        "tools/compare_schemes.py run --data shapes_tiny --max-iter 30 --seeds 0",
-        "tools/compare_schemes.py report",
+        "la-det compare cost --data shapes_tiny --rounds 2 --steps 20 --schemes poto",
+        "la-det compare run --data shapes_tiny --max-iter 30 --seeds 0",
+        "la-det compare report",
     ]
     results.add_run("atss", [1.0], seed=1)
     _, first, second, _ = commands("shapes_tiny", read_rows(results.folder)["shapes_tiny"])
     assert first.endswith(f"--seeds 0 --schemes {' '.join(s for s in SCHEMES if s != 'atss')}")
-    assert second == "tools/compare_schemes.py run --data shapes_tiny --max-iter 30 --seeds 0 1 --schemes atss"
+    assert second == "la-det compare run --data shapes_tiny --max-iter 30 --seeds 0 1 --schemes atss"
 
 
 def test_a_budget_of_seconds(results):
@@ -92,13 +92,13 @@ def test_a_budget_of_seconds(results):
         results.add_cost(scheme, [1.0], [0.0])
     assert "900 to 1201 iterations; " in write_report(results.folder).read_text()
     cost, run, _ = commands("shapes_tiny", read_rows(results.folder)["shapes_tiny"])
-    assert cost.startswith("tools/compare_schemes.py cost --data shapes_tiny --rounds 1 ")
-    assert run.startswith("tools/compare_schemes.py run --data shapes_tiny --seconds 60 ")
+    assert cost.startswith("la-det compare cost --data shapes_tiny --rounds 1 ")
+    assert run.startswith("la-det compare run --data shapes_tiny --seconds 60 ")
     assert shlex.split(run)[-2:] == overrides
 
 
 def test_commands_name_another_folder_than_the_default(results):
     results.add_run("fcos", [10.0, 25.0])
-    assert "tools/compare_schemes.py report --results docs/results\n" in write_report(results.folder).read_text()
+    assert "la-det compare report --results docs/results\n" in write_report(results.folder).read_text()
     default = results.folder.rename(results.folder.with_name("comparison"))
-    assert "tools/compare_schemes.py report\n" in write_report(default).read_text()
+    assert "la-det compare report\n" in write_report(default).read_text()

@@ -83,6 +83,24 @@ def test_a_location_of_probability_0_is_no_query_but_nan_is():
         decide(predictions, targets, 1, None)
 
 
+def test_the_published_queries():
+    assert (DistinctQueries().topk, DistinctQueries().nms_threshold) == (1000, 0.7)
+
+
+def test_a_box_of_one_pixel_has_its_whole_iou():
+    predictions, _ = make_scene(1, [["object"]])
+    targets = make_targets([[[3.5, 3.5, 4.5, 4.5]]], [[0]], (64, 96))
+    for maps in predictions.maps.values():
+        for level in maps:
+            level[...] = -10.0
+    predictions.maps["boxes"][0][0, :, 0, 0] = 0.5  # of the location (4, 4)
+    for name in ("logits", "quality"):
+        predictions.maps[name][0][0, :, 0, 0] = 10.0
+    assignment = decide(predictions, targets, 1, 0.7)
+    assert assignment.pairs.prior.tolist() == [0]
+    torch.testing.assert_close(assignment.target, torch.ones(1), rtol=0, atol=1e-3)
+
+
 def test_topk_is_of_each_level():
     predictions, _ = make_scene(2, [["object"], []])
     queries = DistinctQueries(topk=5, nms_threshold=None)(predictions, SCORE)

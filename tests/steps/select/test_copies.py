@@ -63,9 +63,10 @@ def test_nothing_to_match():
     check(np.zeros((6, 5)), [6], 2)
 
 
+@pytest.mark.parametrize("rows", [1, slice(None)])
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
-def test_costs_that_are_not_finite_are_reported(value):
+def test_costs_that_are_not_finite_are_reported(value, rows):
     cost = np.zeros((2, 5))
-    cost[1, 3] = value
+    cost[rows, 3] = value
     with pytest.raises(FloatingPointError, match="diverged"):
         check(cost, [2], 1)
