@@ -82,7 +82,7 @@ def test_wrong_use(argv, message, capsys, tmp_path, monkeypatch):
 def test_stopped_run_goes_on_and_all_is_reported(start, tmp_path):
     budget = ("--data", "shapes_tiny", "--max-iter", "2", "--opts", *SMALL)
     stopped = start("run", "--schemes", "fcos", "poto_argmax", *budget)
-    console = tmp_path / "output" / "comparison" / NAME / "console.txt"
+    console = tmp_path / "output" / "comparison" / f"{NAME}.console.txt"
     while stopped.poll() is None and not (console.exists() and "Start inference" in console.read_text()):
         time.sleep(0.1)
     stopped.send_signal(signal.SIGTERM)
