@@ -46,7 +46,7 @@ def test_every_value_is_sent_once(wandb, tmp_path):
 
 def test_without_wandb(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match=r"pip install \'la_det\[wandb\]\'"):
+    with pytest.raises(UserError, match=r"pip install \'la_det\[tracking\]\'"):
         WandbWriter(str(tmp_path), project="p")
 
 
