@@ -105,17 +105,16 @@ def _sparse_matching(cost: np.ndarray, k: int) -> np.ndarray:
 def _prices(cost: np.ndarray, k: int) -> np.ndarray:
     """What a column is worth to each row [rows], about: Sinkhorn's algorithm with k columns per row."""
     num_rows, num_columns = cost.shape
-    costs = torch.from_numpy(cost).float()  # torch's threads are those that the user has set; NumPy's are not
-    least = costs.amin(0).clamp_(max=0)  # a column may stay free, at cost 0
-    kernel = ((least - costs) / SMOOTHING).exp_()
-    free = (least / SMOOTHING).exp_()
-    scale, free_scale, tiny = torch.ones(num_rows), torch.ones(()), 1e-30
-    for _ in range(ROUNDS):
-        column = (torch.mv(kernel.T, scale) + free_scale * free + tiny).reciprocal_()
-        scale = k / (torch.mv(kernel, column) + tiny)
-        free_scale = (num_columns - num_rows * k) / (torch.dot(free, column) + tiny)
-    prices = SMOOTHING * ((scale + tiny).log() - (free_scale + tiny).log())
-    return prices.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0).double().numpy()
+    least = cost.min(0).clip(max=0)  # a column may stay free, at cost 0
+    kernel = np.exp((least - cost) / SMOOTHING).astype(np.float32)
+    free = np.exp(least / SMOOTHING).astype(np.float32)
+    scale, free_scale, tiny = np.ones(num_rows, np.float32), np.float32(1), np.float32(1e-30)
+    for _ in range(ROUNDS):  # einsum has no threads, whereas those of a product would fight with torch's
+        column = 1 / (np.einsum("r,rc->c", scale, kernel) + free_scale * free + tiny)
+        scale = k / (np.einsum("rc,c->r", kernel, column) + tiny)
+        free_scale = (num_columns - num_rows * k) / (np.einsum("c,c->", free, column) + tiny)
+    prices = SMOOTHING * (np.log(scale + tiny) - np.log(free_scale + tiny))
+    return np.nan_to_num(prices, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _negative_cycles(change: np.ndarray) -> list[list[int]]:
