@@ -123,11 +123,9 @@ def test_wheel_has_all_that_belongs_to_it(wheel):
     assert headers.get_payload().lstrip().startswith("# la_det")
 
 
-@pytest.mark.slow
-def test_wheel_in_use(bin_folder, tmp_path):
-    """From the list of configs to an exported detector with one's own matcher, far from the checkout."""
-    write_tiny_coco(tmp_path)
-    shutil.copy(ROOT / "docs" / "examples" / "my_detector.py", tmp_path)
+@pytest.fixture
+def run(bin_folder, tmp_path):
+    """Runs a program of the new environment in an empty folder, far from the checkout, and returns its output."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
 
     def run(*command: str) -> str:
@@ -136,6 +134,46 @@ def test_wheel_in_use(bin_folder, tmp_path):
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout
 
+    return run
+
+
+NO_WORKERS = ["train.device=cpu", "dataloader.train.num_workers=0", "dataloader.test.num_workers=0"]
+
+
+@pytest.mark.slow
+def test_own_data_in_three_lines(run, tmp_path):
+    """As docs/two_minutes.md has it, but small, and from random weights, since no network is needed then."""
+    pytest.importorskip("timm")
+    write_tiny_coco(tmp_path, 30)
+    recipe, data = "POTO/poto_r50_fpn_3x_ms_coco", "coco:images,train.json,images,val.json"
+    fitted = ["--epochs", "1", "--image-size", "64", "--backbone", "timm:convnext_atto", "--batch", "8"]
+    said = run(
+        *(
+            "la-det",
+            "train",
+            recipe,
+            "--dataset",
+            data,
+            *fitted,
+            "--output",
+            "run",
+            "train.init_checkpoint=",
+            *NO_WORKERS,
+        )
+    )
+    assert "Schedule: 4 iterations, 1.1 epochs of 28 images in batches of 8" in said
+    assert "| bbox " in said and "nms_gap" in said
+    run("la-det", "show", "run/config.yaml", "--weights", "run", "--num-images", "2", "--output", "seen")
+    assert (tmp_path / "seen" / "index.html").is_file()
+    run("la-det", "export", "run/config.yaml", "run/model_final.pth", "mine.onnx")
+    assert "30 of 30 files done" in run("la-det", "detect", "--onnx", "mine.onnx", "images")
+
+
+@pytest.mark.slow
+def test_wheel_in_use(bin_folder, run, tmp_path):
+    """From the list of configs to an exported detector with one's own matcher, far from the checkout."""
+    write_tiny_coco(tmp_path)
+    shutil.copy(ROOT / "docs" / "examples" / "my_detector.py", tmp_path)
     where = run("python", "-c", "import la_det; print(la_det.__file__)").strip()
     assert Path(where).is_relative_to(bin_folder.parent)
     assert run("la-det", "zoo", "list").split() == list(model_zoo.list())
@@ -143,8 +181,7 @@ def test_wheel_in_use(bin_folder, tmp_path):
     assert "[ok]      la_det" in run("la-det", "doctor")
     run("python", "-c", "from la_det.model_zoo import get_records, list; assert sorted(get_records()) == [*list()]")
     run("python", "-c", "from la_det.model_zoo.configs.common.models.poto import model; assert model.num_classes == 80")
-    small = ["train.device=cpu", "dataloader.train.total_batch_size=2"]
-    small += ["dataloader.train.num_workers=0", "dataloader.test.num_workers=0"]
+    small = ["dataloader.train.total_batch_size=2", *NO_WORKERS]
     data = ["--dataset", "coco:images,train.json,images,val.json"]
     run("la-det", "train", "my_detector.py", *data, "--output", "run", "train.max_iter=2", *small)
     weights = "run/model_final.pth"

@@ -7,15 +7,15 @@ import numpy as np
 from PIL import Image
 
 
-def write_tiny_coco(root: Path) -> Path:
-    """Fill the folder `root` with `images/`, `train.json` and `val.json`: 64-pixel images of two classes; return it.
+def write_tiny_coco(root: Path, count: int = 12) -> Path:
+    """Fill the folder `root` with `images/`, `train.json` and `val.json`: `count` images of two classes; return it.
 
-    The images are of both orientations. One image has no object and one has a crowd region only.
+    The images have 64 pixels and both orientations. One image has no object and one has a crowd region only.
     """
     (root / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)
     images, annotations = [], []
-    for i in range(12):
+    for i in range(count):
         width, height = (64, 48) if i % 3 else (48, 64)
         pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(root / "images" / f"{i}.jpg")
