@@ -56,7 +56,7 @@ def add_arguments(parser: ArgumentParser, flags: bool) -> None:
         help="resnet18, resnet34, resnet50, resnet101 or timm:NAME, with weights of ImageNet",
     )
     parser.add_argument(
-        "--batch", type=int, metavar="N", help="images of all GPUs in a step; the learning rate follows"
+        "--batch", type=int, metavar="N", help="images of all GPUs in a step; learning rate and iterations follow"
     )
     parser.add_argument(
         "--from", dest="weights", metavar="FILE", help="begin with trained weights, also of other classes"

@@ -10,6 +10,7 @@ from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from la_det.data.shapes import SHAPES
 from la_det.data.transforms import ResizeShortestEdge
 from la_det.engine.own_dataset import use_own_dataset
 from la_det.errors import UserError
@@ -25,11 +26,8 @@ PARTS = 10  # a short run evaluates and saves after each of so many parts
 IMAGES = {
     "coco_2017_train": 117_266,
     "crowdhuman_train": 15_000,
-    "shapes_tiny_train": 1500,
-    "shapes_train": 8000,
-    "shapes_crowd_train": 2000,
-    "shapes_crowd_odgt_train": 2000,
-}
+    "shapes_crowd_odgt_train": SHAPES["shapes_crowd"].num_train,
+} | {f"{name}_train": spec.num_train for name, spec in SHAPES.items()}
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Fitting:
         image_size: short side of test images, pixels; training sizes and long sides keep their ratio to it.
         backbone: "resnet18", "resnet34", "resnet50", "resnet101" or "timm:<name of a timm model>", with weights of
             ImageNet.
-        batch: images of all processes in a step. The learning rate grows linearly with it.
+        batch: images of all processes in a step. The learning rate grows linearly with it, the iterations inversely.
         weights: a trained model's weights to begin with; parameters of another shape are left out, as those of other
             classes are.
     """
@@ -131,11 +129,36 @@ def fit_schedule(cfg: DictConfig, recipe: _Length, epochs: float | None) -> None
 
 
 def use_batch(cfg: DictConfig, batch: int) -> None:
-    """Set the batch, and scale the learning rate linearly with it."""
-    old = cfg.dataloader.train.total_batch_size
+    """Set the batch, and fit learning rate and iterations to it."""
+    scaling, old = cfg.train.auto_scale_lr, cfg.dataloader.train.total_batch_size
     cfg.dataloader.train.total_batch_size = batch
-    cfg.train.auto_scale_lr.reference_batch_size = batch  # it is scaled here
-    cfg.optimizer.lr *= batch / old
+    scaling.update(enabled=True, reference_batch_size=old)
+    auto_scale_lr(cfg)
+    scaling.reference_batch_size = batch  # nothing scales again
+
+
+def auto_scale_lr(cfg: DictConfig) -> None:
+    """Fit the schedule to `total_batch_size`: the learning rate grows linearly with it, the iterations inversely.
+
+    The learning-rate multipliers of configs/common/schedules.py are functions of the relative progress. So steps and
+    warm-up keep their relative places.
+    """
+    factor = cfg.dataloader.train.total_batch_size / cfg.train.auto_scale_lr.reference_batch_size
+    if not cfg.train.auto_scale_lr.enabled or factor == 1:
+        return
+    cfg.train.auto_scale_lr.enabled = False  # the saved config is the scaled one
+    old = (cfg.optimizer.lr, cfg.train.max_iter)
+    cfg.optimizer.lr = old[0] * factor
+    cfg.train.max_iter = round(old[1] / factor)
+    logger.info(
+        "auto_scale_lr: batch size %d instead of %d: learning rate %g -> %g, iterations %d -> %d",
+        cfg.dataloader.train.total_batch_size,
+        cfg.train.auto_scale_lr.reference_batch_size,
+        old[0],
+        cfg.optimizer.lr,
+        old[1],
+        cfg.train.max_iter,
+    )
 
 
 def use_image_size(cfg: DictConfig, size: int) -> None:

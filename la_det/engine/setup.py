@@ -23,7 +23,7 @@ from la_det.build import device_of
 from la_det.checkpoint.recipe import apply_recipe
 from la_det.config import fill_defaults, load_yaml_config
 from la_det.engine.checks import check_config
-from la_det.engine.fitting import Fitting
+from la_det.engine.fitting import Fitting, auto_scale_lr
 from la_det.errors import UserError
 from la_det.model_zoo.names import name_of_file
 
@@ -136,27 +136,3 @@ def setup(cfg: DictConfig) -> None:
     auto_scale_lr(cfg)
     seed_all_rng(cfg.train.seed + comm.get_rank())
     logger.info("%d process(es) on %s, output in %s", comm.get_world_size(), device_of(cfg), cfg.train.output_dir)
-
-
-def auto_scale_lr(cfg: DictConfig) -> None:
-    """Fit the schedule to `total_batch_size`: the learning rate grows linearly with it, the iterations inversely.
-
-    The learning-rate multipliers of configs/common/schedules.py are functions of the relative progress. So steps and
-    warm-up keep their relative places.
-    """
-    factor = cfg.dataloader.train.total_batch_size / cfg.train.auto_scale_lr.reference_batch_size
-    if not cfg.train.auto_scale_lr.enabled or factor == 1:
-        return
-    cfg.train.auto_scale_lr.enabled = False  # the saved config is the scaled one
-    old = (cfg.optimizer.lr, cfg.train.max_iter)
-    cfg.optimizer.lr = old[0] * factor
-    cfg.train.max_iter = round(old[1] / factor)
-    logger.info(
-        "auto_scale_lr: batch size %d instead of %d: learning rate %g -> %g, iterations %d -> %d",
-        cfg.dataloader.train.total_batch_size,
-        cfg.train.auto_scale_lr.reference_batch_size,
-        old[0],
-        cfg.optimizer.lr,
-        old[1],
-        cfg.train.max_iter,
-    )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from detectron2.config import instantiate
 
-from la_det.engine.fitting import Fitting
+from la_det.engine.fitting import Fitting, auto_scale_lr
 from la_det.engine.setup import load_config
 from la_det.errors import UserError
 from tests.tiny_coco import write_tiny_coco
@@ -52,6 +52,15 @@ def test_a_smaller_batch_takes_more_and_smaller_steps(option):
     cfg = fitted(dataset=option, batch=4)
     assert cfg.dataloader.train.total_batch_size == 4 and cfg.optimizer.lr == 0.01 / 4
     assert cfg.train.max_iter == 8000
+
+
+def test_a_batch_alone_keeps_the_epochs():
+    cfg = fitted(batch=4)
+    assert (cfg.train.max_iter, cfg.optimizer.lr) == (4 * 270000, 0.01 / 4)
+    assert not cfg.train.auto_scale_lr.enabled
+    cfg = fitted("train.auto_scale_lr.enabled=True", batch=4)
+    auto_scale_lr(cfg)
+    assert (cfg.train.max_iter, cfg.optimizer.lr) == (4 * 270000, 0.01 / 4), "nothing is scaled twice"
 
 
 def test_what_the_user_sets_wins(option):
