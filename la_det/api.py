@@ -43,8 +43,8 @@ def train(
         epochs: length of the training.
         image_size: short side of test images, pixels; other sizes of images keep their ratio to it.
         backbone: "resnet18", "resnet34", "resnet50", "resnet101" or "timm:NAME", with weights of ImageNet.
-        batch: images of all processes in a step; the learning rate grows linearly with it, the
-            iterations inversely.
+        batch: images of all processes in a step; the learning rate grows linearly with it, the iterations
+            inversely.
         weights: trained weights to begin with, file or address; the number of classes may be another.
         overrides: options of the config to change, each as "key=value". They win over all that is said above.
         output: the output folder, instead of the config's `train.output_dir`.

@@ -6,7 +6,8 @@ from omegaconf import OmegaConf
 
 from la_det import model_zoo
 from la_det.checkpoint.recipe import network_facts, write_weights
-from la_det.engine.setup import auto_scale_lr, load_config, setup
+from la_det.engine.fitting import auto_scale_lr
+from la_det.engine.setup import load_config, setup
 from la_det.errors import UserError
 
 CONFIG = """
