@@ -21,6 +21,7 @@ COMMANDS = {
     "detect": "detect objects in images, folders and videos",
     "export": "write a trained detector as one graph: ONNX, TorchScript or torch.export",
     "convert": "convert weights that an official repository published",
+    "reproduce": "compare official weights, or trainings, with the published figures",
     "show": "show which locations of an image each object gets",
     "compare": "train and time schemes under one budget, and make tables of the results",
     "bench": "measure speed and memory",

@@ -18,6 +18,7 @@ from la_det.checkpoint.recipe import apply_overrides, network_facts
 from la_det.conversion.published import some
 from la_det.conversion.repositories import REPOSITORIES, Repository
 from la_det.errors import UserError
+from la_det.model_zoo.records import Record
 
 
 @dataclass(frozen=True)
@@ -90,28 +91,47 @@ def find_fit(path: str, state: Mapping[str, Tensor], config: str | None = None) 
     Raises:
         UserError: there is no complete mapping, or there are several.
     """
-    fits = all_fits(path, state, config)
-    complete = [fit for fit in fits if not fit.errors]
-    if len(complete) == 1:
-        return complete[0]
-    if complete:
+    complete = complete_fits(path, state, config)
+    if len(complete) > 1:
         names = ", ".join(fit.config for fit in complete)
         raise UserError(
             f"{path}: {len(complete)} configs have these parameters; say with --config which it is: {names}"
         )
-    closest = min(fits, key=lambda fit: fit.errors)
-    what = "does not fit" if config else "fits no config, the closest is"
-    raise UserError(f"{path}: it {what} {closest.config}: {closest.describe_errors()}")
+    return complete[0]
 
 
-def all_fits(path: str, state: Mapping[str, Tensor], config: str | None = None) -> list[Fit]:
+def complete_fits(
+    path: str, state: Mapping[str, Tensor], config: str | None = None, records: Mapping[str, Record] | None = None
+) -> list[Fit]:
+    """All complete mappings to configs' models, at least one.
+
+    Args:
+        path, state: see `find_fit`.
+        config: name of the only config to try.
+        records: the configs to try, and their repositories; by default those of the zoo.
+
+    Raises:
+        UserError: there is no complete mapping.
+    """
+    fits = all_fits(path, state, config, records)
+    complete = [fit for fit in fits if not fit.errors]
+    if not complete:
+        closest = min(fits, key=lambda fit: fit.errors)
+        what = "does not fit" if config else "fits no config, the closest is"
+        raise UserError(f"{path}: it {what} {closest.config}: {closest.describe_errors()}")
+    return complete
+
+
+def all_fits(
+    path: str, state: Mapping[str, Tensor], config: str | None = None, records: Mapping[str, Record] | None = None
+) -> list[Fit]:
     """Mappings, complete or not, to `config`; by default to all configs of the repositories with such keys.
 
     Raises:
         UserError: the config or the kind of checkpoint is not known.
     """
-    records = model_zoo.get_records()
-    owners = [(r, name) for name in model_zoo.list() for r in REPOSITORIES if r.published(records[name])]
+    records = model_zoo.get_records() if records is None else records
+    owners = [(r, name) for name, record in sorted(records.items()) for r in REPOSITORIES if r.published(record)]
     if config is None:
         fits = [fit(r, state, name) for r, name in owners if any(key.startswith(r.head) for key in state)]
         if not fits:
@@ -119,8 +139,9 @@ def all_fits(path: str, state: Mapping[str, Tensor], config: str | None = None) 
         return fits
     fits = [fit(r, state, name) for r, name in owners if name == config]
     if not fits:
-        (close,) = difflib.get_close_matches(config, [name for _, name in owners], n=1, cutoff=0)
-        raise UserError(f"--config {config}: no config of an official model; did you mean {close}?")
+        close = difflib.get_close_matches(config, [name for _, name in owners], n=1, cutoff=0)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise UserError(f"--config {config}: no config of an official model{hint}")
     return fits
 
 

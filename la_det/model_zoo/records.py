@@ -6,10 +6,16 @@ and `records` by config. A name with a project, "FCOS/fcos_r18_fpn_shapes_tiny",
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
+import yaml
+
+from la_det.errors import UserError
+from la_det.model_zoo import names
 from la_det.model_zoo.names import get_config, project_tables
 
 # Properties of configs that tables show.
@@ -39,6 +45,8 @@ class Record:
         published: metric -> the source's figure, in percent.
         measured: metric -> figure measured here, in percent; see `command`.
         source: address of the repository that published the figures.
+        official: names of the config in this repository; its files often have them.
+        noise: metric -> how much its authors say that the figure varies from training to training, in percent.
         convertible: whether `la-det convert` reads the weights of this repository.
         note: a few words beside the name.
         options: options `key=value` with which the config was measured here.
@@ -49,6 +57,8 @@ class Record:
     published: Mapping[str, float] = field(default_factory=dict)
     measured: Mapping[str, float] = field(default_factory=dict)
     source: str | None = None
+    official: tuple[str, ...] = ()
+    noise: Mapping[str, float] = field(default_factory=dict)
     convertible: bool = True
     note: str | None = None
     options: str | None = None
@@ -89,14 +99,40 @@ def get_records() -> dict[str, Record]:
     Raises:
         ValueError: a `zoo.yaml` has a key that records do not have; the message names file and config.
     """
-    records = {}
-    for project, tables in project_tables().items():
-        for table in tables.values():
-            for config, content in table["records"].items():
-                if "/" not in config:
-                    name = f"{project}/{config}"
-                    records[name] = _record(name, {**table.get("common", {}), **content})
+    return {
+        name: record
+        for project, tables in project_tables().items()
+        for name, record in _records(tables, f"{project}/").items()
+    }
+
+
+def read_records(file: Path) -> dict[str, Record]:
+    """The records of a file in the form of `zoo.yaml`, where configs have full names, `POTO/poto_r50_fpn_3x_ms_coco`.
+
+    Raises:
+        UserError: the file cannot be read, has another form, or names a config that does not exist.
+    """
+    try:
+        records = _records(yaml.safe_load(file.read_text()))
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, TypeError, AttributeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{file}: not of the form of projects/*/zoo.yaml ({reason:.200})") from error
+    for name in records.keys() - set(names.list()):
+        (close,) = difflib.get_close_matches(name, names.list(), n=1, cutoff=0)
+        raise UserError(f"{file}: {name} is no config of la_det.model_zoo.list(); did you mean {close}?")
     return records
+
+
+def _records(tables: Mapping, prefix: str = "") -> dict[str, Record]:
+    """The records of a `zoo.yaml` that are its own. `prefix` is put before the names."""
+    return {
+        f"{prefix}{config}": _record(f"{prefix}{config}", {**table.get("common", {}), **content})
+        for table in tables.values()
+        for config, content in table["records"].items()
+        if not prefix or "/" not in config
+    }
 
 
 def get_tables(project: str) -> dict[str, Table]:
@@ -114,7 +150,13 @@ def get_tables(project: str) -> dict[str, Table]:
 def _record(name: str, content: Mapping) -> Record:
     attributes = {key: value for key, value in content.items() if key in ATTRIBUTES}
     others = {key: value for key, value in content.items() if key not in ATTRIBUTES}
+    official = others.pop("official", ())
     try:
-        return Record(name, attributes=attributes, **others)
+        return Record(
+            name,
+            attributes=attributes,
+            official=(official,) if isinstance(official, str) else tuple(official),
+            **others,
+        )
     except TypeError as error:
         raise ValueError(f"{name}: zoo.yaml has a key that no record has ({error})") from error

@@ -1,0 +1,107 @@
+"""Which config a published file belongs to: by its parameters, then by its name, then by what was published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from la_det.conversion.convert import Fit, complete_fits
+from la_det.conversion.official_names import plain_name
+from la_det.errors import UserError
+from la_det.model_zoo.records import Record
+from la_det.reproduction.verdict import expected
+
+SUFFIXES = (".pkl", ".pth", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A file's mapping to the model of a config, and what told the config: a few words."""
+
+    fit: Fit
+    by: str
+
+
+def official_files(places: Sequence[Path], without: Path) -> dict[str, Path]:
+    """Short name -> path of the files of weights at these places, which are files or folders.
+
+    A short name begins with the last folder of the place. Files in the folder `without` are left out.
+
+    Raises:
+        UserError: a place does not exist, or there is no such file.
+    """
+    found = {}
+    for place in map(Path.resolve, places):
+        if not place.exists():
+            raise UserError(f"{place}: no such file or folder")
+        files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.suffix in SUFFIXES)
+        root = place.parent.parent if place.is_file() else place.parent
+        found |= {str(file.relative_to(root)): file for file in files if without.resolve() not in file.parents}
+    if not found:
+        raise UserError(f"{', '.join(map(str, places))}: no file named {', '.join('*' + s for s in SUFFIXES)} in it")
+    return found
+
+
+def recognise(
+    name: str, state: Mapping[str, Tensor], records: Mapping[str, Record], config: str | None = None
+) -> Recognised:
+    """The one config to which a state dict belongs.
+
+    Several configs may have the same parameters. Then the file's name decides: one that contains the name of the config
+    here or in its repository (the longest counts), or else words that only one of the configs has. If names do not
+    decide, a config with published figures is preferred to those without.
+
+    Args:
+        name: the file's name, with the folders whose names may help.
+        state: the official state dict.
+        records: configs that it may belong to.
+        config: the only config that it may belong to.
+
+    Raises:
+        UserError: the state dict fits no config, or several; the message names them.
+    """
+    fits = complete_fits(name, state, config, records)
+    by = "its parameters" if config is None else "--config"
+    narrowing = {"its name": _by_name, "words of its name": _by_words, "what was published": _by_figures}
+    for reason, narrow in narrowing.items():
+        if len(fits) > 1:
+            fits, by = narrow(name, fits, records) or fits, reason
+    if len(fits) > 1:
+        names = ", ".join(fit.config for fit in fits)
+        raise UserError(f"{name}: these configs have its parameters; say which with --config NAME={name}: {names}")
+    return Recognised(fits[0], by)
+
+
+def _by_name(name: str, fits: Sequence[Fit], records: Mapping[str, Record]) -> list[Fit]:
+    """Those of which the file's name contains a whole name, the longest of all."""
+    text = plain_name(Path(name).with_suffix("").as_posix())
+    longest = {
+        fit.config: max((len(known) for known in _names(records[fit.config]) if known in text), default=0)
+        for fit in fits
+    }
+    return [fit for fit in fits if longest[fit.config] and longest[fit.config] == max(longest.values())]
+
+
+def _by_words(name: str, fits: Sequence[Fit], records: Mapping[str, Record]) -> list[Fit]:
+    """Those that have all words of the file's name that not all of them have."""
+    words = {
+        fit.config: set("".join([*_names(records[fit.config]), plain_name(fit.repository.name)]).split("_"))
+        for fit in fits
+    }
+    telling = set.union(*words.values()) - set.intersection(*words.values())
+    hits = telling & set(plain_name(Path(name).with_suffix("").as_posix()).split("_"))
+    return [fit for fit in fits if hits and hits <= words[fit.config]]
+
+
+def _by_figures(name: str, fits: Sequence[Fit], records: Mapping[str, Record]) -> list[Fit]:
+    """Those with published figures."""
+    return [fit for fit in fits if expected(records[fit.config], fit.repository)]
+
+
+def _names(record: Record) -> Iterator[str]:
+    """The config's names, here and in its repository."""
+    yield plain_name(record.name.rpartition("/")[2])
+    yield from map(plain_name, record.official)

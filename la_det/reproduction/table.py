@@ -1,0 +1,77 @@
+"""The table of published and measured figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from textwrap import shorten
+
+from tabulate import tabulate
+
+from la_det.checkpoint.checkpointer import replacing
+from la_det.model_zoo.records import Record
+from la_det.reproduction.rows import Row
+from la_det.reproduction.verdict import DIFFERENT, NOISE, NOISY, ROUNDING, SAME, figures
+
+LEGEND = f"""\
+Figures are in percent. AP decides, mask AP where it was published, and mMR. "{SAME}": at most {ROUNDING} away.
+"{NOISY}": at most as far away as the authors say that trainings differ ({NOISE["AP"]} AP and {NOISE["mMR"]} mMR where \
+they say
+nothing). "{DIFFERENT}": further away.
+"""
+WIDTH = 200  # characters of a reason; the row's record has all of it
+
+
+def table(rows: Iterable[Row], records: Mapping[str, Record]) -> str:
+    """A Markdown table with a line per row: config, file, published, measured, difference, verdict."""
+    header = ["config", "file", "published", "measured", "difference", "verdict"]
+    return tabulate([_line(row, records) for row in rows], header, tablefmt="pipe", disable_numparse=True)
+
+
+def write_table(file: Path, rows: Iterable[Row], records: Mapping[str, Record]) -> None:
+    """Write the table and its explanation."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as open_file:
+        open_file.write(f"{LEGEND}\n{table(rows, records)}\n".encode())
+
+
+def list_expected(records: Iterable[Record]) -> str:
+    """A table of the configs with published figures: the figures, where files are from, and what they are called."""
+    rows = [
+        [
+            record.name,
+            _figures(record.published),
+            f"{record.source}" if record.convertible else f"{record.source} (its files cannot be converted)",
+            " or ".join(record.official),
+        ]
+        for record in records
+        if record.published
+    ]
+    return tabulate(
+        rows, ["config", "published", "files from", "called there"], tablefmt="plain", disable_numparse=True
+    )
+
+
+def _line(row: Row, records: Mapping[str, Record]) -> list[str]:
+    """A row's cells, with the metrics that are judged."""
+    published, measured = (
+        {metric: found[metric] for metric in NOISE if found.get(metric) is not None}
+        for found in (row.published, figures(row.results))
+    )
+    differences = {metric: measured[metric] - value for metric, value in published.items() if metric in measured}
+    return [
+        row.config or "not known",
+        row.file or "trained here",
+        _figures(published),
+        _figures(measured, ".2f"),
+        _figures(differences, "+.2f"),
+        shorten(row.verdict(records).replace("|", "/"), WIDTH, placeholder=" ..."),
+    ]
+
+
+def _figures(figures: Mapping[str, float], form: str = "") -> str:
+    """Figures with their metrics; by default with one decimal, or with two if they have more."""
+    return ", ".join(
+        f"{metric} {value:{form or ('.1f' if value == round(value, 1) else '.2f')}}"
+        for metric, value in figures.items()
+    )
