@@ -173,13 +173,11 @@ class Reproduction:
         try:
             for command in commands:
                 self._call(command, self._console(row))
-            results = json.loads((run / "evaluation" / weights.stem / "results.json").read_text())
-        except (UserError, OSError, ValueError) as error:
+            results = _read_results(run / "evaluation" / weights.stem / "results.json")
+        except UserError as error:
             done = replace(row, commands=commands, problem=str(error), versions=versions())
         else:
-            tasks = {task: values for task, values in results.items() if isinstance(values, dict)}
-            whole = {task: {k: v for k, v in values.items() if "-" not in k} for task, values in tasks.items()}
-            done = replace(row, commands=commands, results=whole, versions=versions())
+            done = replace(row, commands=commands, results=results, versions=versions())
         write_record(self._file(row), done)
         return done
 
@@ -214,6 +212,19 @@ class Reproduction:
 
     def _console(self, row: Row) -> Path:
         return self.output / "runs" / f"{row.name}.console.txt"
+
+
+def _read_results(file: Path) -> dict[str, dict[str, float | None]]:
+    """Task -> metric -> value, without the metrics of single classes.
+
+    Raises:
+        UserError: there is no AP.
+    """
+    tasks = {task: values for task, values in json.loads(file.read_text()).items() if isinstance(values, dict)}
+    results = {task: {k: v for k, v in values.items() if "-" not in k} for task, values in tasks.items()}
+    if not figures(results):
+        raise UserError(f"{file}: it has no AP; evaluate on one data set that has annotations")
+    return results
 
 
 def all_reproduced(rows: Iterable[Row], records: Mapping[str, Record]) -> bool:
