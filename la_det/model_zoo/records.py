@@ -114,6 +114,10 @@ def read_records(file: Path) -> dict[str, Record]:
     """
     try:
         records = _records(yaml.safe_load(file.read_text()))
+        for name, record in records.items():
+            for metric, value in {**record.published, **record.noise}.items():
+                if not isinstance(value, (int, float)):
+                    raise UserError(f"{file}: {name}: its {metric} is no number: {value}")
     except OSError as error:
         raise UserError(f"{file}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, TypeError, AttributeError, KeyError) as error:

@@ -28,18 +28,22 @@ class Recognised:
 def official_files(places: Sequence[Path], without: Path) -> dict[str, Path]:
     """Short name -> path of the files of weights at these places, which are files or folders.
 
-    A short name begins with the last folder of the place. Files in the folder `without` are left out.
+    A short name begins with the last folder of the place. Files in the folder `without` are left out. Of two files with
+    the same short name, the second one has its path.
 
     Raises:
         UserError: a place does not exist, or there is no such file.
     """
-    found = {}
+    found: dict[str, Path] = {}
     for place in map(Path.resolve, places):
         if not place.exists():
             raise UserError(f"{place}: no such file or folder")
         files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.suffix in SUFFIXES)
         root = place.parent.parent if place.is_file() else place.parent
-        found |= {str(file.relative_to(root)): file for file in files if without.resolve() not in file.parents}
+        for file in files:
+            if without.resolve() not in file.parents:
+                name = str(file.relative_to(root))
+                found[name if found.get(name, file) == file else str(file)] = file
     if not found:
         raise UserError(f"{', '.join(map(str, places))}: no file named {', '.join('*' + s for s in SUFFIXES)} in it")
     return found
@@ -87,12 +91,11 @@ def _by_name(name: str, fits: Sequence[Fit], records: Mapping[str, Record]) -> l
 
 def _by_words(name: str, fits: Sequence[Fit], records: Mapping[str, Record]) -> list[Fit]:
     """Those that have all words of the file's name that not all of them have."""
-    words = {
-        fit.config: set("".join([*_names(records[fit.config]), plain_name(fit.repository.name)]).split("_"))
-        for fit in fits
+    words = {fit.config: _words(*_names(records[fit.config]), fit.repository.name) for fit in fits}
+    telling = {
+        word for of_one in words.values() for word in of_one if not all(word in others for others in words.values())
     }
-    telling = set.union(*words.values()) - set.intersection(*words.values())
-    hits = telling & set(plain_name(Path(name).with_suffix("").as_posix()).split("_"))
+    hits = telling & _words(Path(name).with_suffix("").as_posix())
     return [fit for fit in fits if hits and hits <= words[fit.config]]
 
 
@@ -105,3 +108,7 @@ def _names(record: Record) -> Iterator[str]:
     """The config's names, here and in its repository."""
     yield plain_name(record.name.rpartition("/")[2])
     yield from map(plain_name, record.official)
+
+
+def _words(*texts: str) -> set[str]:
+    return {word for text in texts for word in plain_name(text).split("_") if word}

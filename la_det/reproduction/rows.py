@@ -93,7 +93,7 @@ class Reproduction:
         output: folder of the records (`rows/`), of converted weights (`weights/`) and of the runs (`runs/`).
         settings: settings of all rows.
         num_gpus: processes of a command, each with a GPU (or CPU).
-        command: the command that trains and evaluates, without its subcommand.
+        command: the command that trains and evaluates, without its subcommand; by default `la-det`.
     """
 
     def __init__(
@@ -102,13 +102,13 @@ class Reproduction:
         output: Path,
         settings: Settings,
         num_gpus: int = 1,
-        command: Sequence[str] = LA_DET,
+        command: Sequence[str] | None = None,
     ) -> None:
         self.records = records
         self.output = output
         self.settings = settings
         self.num_gpus = num_gpus
-        self.command = command
+        self.command = LA_DET if command is None else command
 
     def of_file(self, name: str, path: Path, config: str | None = None, allow_pickle: bool = False) -> Row:
         """The row of a published file, with its weights converted unless the row was measured before.
@@ -138,8 +138,8 @@ class Reproduction:
                 write_weights(self._weights(row), found.fit.weights(state), found.fit.recipe())
             return done or row
         except (UserError, OSError) as error:
-            problem = str(error).replace(f"{path}: ", "").replace(f"{name}: ", "")
-            row = replace(row, problem=" ".join(problem.split()))
+            problem = " ".join(str(error).split()).removeprefix(f"{path}: ").removeprefix(f"{name}: ")
+            row = replace(row, problem=problem)
             write_record(self._file(row), row)
             return row
 

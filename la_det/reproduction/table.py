@@ -54,10 +54,9 @@ def list_expected(records: Iterable[Record]) -> str:
 
 def _line(row: Row, records: Mapping[str, Record]) -> list[str]:
     """A row's cells, with the metrics that are judged."""
-    published, measured = (
-        {metric: found[metric] for metric in NOISE if found.get(metric) is not None}
-        for found in (row.published, figures(row.results))
-    )
+    published = {metric: value for metric, value in row.published.items() if metric in NOISE}
+    found = figures(row.results).items()
+    measured = {metric: value for metric, value in found if metric in NOISE and value is not None}
     differences = {metric: measured[metric] - value for metric, value in published.items() if metric in measured}
     return [
         row.config or "not known",

@@ -120,6 +120,14 @@ class TestFiles:
         assert found == {f"downloads/{name}": place / name for name in names[:3]}
         assert official_files([place / "a.pth"], place / "out") == {"downloads/a.pth": place / "a.pth"}
 
+    def test_of_the_same_name(self, tmp_path):
+        places = [tmp_path / part / "downloads" for part in ("one", "two")]
+        for place in places:
+            place.mkdir(parents=True)
+            (place / "a.pth").touch()
+        first, second = (place / "a.pth" for place in places)
+        assert official_files([*places, first], tmp_path / "out") == {"downloads/a.pth": first, str(second): second}
+
     def test_missing(self, tmp_path):
         with pytest.raises(UserError, match="nowhere: no such file or folder"):
             official_files([tmp_path / "nowhere"], tmp_path)

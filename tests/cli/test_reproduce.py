@@ -1,0 +1,180 @@
+"""`la-det reproduce` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import la_det
+from la_det import cli
+from la_det.data.shapes import ShapesSpec, make_shapes
+from tests.conversion.official_state import MANIFESTS, official_state
+from tests.reproduction.stand_in import TWINS, Twin, write_records
+
+ROOT = Path(__file__).parents[2]
+ON_CPU = ("train.device=cpu", "dataloader.test.num_workers=0")
+ROWS = Path("output/reproduce/rows")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of the processes that the command starts
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("", "reproduce: name files or folders with published files, or give --train without them"),
+        (". --train", "reproduce: name files or folders with published files, or give --train without them"),
+        ("nowhere", "nowhere: no such file or folder"),
+        (".", "no file named *.pkl, *.pth, *.safetensors in it"),
+        ("--list --only yolo", "yolo: no config with published figures; see --list"),
+        ("--list --records none.yaml", "none.yaml: No such file or directory"),
+        ("x.pth --config POTO/poto_r50_fpn_3x_ms_coco", "FILE is none of the files; it has the form NAME=FILE"),
+        ("x.pth --config POTO/potto=x.pth", "--config POTO/potto=x.pth: no config POTO/potto; did you mean POTO/"),
+    ],
+)
+def test_wrong_use(argv, message, capsys):
+    if "x.pth" in argv:
+        Path("x.pth").touch()
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["reproduce", *argv.split()])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and message in line
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "not of the form of projects/*/zoo.yaml"),
+        ("a: {records: {POTO/poto_r50_fpn_3x_ms_coco: {publisht: {AP: 1}}}}", "publisht"),
+        ("a: {records: {POTO/potto: {published: {AP: 1}}}}", "POTO/potto is no config of la_det.model_zoo.list()"),
+        ("a: {records: {POTO/poto_r50_fpn_3x_ms_coco: {published: {AP: much}}}}", "its AP is no number: much"),
+        ("!!python/object/apply:os.system ['touch evil']", "not of the form of projects/*/zoo.yaml"),
+    ],
+)
+def test_wrong_records(text, message, capsys):
+    Path("records.yaml").write_text(text)
+    with pytest.raises(SystemExit):
+        cli.main(["reproduce", "--list", "--records", "records.yaml"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: records.yaml: ") and message in line
+    assert not Path("evil").exists()
+
+
+def test_list(capsys):
+    assert cli.main(["reproduce", "--list", "--only", "poto", "crowdhuman"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and "AP 89.1, mMR 48.9, Recall 96.5" in lines[3]
+
+
+def test_a_file_that_several_configs_fit(capsys):
+    """The user's choice is taken by the path and by the name in the table."""
+    Path("downloads").mkdir()
+    torch.save({"model": official_state(MANIFESTS["poto_3dmf_crowdhuman"])}, "downloads/model_final.pth")
+    argv = ["reproduce", "downloads", "--only", "poto", "crowdhuman", "--opts", "train.device=nowhere"]
+    aux = "POTO/poto_3dmf_aux_r50_fpn_30k_crowdhuman"
+    assert cli.main(argv) == 1
+    assert f"say which with --config NAME=downloads/model_final.pth: {aux}, POTO/poto_3dmf_" in capsys.readouterr().out
+    record = json.loads(next(Path("output/reproduce/rows").iterdir()).read_text())
+    assert record["config"] == "" and "these configs have its parameters" in record["problem"]
+
+
+def test_a_stop_leaves_no_process_behind(tmp_path):
+    Path("downloads").mkdir()
+    torch.save({"model": official_state(MANIFESTS["poto_crowdhuman"])}, "downloads/poto.pth")
+    script = shutil.copy(ROOT / "tests/reproduction/fake_la_det.py", tmp_path)
+    code = (
+        "import sys; from la_det import cli; from la_det.reproduction import rows\n"
+        f"rows.LA_DET = ({sys.executable!r}, {script!r})\n"
+        "cli.main(sys.argv[1:])"
+    )
+    argv = [sys.executable, "-c", code, "reproduce", "downloads", "--only", "poto", "crowdhuman", "--opts", "hang=1"]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    end = time.monotonic() + 300
+    while not any("hanging" in file.read_text() for file in Path("output").rglob("*.console.txt")):
+        assert time.monotonic() < end and process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    commands = [file.read_bytes() for file in Path("/proc").glob("[0-9]*/cmdline") if os.access(file, os.R_OK)]
+    assert not any(script.encode() in command for command in commands)
+
+
+@pytest.fixture
+def shapes(tmp_path) -> str:
+    """Large Shapes in COCO's layout. All objects have the first of the ten classes: a short training finds them."""
+    folder = make_shapes(
+        ShapesSpec("large", 128, num_train=400, num_val=100, max_objects=3, min_extent=48, max_extent=96), tmp_path
+    )
+    for split in ("train", "val"):
+        file = folder / "annotations" / f"{split}.json"
+        content = json.loads(file.read_text())
+        for annotation in content["annotations"]:
+            annotation["category_id"] = 1
+        file.write_text(json.dumps(content))
+    return f"coco:{folder}/train,{folder}/annotations/train.json,{folder}/val,{folder}/annotations/val.json"
+
+
+def train(twin: Twin, dataset: str) -> tuple[dict[str, torch.Tensor], float]:
+    """Train a twin briefly; its parameters, and its AP before they are renamed and converted."""
+    options = ("train.max_iter=300", "dataloader.train.total_batch_size=8", "dataloader.train.num_workers=0")
+    output = Path("trained", twin.manifest)
+    results = la_det.train(twin.config, dataset=dataset, overrides=[*options, *ON_CPU, *twin.overrides], output=output)
+    return torch.load(output / "model_final.pth", weights_only=True)["model"], results["bbox"]["AP"]
+
+
+@pytest.mark.slow
+def test_official_files_of_trained_twins(shapes, capsys):
+    """Five are as published. A bent tensor, another architecture and a value that is not finite are found."""
+    downloads = Path("downloads")
+    downloads.mkdir()
+    expected = {}
+    for twin in TWINS:
+        state, expected[twin] = train(twin, shapes)
+        official = twin.published(state)
+        torch.save({"model": official}, downloads / f"{twin.manifest}.pth")
+    key = "bbox_head.reg_convs.1.conv.weight"
+    bent = {**official, key: official[key].flip(0)}  # of the last twin: the same values in another order
+    torch.save({"model": bent}, downloads / "bent.pth")
+    torch.save({"model": official | {key: torch.full_like(official[key], float("nan"))}}, downloads / "nan.pth")
+    torch.save({"state_dict": official_state(MANIFESTS["o2f_r50"])}, downloads / "other.pth")
+    assert min(expected.values()) >= 5
+    write_records(Path("records.yaml"), expected)
+
+    argv = ["reproduce", "downloads", "--records", "records.yaml", "--dataset", shapes, "--opts", *ON_CPU]
+    assert cli.main(argv) == 1
+    rows = {row["file"].removeprefix("downloads/"): row for row in map(json.loads, map(Path.read_text, ROWS.iterdir()))}
+    assert len(rows) == 8
+    for twin, ap in expected.items():
+        row = rows[f"{twin.manifest}.pth"]
+        assert row["config"] == twin.config
+        assert abs(row["results"]["bbox"]["AP"] - ap) < 0.01
+    lines = (line for line in capsys.readouterr().out.splitlines() if line.startswith("|"))
+    verdicts = {cells[2].strip(): cells[-2].strip() for cells in (line.split("|") for line in lines)}
+    assert verdicts["downloads/bent.pth"] == "differs"
+    assert rows["bent.pth"]["config"] == TWINS[-1].config
+    assert verdicts["downloads/nan.pth"].startswith(f"{key} has values that are not finite")
+    assert verdicts["downloads/other.pth"].startswith("its keys (backbone.conv1.weight")
+    assert list(verdicts.values()).count("as published") == 5
+
+    for file in ("bent.pth", "nan.pth", "other.pth"):
+        (downloads / file).unlink()
+    before = {file: file.stat().st_mtime_ns for file in ROWS.iterdir()}
+    assert cli.main(argv) == 0, "all that is left is as published, and was measured before"
+    assert {file: file.stat().st_mtime_ns for file in ROWS.iterdir()} == before
