@@ -201,6 +201,7 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
     ],
     (
         f"{STEPS}/score/detr_cost.py",
+        "tests/matchers/test_ddq.py",
         "tests/matchers/test_hungarian.py",
         "tests/matchers/test_onenet.py",
         f"{GOLDEN} -k 'hungarian or fcos_crowded or retina_basic'",
@@ -219,6 +220,8 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("self.p.amax(-1)", "self.p.amin(-1)"),
         ("relative_boxes(boxes, scales.unsqueeze(1), cost.corners)", "relative_boxes(boxes, scales.unsqueeze(1))"),
         ("permute(0, 2, 3, 1)", "permute(0, 1, 2, 3)"),
+        ("torch.where(queries.valid, b, torch.inf)", "b"),
+        ("second.sub_(first), cls", "second.sub_(first), kind[:1]"),
     ],
     (f"{MATCHERS}/onenet.py", "tests/matchers/test_onenet.py", f"{GOLDEN} -k 'onenet'"): [
         ("corners=True, eps=1e-8", "corners=False, eps=1e-8"),
@@ -259,12 +262,15 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("index + start", "index"),
     ],
     (f"{STEPS}/select/copies.py", "tests/steps/select/test_copies.py"): [
-        ("if not cycles:", "if True:"),
+        ("while cycles := _negative_cycles(change)", "while cycles := []"),
+        ("change[:-1, -1] = -cost", "change[:-1, -1] = cost"),
+        ("cost[:, columns[-1]].min(1, initial=np.inf)", "np.inf"),
+        ("places[1:] + places[:1]", "places"),
         ("min(most, len(columns) // max(count, 1))", "most"),
         ("(here != np.inf).any(0)", "np.isfinite(here).any(0)"),
-        ("owner[np.flatnonzero(owner == num_rows)[: len(rest)]] = rest", "pass"),
-        ("SMOOTHING, ROUNDS = 0.3, 60", "SMOOTHING, ROUNDS = 0.3, 10", "only which columns are listed"),
-        ("LISTED = 64", "LISTED = 32", "only how many columns are listed"),
+        ("columns[without] = ", "_ = "),
+        ("SMOOTHING, ROUNDS, RELAXATION = 0.3, 20", "SMOOTHING, ROUNDS, RELAXATION = 0.3, 9", "only which are listed"),
+        ("NEAR = 1.0", "NEAR = 0.5", "only how many columns are listed"),
     ],
     ("la_det/losses/quality_focal.py", "tests/losses/test_quality_focal.py"): [
         ("log_complement - p.log1p()", "log_complement"),

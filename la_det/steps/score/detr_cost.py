@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from la_det.geometry import aligned_giou, image_scales, relative_boxes
-from la_det.structures import DensePredictions, Pairs, Priors, Queries, Score, Targets, chunks
+from la_det.structures import DensePredictions, Pairs, Priors, Queries, Score, Targets, chunks, constant
 
 ALPHA = 0.25  # weight of positives in the focal cost; gamma is 2
 GIOU_EPS = 1e-6  # square pixels
@@ -50,25 +50,26 @@ class DETRCost:
             p, kind: see `query_probabilities`.
             queries, targets: of the batch.
         """
-        cls_cost = self.of_class(p)
-        scales, costs = image_scales(targets).unsqueeze(1), []
+        cls_cost, scales, costs = self.of_class(p), image_scales(targets), []
+        # Coordinates as planes, along which operations are fastest.
+        boxes = queries.boxes.movedim(-1, 0).contiguous()
+        b = relative_boxes(boxes.movedim(0, -1), scales.unsqueeze(1), self.corners).movedim(-1, 0)
+        b = torch.where(queries.valid, b, torch.inf)
+        b_gt = relative_boxes(targets.boxes, scales.index_select(0, targets.image), self.corners)
         size = (_CPU_CHUNK if chunks.in_chunks(p.device) else _GPU_CHUNK) // max(p.shape[1], 1)
-        parts = (x.split(max(size, 1)) for x in (targets.image, targets.boxes, kind))
-        for image, gt_boxes, its_kind in zip(*parts, strict=True):
-            gt_boxes = gt_boxes.unsqueeze(1)
-            boxes = queries.boxes.index_select(0, image)
-            giou = aligned_giou(boxes, gt_boxes, GIOU_EPS)
-            difference = relative_boxes(boxes.sub_(gt_boxes), scales.index_select(0, image), self.corners)
-            cost = cls_cost.index_select(0, its_kind)
-            cost.add_(difference.abs_().sum(-1), alpha=self.l1_weight).sub_(giou, alpha=self.giou_weight)
-            costs.append(cost.masked_fill_(~queries.valid.index_select(0, image), torch.inf))
+        parts = (x.split(max(size, 1)) for x in (targets.image, targets.boxes.unsqueeze(1), b_gt.unsqueeze(1), kind))
+        for image, its_box, its_b, its_kind in zip(*parts, strict=True):
+            giou = aligned_giou(boxes.index_select(1, image).movedim(0, -1), its_box, GIOU_EPS)
+            l1 = b.index_select(1, image).movedim(0, -1).sub_(its_b).abs_().sum(-1)
+            cost = cls_cost.index_select(0, its_kind).add_(l1, alpha=self.l1_weight)
+            costs.append(cost.sub_(giou, alpha=self.giou_weight))
         return torch.cat(costs)
 
     def of_class(self, p: Tensor) -> Tensor:
         """The part of the class, weighted, from its probabilities."""
         complement = 1 - p
-        positive = complement.square() * (p + self.eps).log()
-        negative = p.square() * (complement + self.eps).log()
+        positive = torch.xlogy(complement.square(), p + self.eps)
+        negative = torch.xlogy(p.square(), complement + self.eps)
         return torch.sub(negative * (self.class_weight * (1 - ALPHA)), positive, alpha=self.class_weight * ALPHA)
 
 
@@ -175,13 +176,16 @@ class Costs:
 def query_probabilities(predictions: DensePredictions, targets: Targets, score: Score) -> tuple[Tensor, Tensor]:
     """Probabilities [U, Q] of the queries for the (image, class) of ground truths, and [G] which of them each is of."""
     image, cls, kind = targets.kinds(predictions.num_classes)
-    prior = predictions.queries.prior.index_select(0, image)
-    where = image.unsqueeze(1), prior
-    c = predictions.flat("logits").index_select(0, predictions.index("logits", *where, cls.unsqueeze(1)).flatten())
+    queries = predictions.queries
+    # Positions of the first two classes of each query, and with their difference those of every class.
+    two = constant((0, 1), cls.device, cls.dtype).view(2, 1, 1)
+    first, second = predictions.index("logits", queries.image, queries.prior, two).index_select(1, image)
+    where = torch.addcmul(first, second.sub_(first), cls.unsqueeze(1))
+    c = predictions.flat("logits").index_select(0, where.flatten()).view_as(where)
     if score.gate is None:
-        return c.sigmoid().view_as(prior), kind
-    f = predictions.flat(score.gate).index_select(0, predictions.index(score.gate, *where).flatten())
-    return score.gated(c.sigmoid(), f.sigmoid()).view_as(prior), kind
+        return c.sigmoid(), kind
+    f = predictions.flat(score.gate)[predictions.index(score.gate, queries.image, queries.prior)]
+    return score.gated(c.sigmoid(), f.sigmoid().index_select(0, image)), kind
 
 
 def _blockwise(priors: Priors) -> Tensor:
