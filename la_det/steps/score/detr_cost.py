@@ -68,9 +68,9 @@ class DETRCost:
     def of_class(self, p: Tensor) -> Tensor:
         """The part of the class, weighted, from its probabilities."""
         complement = 1 - p
-        positive = torch.xlogy(complement.square(), p + self.eps)
-        negative = torch.xlogy(p.square(), complement + self.eps)
-        return torch.sub(negative * (self.class_weight * (1 - ALPHA)), positive, alpha=self.class_weight * ALPHA)
+        negative = p.square() * (complement + self.eps).log() * (self.class_weight * (1 - ALPHA))
+        positive = complement.square(), (p + self.eps).log()
+        return torch.addcmul(negative, *positive, value=-self.class_weight * ALPHA)
 
 
 class Costs:
@@ -96,13 +96,13 @@ class Costs:
         boxes = predictions.boxes()
         scales = image_scales(targets)
         self.boxes = boxes.permute(2, 0, 1)[..., self.prior]  # [4, N, T, SIDE^2]
-        b = relative_boxes(boxes, scales.unsqueeze(1), cost.corners)
-        self.b = b.permute(2, 0, 1)[..., self.prior]
+        b = relative_boxes(boxes, scales.unsqueeze(1), cost.corners).permute(2, 0, 1)[..., self.prior]
+        self.scales = scales[targets.image].unsqueeze(1)  # [G, 1, 4]
         self.b_gt = relative_boxes(targets.boxes, scales[targets.image], cost.corners)  # [G, 4]
 
         # What bounds the costs in a block: [U, T], then [4, N, T] each, [2, N, T].
         self.least_cls_cost = cost.of_class(self.p.amax(-1))  # it falls with the probability
-        lowest, highest = self.b.amin(-1), self.b.amax(-1)
+        lowest, highest = b.amin(-1), b.amax(-1)
         self.middle, self.half_range = (highest + lowest) / 2, (highest - lowest) / 2
         self.hulls = torch.cat([self.boxes[:2].amin(-1), self.boxes[2:].amax(-1)])
         areas = (self.boxes[2] - self.boxes[0]) * (self.boxes[3] - self.boxes[1])
@@ -114,8 +114,9 @@ class Costs:
         NaN becomes minus infinity, which the matching reports as an error.
         """
         image = self.targets.image[gt]
-        l1 = (self.b[:, image, block].movedim(0, -1) - self.b_gt[gt].unsqueeze(-2)).abs().sum(-1)
         boxes = self.boxes[:, image, block].movedim(0, -1)
+        b = relative_boxes(boxes, self.scales[gt], self.cost.corners)
+        l1 = b.sub_(self.b_gt[gt].unsqueeze(-2)).abs_().sum(-1)
         giou = aligned_giou(boxes, self.targets.boxes[gt].unsqueeze(-2), GIOU_EPS)
         cls_cost = self.cost.of_class(self.p[self.kind[gt], block])
         return self.surplus[block] + _or_least(cls_cost + self.cost.l1_weight * l1 - self.cost.giou_weight * giou)
