@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from tabulate import tabulate
 
 import la_det
-from la_det.comparison.results import write_json
+from la_det.comparison.results import read_evaluations, write_json
 from la_det.comparison.schemes import config_name
 
 RECORDS = Path(__file__).parent / "noise"
@@ -62,13 +62,15 @@ def main() -> None:
         record = RECORDS / f"{name}.json"
         if not record.exists():
             aps = run(scheme, seed, schedule, args.output / name)
-            write_json(record, {"scheme": scheme, "seed": seed, "schedule": schedule, "ap": aps})
+            evaluations = read_evaluations(args.output / name / "metrics.json", ITERATIONS)
+            settings = {"scheme": scheme, "seed": seed, "schedule": schedule}
+            write_json(record, {**settings, "ap": aps, "evaluations": evaluations})
 
 
 def run(scheme: str, seed: int, schedule: str, output: Path) -> dict[str, dict[str, list[float]]]:
     """Train, and return the APs of each data set by kind of weights, "plain" or "average", in order of iterations."""
     cfg = la_det.model_zoo.get_config(config_name(scheme, "shapes_tiny"))
-    cfg.train.update(max_iter=ITERATIONS, seed=seed, eval_period=ITERATIONS)
+    cfg.train.update(max_iter=ITERATIONS, seed=seed, eval_period=ITERATIONS // 3)
     cfg.train.checkpointer.update(period=PERIOD, max_to_keep=LAST)
     cfg.train.ema.update(enabled=True, decay=EMA_DECAY)
     cfg.dataloader.train.num_workers = cfg.dataloader.test.num_workers = 0
