@@ -215,8 +215,8 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("masked_fill_(repeated, torch.inf)", "masked_fill_(repeated, 0.0)"),
         ("complement.square()", "complement"),
         ("clamp(min=0).sum(0)", "sum(0).abs()"),
-        ("(bound <= limit.unsqueeze(1))", "(bound < limit.unsqueeze(1) - 1)"),
-        ("scales[targets.image], cost", "scales[:1], cost"),
+        ("torch.inf) <= limit.unsqueeze(1)", "torch.inf) < limit.unsqueeze(1) - 1"),
+        ("its_scales = scales[targets.image]", "its_scales = scales[:1].expand(len(targets), -1)"),
         ("self.p.amax(-1)", "self.p.amin(-1)"),
         ("relative_boxes(boxes, scales.unsqueeze(1), cost.corners)", "relative_boxes(boxes, scales.unsqueeze(1))"),
         ("permute(0, 2, 3, 1)", "permute(0, 1, 2, 3)"),
@@ -226,7 +226,7 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
     (f"{MATCHERS}/onenet.py", "tests/matchers/test_onenet.py", f"{GOLDEN} -k 'onenet'"): [
         ("corners=True, eps=1e-8", "corners=False, eps=1e-8"),
         ('gts, "amax")', 'gts, "amin")'),
-        ('pairs.gt, prior, "amin")', 'pairs.gt, prior.remainder(num_priors), "amax")'),
+        ('gt, prior, "amin")', 'gt, prior.remainder(num_priors), "amax")'),
         ("classifies=last[location] == gts", "classifies=None"),
     ],
     ("configs/common/models/onenet_fcos.py", "tests/projects/test_onenet.py", f"{GOLDEN} -k 'fcos_basic'"): [

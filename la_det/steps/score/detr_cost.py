@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from la_det.geometry import aligned_giou, image_scales, relative_boxes
-from la_det.structures import DensePredictions, Pairs, Priors, Queries, Score, Targets, chunks, constant
+from la_det.structures import DensePredictions, Priors, Queries, Score, Targets, chunks, constant
 
 ALPHA = 0.25  # weight of positives in the focal cost; gamma is 2
 GIOU_EPS = 1e-6  # square pixels
@@ -97,8 +97,9 @@ class Costs:
         scales = image_scales(targets)
         self.boxes = boxes.permute(2, 0, 1)[..., self.prior]  # [4, N, T, SIDE^2]
         b = relative_boxes(boxes, scales.unsqueeze(1), cost.corners).permute(2, 0, 1)[..., self.prior]
-        self.scales = scales[targets.image].unsqueeze(1)  # [G, 1, 4]
-        self.b_gt = relative_boxes(targets.boxes, scales[targets.image], cost.corners)  # [G, 4]
+        its_scales = scales[targets.image]
+        b_gt = relative_boxes(targets.boxes, its_scales, cost.corners)
+        self.gts = torch.stack([targets.boxes, b_gt, its_scales], 1)  # [G, 3, 4]
 
         # What bounds the costs in a block: [U, T], then [4, N, T] each, [2, N, T].
         self.least_cls_cost = cost.of_class(self.p.amax(-1))  # it falls with the probability
@@ -114,16 +115,16 @@ class Costs:
         NaN becomes minus infinity, which the matching reports as an error.
         """
         image = self.targets.image[gt]
+        gt_boxes, b_gt, scales = self.gts[gt].unsqueeze(-3).unbind(-2)
         boxes = self.boxes[:, image, block].movedim(0, -1)
-        b = relative_boxes(boxes, self.scales[gt], self.cost.corners)
-        l1 = b.sub_(self.b_gt[gt].unsqueeze(-2)).abs_().sum(-1)
-        giou = aligned_giou(boxes, self.targets.boxes[gt].unsqueeze(-2), GIOU_EPS)
+        l1 = relative_boxes(boxes, scales, self.cost.corners).sub_(b_gt).abs_().sum(-1)
+        giou = aligned_giou(boxes, gt_boxes, GIOU_EPS)
         cls_cost = self.cost.of_class(self.p[self.kind[gt], block])
         return self.surplus[block] + _or_least(cls_cost + self.cost.l1_weight * l1 - self.cost.giou_weight * giou)
 
     def dense(self) -> Tensor:
         """K of all priors for all ground truths, [G, R]: to look at, not to match."""
-        gts = torch.arange(len(self.b_gt), device=self.prior.device).unsqueeze(1)
+        gts = torch.arange(len(self.gts), device=self.prior.device).unsqueeze(1)
         cost = self.at(gts, torch.arange(len(self.prior), device=gts.device)).flatten(1)
         num_priors = int(self.prior.max()) + 1
         return torch.empty_like(cost[:, :num_priors]).index_copy_(
@@ -137,9 +138,9 @@ class Costs:
         in the block. The intersection is at most that with the hull of the boxes, the union at least the larger box.
         """
         image = self.targets.image[gts]
-        b_gt = self.b_gt[gts].T.unsqueeze(-1)  # [4, g, 1]
+        gt_boxes, b_gt, _ = self.gts[gts].permute(1, 2, 0).unsqueeze(-1)  # [4, g, 1] each
         l1 = ((b_gt - self.middle[:, image]).abs() - self.half_range[:, image]).clamp(min=0).sum(0)
-        x1, y1, x2, y2 = self.targets.boxes[gts].T.unsqueeze(-1)
+        x1, y1, x2, y2 = gt_boxes
         left, top, right, bottom = self.hulls[:, image]
         width, height = right.minimum(x2) - left.maximum(x1), bottom.minimum(y2) - top.maximum(y1)
         smallest, largest = self.areas[:, image]
@@ -149,29 +150,33 @@ class Costs:
         bound = cls_cost + self.cost.l1_weight * l1 - self.cost.giou_weight * intersection / union
         return _or_least(bound - 1e-4)  # rounding must not lose a block
 
-    def cheapest(self, gts: Tensor, number: int) -> tuple[Pairs, Tensor, Tensor]:
+    def cheapest(self, gts: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """At least the `number` cheapest priors of each ground truth in `gts` [g].
 
         Returns:
-            Pairs ordered by ground truth, their costs [P], and [g] a lower bound of the costs of all other priors.
+            Ground truth, prior and cost [P] of pairs in any order, and [g] a lower bound of the costs of all others.
         """
         size = (_CPU_CHUNK if chunks.in_chunks(gts.device) else _GPU_CHUNK) // len(self.prior)
         parts = [self._cheapest(chunk, number) for chunk in gts.split(max(size, 1))]
         gt, prior, cost, rest = (torch.cat(x) for x in zip(*parts, strict=True))
-        return Pairs(self.targets.image[gt], prior, gt), cost, rest
+        return gt, prior, cost, rest
 
     def _cheapest(self, gts: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         bound = self.bound(gts)
-        # The costs in the most promising blocks are an upper bound of the cheapest costs: it selects the blocks.
+        # The costs in the most promising blocks are an upper bound of the cheapest costs: it selects the other blocks.
         num_blocks = min(max(24, number // 3), len(self.prior))
         promising = bound.topk(num_blocks, largest=False).indices
-        cost = self.at(gts.unsqueeze(1), promising).flatten(1)
-        limit = cost.kthvalue(min(number, cost.shape[1])).values
-        row, block = (bound <= limit.unsqueeze(1)).nonzero(as_tuple=True)  # host synchronisation: the number of blocks
-        cost = self.at(gts[row], block)
-        cheap = (cost <= limit[row].unsqueeze(1)) & (cost < torch.inf)
-        index, member = cheap.nonzero(as_tuple=True)  # host synchronisation: the number of priors
-        return gts[row[index]], self.prior[block[index], member], cost[index, member], limit
+        cost = self.at(gts.unsqueeze(1), promising)
+        rest = cost.flatten(1).kthvalue(min(number, num_blocks * SIDE**2)).values
+        limit = rest.clamp(max=torch.finfo(rest.dtype).max)  # an infinite cost is that of no prior
+        others = bound.scatter_(1, promising, torch.inf) <= limit.unsqueeze(1)
+        row, block = others.nonzero(as_tuple=True)  # host synchronisation: the number of blocks
+        cost = torch.cat([cost.flatten(0, 1), self.at(gts[row], block)])
+        every = torch.arange(len(gts), device=gts.device).unsqueeze(1).expand_as(promising)
+        row, block = torch.cat([every.flatten(), row]), torch.cat([promising.flatten(), block])
+        # Host synchronisation: the number of priors.
+        index, member = (cost <= limit[row].unsqueeze(1)).nonzero(as_tuple=True)
+        return gts[row[index]], self.prior[block[index], member], cost[index, member], rest
 
 
 def query_probabilities(predictions: DensePredictions, targets: Targets, score: Score) -> tuple[Tensor, Tensor]:
