@@ -213,7 +213,7 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("giou_weight: float = 2.0", "giou_weight: float = 1.0"),
         ("corners: bool = False", "corners: bool = True"),
         ("masked_fill_(repeated, torch.inf)", "masked_fill_(repeated, 0.0)"),
-        ("complement.square()", "complement"),
+        ("complement.square_()", "complement"),
         ("clamp(min=0).sum(0)", "sum(0).abs()"),
         ("torch.inf) <= limit.unsqueeze(1)", "torch.inf) < limit.unsqueeze(1) - 1"),
         ("its_scales = scales[targets.image]", "its_scales = scales[:1].expand(len(targets), -1)"),
@@ -270,7 +270,7 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("(here != np.inf).any(0)", "np.isfinite(here).any(0)"),
         ("columns[without] = ", "_ = "),
         ("SMOOTHING, ROUNDS, RELAXATION = 0.3, 20", "SMOOTHING, ROUNDS, RELAXATION = 0.3, 9", "only which are listed"),
-        ("NEAR = 1.0", "NEAR = 0.5", "only how many columns are listed"),
+        ("LEAST_SHARE = 0.04", "LEAST_SHARE = 0.2", "only how many columns are listed"),
     ],
     ("la_det/losses/quality_focal.py", "tests/losses/test_quality_focal.py"): [
         ("log_complement - p.log1p()", "log_complement"),

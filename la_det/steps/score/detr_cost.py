@@ -68,9 +68,9 @@ class DETRCost:
     def of_class(self, p: Tensor) -> Tensor:
         """The part of the class, weighted, from its probabilities."""
         complement = 1 - p
-        negative = p.square() * (complement + self.eps).log() * (self.class_weight * (1 - ALPHA))
-        positive = complement.square(), (p + self.eps).log()
-        return torch.addcmul(negative, *positive, value=-self.class_weight * ALPHA)
+        negative = (complement + self.eps).log_().mul_(p.square()).mul_(self.class_weight * (1 - ALPHA))
+        positive = complement.square_(), (p + self.eps).log_()
+        return negative.addcmul_(*positive, value=-self.class_weight * ALPHA)
 
 
 class Costs:
@@ -186,7 +186,7 @@ def query_probabilities(predictions: DensePredictions, targets: Targets, score: 
     # Positions of the first two classes of each query, and with their difference those of every class.
     two = constant((0, 1), cls.device, cls.dtype).view(2, 1, 1)
     first, second = predictions.index("logits", queries.image, queries.prior, two).index_select(1, image)
-    where = torch.addcmul(first, second.sub_(first), cls.unsqueeze(1))
+    where = first.addcmul_(second.sub_(first), cls.unsqueeze(1))
     c = predictions.flat("logits").index_select(0, where.flatten()).view_as(where)
     if score.gate is None:
         return c.sigmoid(), kind

@@ -16,8 +16,8 @@ from torch import Tensor
 from la_det.steps.select.linear_assignment import finite
 from la_det.structures import Targets, move
 
-SMOOTHING, ROUNDS, RELAXATION = 0.3, 20, 1.6  # of the prices
-NEAR = 1.0  # a row lists the columns that cost at most so much more than the best owner's, after the prices
+SMOOTHING, ROUNDS, RELAXATION = 0.3, 20, 1.6  # of the soft matching, which chooses columns for the sparse problem
+LEAST_SHARE = 0.04  # of the largest one
 TOLERANCE = 1e-9  # of sums of costs
 
 
@@ -79,8 +79,7 @@ def _solve(cost: np.ndarray, k: int) -> np.ndarray:
 def _sparse_matching(cost: np.ndarray, k: int) -> np.ndarray:
     """The columns of each row [rows, k] in a matching that is near to the best one: rows list a part of the columns."""
     num_rows, num_columns = cost.shape
-    reduced = cost - _prices(cost, k)[:, None]
-    row, column = np.nonzero(reduced <= reduced.min(0).clip(max=0) + NEAR)
+    row, column = np.nonzero(_listed(cost, k))
     listed = csr_array((cost[row, column] - cost.min() + 1, (row, column)), cost.shape)  # 0 is no edge
     # Each copy has a column of its own, in case that others take all it lists.
     last = (num_rows * k + 1) * (np.ptp(cost) + 1) * eye_array(num_rows * k)
@@ -91,20 +90,23 @@ def _sparse_matching(cost: np.ndarray, k: int) -> np.ndarray:
     return columns.reshape(num_rows, k)
 
 
-def _prices(cost: np.ndarray, k: int) -> np.ndarray:
-    """What a column is worth to each row [rows], about: Sinkhorn's algorithm with k columns per row, over-relaxed."""
+def _listed(cost: np.ndarray, k: int) -> np.ndarray:
+    """[rows, columns] bool, those that the rows share in a soft matching, by Sinkhorn's algorithm, over-relaxed.
+
+    A row has k columns, and the other columns are free, at cost 0.
+    """
     num_rows, num_columns = cost.shape
-    least = cost.min(0).clip(max=0)  # a column may stay free, at cost 0
-    kernel = np.exp((least - cost) / SMOOTHING, dtype=np.float32)
+    least = cost.min(0).clip(max=0)
+    share = np.exp((least - cost) / SMOOTHING, dtype=np.float32)
     free = np.exp(least / SMOOTHING, dtype=np.float32)
     scale, free_scale, tiny = np.ones(num_rows, np.float32), np.float32(1), np.float32(1e-30)
     num_free = num_columns - num_rows * k
     for _ in range(ROUNDS):  # einsum has no threads, whereas those of a product would fight with torch's
-        column = 1 / (np.einsum("r,rc->c", scale, kernel) + free_scale * free + tiny)
-        scale *= (k / (scale * np.einsum("rc,c->r", kernel, column) + tiny)) ** RELAXATION
+        column = 1 / (np.einsum("r,rc->c", scale, share) + free_scale * free + tiny)
+        scale *= (k / (scale * np.einsum("rc,c->r", share, column) + tiny)) ** RELAXATION
         free_scale *= (num_free / (free_scale * np.einsum("c,c->", free, column) + tiny)) ** RELAXATION
-    prices = SMOOTHING * (np.log(scale + tiny) - np.log(free_scale + tiny))
-    return np.nan_to_num(prices, nan=0.0, posinf=0.0, neginf=0.0)
+    share *= scale[:, None]
+    return share >= LEAST_SHARE * np.maximum(share.max(0), free_scale * free)
 
 
 def _negative_cycles(change: np.ndarray) -> list[list[int]]:
