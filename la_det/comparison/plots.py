@@ -10,9 +10,10 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from la_det.comparison.summary import Row
+from la_det.comparison.summary import CROWDED, Row
 
 MARKERS = "osD^vPX"
+PARTS = ("data", "network", "matching", "losses", "backward", "optimizer")  # of a training step
 LINES = ("-", "--", ":", "-.")
 
 
@@ -20,8 +21,9 @@ def draw(rows: list[Row], folder: Path, data: str) -> list[Path]:
     """Draw the plots for which there are figures, as PNG files in `folder`. Return their paths."""
     plots: dict[str, Callable[[list[Row]], Figure | None]] = {
         "nms": ap_with_and_without_nms,
-        "iterations": ap_over_iterations,
-        "cost": ap_and_cost,
+        "time": ap_over_time,
+        "duplicates": duplicates_by_crowding,
+        "cost": cost_of_a_step,
     }
     paths = []
     for name, plot in plots.items():
@@ -55,29 +57,57 @@ def ap_with_and_without_nms(rows: list[Row]) -> Figure | None:
     return axes.figure
 
 
-def ap_over_iterations(rows: list[Row]) -> Figure | None:
-    """Plot with a line for each scheme, the finally best one first in the legend; None without several evaluations."""
-    lines = [(row.scheme, points) for row in rows if len(points := row.ap_over_iterations()) > 1]
+def ap_over_time(rows: list[Row]) -> Figure | None:
+    """Plot with a line for each scheme, the finally best one first in the legend; None without several evaluations.
+
+    The time is that of the steps, by the costs; without the cost of every scheme, iterations take its place.
+    """
+    lines = [(row, points) for row in rows if len(points := row.ap_over_iterations()) > 1]
     if not lines:
         return None
     axes, styles = _axes(len(lines)), _styles(rows)
-    for scheme, points in sorted(lines, key=lambda line: -line[1][-1][1]):
-        axes.plot(*zip(*points, strict=True), label=scheme, **styles[scheme])
-    axes.set_xlabel("iterations")
+    timed = all(row.cost for row, _ in lines)
+    for row, points in sorted(lines, key=lambda line: -line[1][-1][1]):
+        iterations, aps = zip(*points, strict=True)
+        minutes = row.cost.median("step") / 60_000 if timed else 1
+        axes.plot([minutes * number for number in iterations], aps, label=row.scheme, **styles[row.scheme])
+    axes.set_xlabel("minutes of training steps" if timed else "iterations")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     return axes.figure
 
 
-def ap_and_cost(rows: list[Row]) -> Figure | None:
-    """Plot with a point for each scheme that has AP and cost; None if no scheme has both."""
-    found = [(row.scheme, figures) for row in rows if {"AP", "s/iter"} <= (figures := row.figures()).keys()]
+def duplicates_by_crowding(rows: list[Row]) -> Figure | None:
+    """Plot with a bar of two parts for each scheme, on a scale that has 0 and is logarithmic above 1."""
+    found = [(row.scheme, figures) for row in rows if set(CROWDED) <= (figures := row.crowding()).keys()]
     if not found:
         return None
-    axes, styles = _axes(len(found)), _styles(rows)
-    for scheme, figures in found:
-        axes.plot(figures["s/iter"].mean, figures["AP"].mean, label=scheme, **styles[scheme] | {"linestyle": ""})
-    axes.set_xlabel("seconds per iteration")
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    found.sort(key=lambda row: -sum(row[1].values()))
+    axes, places = _axes(len(found)), np.arange(len(found))
+    for offset, part in zip((0.2, -0.2), CROWDED, strict=True):
+        axes.barh(places + offset, [figures[part] for _, figures in found], 0.4, label=f"of {part} objects")
+    axes.set_yticks(places, [scheme for scheme, _ in found])
+    axes.set_ylim(-0.6, len(found) - 0.4)
+    axes.set_xscale("symlog", linthresh=1)
+    axes.set(xlabel="duplicates per image, without NMS unless the config has it", ylabel="")
+    axes.legend(loc="upper right")
+    return axes.figure
+
+
+def cost_of_a_step(rows: list[Row]) -> Figure | None:
+    """Plot with a bar of parts for each scheme that has a cost, the fastest on top; None if there is none."""
+    costs = sorted((row.cost for row in rows if row.cost), key=lambda cost: -cost.median("step"))
+    if not costs:
+        return None
+    axes, start = _axes(len(costs)), np.zeros(len(costs))
+    for part in PARTS:
+        if all(part in figures for cost in costs for figures in cost.rounds):
+            width = np.array([cost.median(part) for cost in costs])
+            axes.barh(range(len(costs)), width, left=start, label=part)
+            start += width
+    axes.set_yticks(range(len(costs)), [cost.scheme for cost in costs])
+    axes.set_ylim(-0.6, len(costs) - 0.4)
+    axes.set(xlabel="milliseconds of a training step", ylabel="")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return axes.figure
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from la_det.comparison.cost import BASELINES
+from la_det.comparison.differences import CONFIDENCE, Differences
 from la_det.comparison.plots import draw
 from la_det.comparison.schemes import SCHEMES
 from la_det.comparison.summary import METRICS, PART_COLUMNS, Figure, Row, read_rows
@@ -56,6 +57,7 @@ def write_report(results: Path) -> Path:
             f"## {data}\n",
             _conditions(rows),
             _markdown(header, lines),
+            separation(rows),
             *(f"![{path.stem}]({results.name}/{path.name})\n" for path in draw(rows, results, data)),
             "<!-- not run: trains for an hour -->\n```bash\n"
             + "\n".join(line + folder for line in commands(data, rows))
@@ -71,6 +73,25 @@ def table(rows: list[Row]) -> tuple[list[str], list[tuple[Row, list[Figure | Non
     figures = [row.figures() for row in rows]
     header = [column for column in COLUMNS if any(column in found for found in figures)]
     return header, [(row, [found.get(c) for c in header]) for row, found in zip(rows, figures, strict=True)]
+
+
+def separation(rows: list[Row]) -> str:
+    """Section on the differences that are larger than the noise."""
+    differences = Differences(rows)
+    noise = differences.noise
+    if noise is None:
+        return "With one seed per scheme, nothing is known about the noise of these AP.\n"
+    most = max(len(aps) for aps in differences.aps.values())
+    several, one = (f"{noise.half_width(number):.1f}" for number in (most, 1))
+    text = (
+        f"Beside its scheme and its seed, chance changes the AP of a run by {noise.spread:.2f}, the standard deviation "
+        f"in schemes with {most} seeds, with {noise.degrees} degrees of freedom. With equal seeds, two schemes can "
+        f"be told apart ({CONFIDENCE:.0%}) if their AP differ by more than {several} with {most} seeds each, or by "
+        f"more than {one} with one seed.\n"
+    )
+    names = differences.best_first
+    lines = [[name, ", ".join(differences.not_told_apart(name)) or "none"] for name in names]
+    return text + "\n" + tabulate(lines, ["scheme, best first", "cannot be told apart from"], tablefmt="github") + "\n"
 
 
 def commands(data: str, rows: list[Row]) -> list[str]:

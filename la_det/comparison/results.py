@@ -69,9 +69,14 @@ def read_record(path: Path, kind: type[Record]) -> Record:
 
 def write_record(path: Path, record: object) -> None:
     """Write a dataclass as JSON. A killed process leaves the whole file or none."""
+    write_json(path, asdict(record))
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a JSON file, and its folder if need be. A killed process leaves the whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
-        file.write((json.dumps(asdict(record), indent=1, allow_nan=False) + "\n").encode())
+        file.write((json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
 def run_file(results: Path, run: Run) -> Path:

@@ -27,6 +27,7 @@ METRICS = {
     "JI": ("crowdhuman/JI",),
     "Recall": ("crowdhuman/Recall",),
 }
+CROWDED = {"apart": "nms_gap/duplicates_apart", "crowded": "nms_gap/duplicates_crowded"}
 PART_COLUMNS = {part: f"AP at {part}/{PARTS}" for part in range(1, PARTS)}
 
 
@@ -64,6 +65,13 @@ class Row:
             figures["peak MiB"] = Figure(self.cost.median("peak_mib"))
             figures["M params"] = Figure(self.cost.parameters / 1e6)
         return figures
+
+    def crowding(self) -> dict[str, float]:
+        """Key of `CROWDED` -> mean duplicates per image over seeds; empty if a run lacks them."""
+        found = {part: [run.evaluations[-1].get(name) for run in self.runs] for part, name in CROWDED.items()}
+        if not self.runs or any(None in values for values in found.values()):
+            return {}
+        return {part: statistics.fmean(values) for part, values in found.items()}
 
     def ap_over_iterations(self) -> list[tuple[int, float]]:
         """(iteration, mean AP over seeds) for the iterations at which every run was evaluated."""

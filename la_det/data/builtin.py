@@ -37,13 +37,15 @@ class ShapesPathHandler(PathHandler):
 
 
 def register_shapes(spec: ShapesSpec, root: Path) -> None:
-    """Register `<spec.name>_train` and `<spec.name>_val`; they are generated when one of them is first used.
+    """Register `<spec.name>_train` and `<spec.name>_val`, unless a spec has no images of one of them.
+
+    They are generated when one of them is first used.
 
     For a crowd, the dicts also have `bbox_vis` (XYWH), and the metadata have `odgt_file`. The data sets
     `<spec.name>_odgt_train` and `<spec.name>_odgt_val` have the same boxes, read from this file.
     """
     PathManager.register_handler(ShapesPathHandler(spec, root))
-    for split in SPLITS:
+    for split in spec.splits:
         name, folder = f"{spec.name}_{split}", root / spec.name
         json_file, image_root = str(folder / "annotations" / f"{split}.json"), str(folder / split)
         extra_keys = ["bbox_vis"] if spec.crowd else []

@@ -6,6 +6,8 @@ front of it has taken. An object that keeps less than a quarter of its area is l
 annotations. So everything visible is annotated. Boxes, areas and masks are those of the visible pixels.
 
 - ``shapes_tiny``, ``shapes``: ten classes in any rotation; a few groups of small objects with ``iscrowd`` = 1.
+- ``shapes_tiny_2k``: 2,000 images for the validation of what ``shapes_tiny`` trained, the first 300 of which are those
+  of ``shapes_tiny``; none for training.
 - ``shapes_crowd``: one class in clusters, as in CrowdHuman. ``bbox`` is the box of the whole figure, which may reach
   beyond the image, and ``bbox_vis`` the box of its visible part. Ignored boxes have ``iscrowd`` = 1. The same boxes are
   written to ``annotations/{train,val}.odgt``.
@@ -66,6 +68,11 @@ class ShapesSpec:
     def classes(self) -> list[str]:
         return ["person"] if self.crowd else list(OUTLINES)
 
+    @property
+    def splits(self) -> list[str]:
+        """Those of `SPLITS` that have images."""
+        return [split for split in SPLITS if self.num_images(split)]
+
     def num_images(self, split: str) -> int:
         return self.num_train if split == "train" else self.num_val
 
@@ -74,6 +81,7 @@ SHAPES = {
     spec.name: spec
     for spec in (
         ShapesSpec("shapes_tiny", 128, 1500, 300, max_objects=8, min_extent=10, max_extent=77),
+        ShapesSpec("shapes_tiny_2k", 128, 0, 2000, max_objects=8, min_extent=10, max_extent=77),
         ShapesSpec("shapes", 256, 8000, 1000, max_objects=20, min_extent=10, max_extent=153),
         ShapesSpec("shapes_crowd", 256, 2000, 400, max_objects=60, min_extent=16, max_extent=128, crowd=True),
     )
@@ -353,7 +361,7 @@ def _dumps(value: object) -> str:
 
 def _write_dataset(spec: ShapesSpec, folder: Path, workers: int) -> None:
     digests = {}
-    for split in SPLITS:
+    for split in spec.splits:
         digests |= _write_split(spec, split, folder, workers)
     listing = "".join(f"{digests[path]}  {path}\n" for path in sorted(digests))
     manifest = {

@@ -30,8 +30,10 @@ class Hungarian:
         longest = max(1, *targets.counts)
         number = min(FEW, longest)
         gts = torch.arange(len(targets), device=targets.image.device)
-        pairs, cost, rest = costs.cheapest(gts, number)
+        *listed, rest = costs.cheapest(gts, number)
         while True:
+            gt, order = listed[0].sort(stable=True)
+            pairs, cost = Pairs(targets.image[gt], listed[1][order], gt), listed[2][order]
             if number == longest:  # no optimum needs more than the g cheapest priors of a ground truth
                 rest = rest.index_fill(0, gts, torch.inf)
             matched, unproved = match_listed(pairs, -cost, -rest, targets)
@@ -39,8 +41,6 @@ class Hungarian:
             if len(gts) == 0:
                 return Assignment(matched)
             number = longest
-            more, more_cost, _ = costs.cheapest(gts, number)
-            kept = (~unproved[pairs.gt]).nonzero().squeeze(1)  # host synchronisation
-            gt, order = torch.cat([pairs.gt[kept], more.gt]).sort(stable=True)
-            pairs = Pairs(targets.image[gt], torch.cat([pairs.prior[kept], more.prior])[order], gt)
-            cost = torch.cat([cost[kept], more_cost])[order]
+            kept = (~unproved[gt]).nonzero().squeeze(1)  # host synchronisation
+            *more, _ = costs.cheapest(gts, number)
+            listed = [torch.cat([x[kept], y]) for x, y in zip((gt, pairs.prior, cost), more, strict=True)]

@@ -25,10 +25,10 @@ class OneNet:
     def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
         num_gts, num_priors = len(targets), len(predictions.priors)
         gts = torch.arange(num_gts, device=targets.image.device)
-        pairs, cost, _ = self.cost(predictions, targets, score).cheapest(gts, 1)
-        least = cost.new_full((num_gts,), torch.inf).scatter_reduce_(0, pairs.gt, cost, "amin")
-        prior = pairs.prior.masked_fill(cost > least[pairs.gt], num_priors)
-        prior = gts.new_full((num_gts,), num_priors).scatter_reduce_(0, pairs.gt, prior, "amin")
+        gt, prior, cost, _ = self.cost(predictions, targets, score).cheapest(gts, 1)
+        least = cost.new_full((num_gts,), torch.inf).scatter_reduce_(0, gt, cost, "amin")
+        prior = prior.masked_fill(cost > least[gt], num_priors)
+        prior = gts.new_full((num_gts,), num_priors).scatter_reduce_(0, gt, prior, "amin")
         taken = Pairs(targets.image, prior, gts)
 
         location = taken.location(num_priors)

@@ -12,6 +12,7 @@ from la_det.comparison.summary import read_rows
 
 def add_some(results):
     gap = {"nms_gap/AP_without_nms": 20.0, "nms_gap/AP_with_nms": 26.0, "nms_gap/duplicates": 1.234}
+    gap |= {"nms_gap/duplicates_apart": 1.2, "nms_gap/duplicates_crowded": 0.034}
     results.add_run("fcos", [10.0, 20.0, 25.0], **gap)
     for seed, ap in enumerate((30.0, 32.0)):
         results.add_run("poto", [ap - 20, ap - 10, ap], seed=seed, **gap)
@@ -49,8 +50,8 @@ def test_tables(results):
     assert (fcos["s/iter"], fcos["AP"], fcos["AP spread"]) == ("", "25", "0")
 
     drawn = {path.name for path in results.folder.glob("*.png")}
-    tiny = {f"shapes_tiny_{name}.png" for name in ("nms", "iterations", "cost")}
-    assert drawn == tiny | {"shapes_crowd_iterations.png"}
+    tiny = {f"shapes_tiny_{name}.png" for name in ("nms", "time", "duplicates", "cost")}
+    assert drawn == tiny | {"shapes_crowd_time.png"}
     for name in drawn:
         assert f"(results/{name})" in text
         assert cv2.imread(str(results.folder / name)).std() > 10

@@ -1,5 +1,6 @@
 """The metric of task-aligned assignment (TOOD, ICCV 2021, section 3.2)."""
 
+import torch
 from torch import Tensor
 
 
@@ -17,5 +18,6 @@ def normalised_alignment(t: Tensor, u: Tensor, gt: Tensor, num_gts: int, eps: fl
         num_gts: G.
         eps: added to the largest t.
     """
-    t_max, u_max = (x.new_zeros(num_gts).scatter_reduce_(0, gt, x, "amax") for x in (t, u))
+    both = torch.stack([t, u])
+    t_max, u_max = both.new_zeros(2, num_gts).scatter_reduce_(1, gt.expand_as(both), both, "amax")
     return t * (u_max / (t_max + eps)).index_select(0, gt)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from la_det.geometry import aligned_giou, image_scales, relative_boxes
-from la_det.structures import DensePredictions, Pairs, Priors, Queries, Score, Targets, chunks
+from la_det.structures import DensePredictions, Priors, Queries, Score, Targets, chunks, constant
 
 ALPHA = 0.25  # weight of positives in the focal cost; gamma is 2
 GIOU_EPS = 1e-6  # square pixels
@@ -50,26 +50,27 @@ class DETRCost:
             p, kind: see `query_probabilities`.
             queries, targets: of the batch.
         """
-        cls_cost = self.of_class(p)
-        scales, costs = image_scales(targets).unsqueeze(1), []
+        cls_cost, scales, costs = self.of_class(p), image_scales(targets), []
+        # Coordinates as planes, along which operations are fastest.
+        boxes = queries.boxes.movedim(-1, 0).contiguous()
+        b = relative_boxes(boxes.movedim(0, -1), scales.unsqueeze(1), self.corners).movedim(-1, 0)
+        b = torch.where(queries.valid, b, torch.inf)
+        b_gt = relative_boxes(targets.boxes, scales.index_select(0, targets.image), self.corners)
         size = (_CPU_CHUNK if chunks.in_chunks(p.device) else _GPU_CHUNK) // max(p.shape[1], 1)
-        parts = (x.split(max(size, 1)) for x in (targets.image, targets.boxes, kind))
-        for image, gt_boxes, its_kind in zip(*parts, strict=True):
-            gt_boxes = gt_boxes.unsqueeze(1)
-            boxes = queries.boxes.index_select(0, image)
-            giou = aligned_giou(boxes, gt_boxes, GIOU_EPS)
-            difference = relative_boxes(boxes.sub_(gt_boxes), scales.index_select(0, image), self.corners)
-            cost = cls_cost.index_select(0, its_kind)
-            cost.add_(difference.abs_().sum(-1), alpha=self.l1_weight).sub_(giou, alpha=self.giou_weight)
-            costs.append(cost.masked_fill_(~queries.valid.index_select(0, image), torch.inf))
+        parts = (x.split(max(size, 1)) for x in (targets.image, targets.boxes.unsqueeze(1), b_gt.unsqueeze(1), kind))
+        for image, its_box, its_b, its_kind in zip(*parts, strict=True):
+            giou = aligned_giou(boxes.index_select(1, image).movedim(0, -1), its_box, GIOU_EPS)
+            l1 = b.index_select(1, image).movedim(0, -1).sub_(its_b).abs_().sum(-1)
+            cost = cls_cost.index_select(0, its_kind).add_(l1, alpha=self.l1_weight)
+            costs.append(cost.sub_(giou, alpha=self.giou_weight))
         return torch.cat(costs)
 
     def of_class(self, p: Tensor) -> Tensor:
         """The part of the class, weighted, from its probabilities."""
         complement = 1 - p
-        positive = complement.square() * (p + self.eps).log()
-        negative = p.square() * (complement + self.eps).log()
-        return torch.sub(negative * (self.class_weight * (1 - ALPHA)), positive, alpha=self.class_weight * ALPHA)
+        negative = (complement + self.eps).log_().mul_(p.square()).mul_(self.class_weight * (1 - ALPHA))
+        positive = complement.square_(), (p + self.eps).log_()
+        return negative.addcmul_(*positive, value=-self.class_weight * ALPHA)
 
 
 class Costs:
@@ -95,13 +96,14 @@ class Costs:
         boxes = predictions.boxes()
         scales = image_scales(targets)
         self.boxes = boxes.permute(2, 0, 1)[..., self.prior]  # [4, N, T, SIDE^2]
-        b = relative_boxes(boxes, scales.unsqueeze(1), cost.corners)
-        self.b = b.permute(2, 0, 1)[..., self.prior]
-        self.b_gt = relative_boxes(targets.boxes, scales[targets.image], cost.corners)  # [G, 4]
+        b = relative_boxes(boxes, scales.unsqueeze(1), cost.corners).permute(2, 0, 1)[..., self.prior]
+        its_scales = scales[targets.image]
+        b_gt = relative_boxes(targets.boxes, its_scales, cost.corners)
+        self.gts = torch.stack([targets.boxes, b_gt, its_scales], 1)  # [G, 3, 4]
 
         # What bounds the costs in a block: [U, T], then [4, N, T] each, [2, N, T].
         self.least_cls_cost = cost.of_class(self.p.amax(-1))  # it falls with the probability
-        lowest, highest = self.b.amin(-1), self.b.amax(-1)
+        lowest, highest = b.amin(-1), b.amax(-1)
         self.middle, self.half_range = (highest + lowest) / 2, (highest - lowest) / 2
         self.hulls = torch.cat([self.boxes[:2].amin(-1), self.boxes[2:].amax(-1)])
         areas = (self.boxes[2] - self.boxes[0]) * (self.boxes[3] - self.boxes[1])
@@ -113,15 +115,16 @@ class Costs:
         NaN becomes minus infinity, which the matching reports as an error.
         """
         image = self.targets.image[gt]
-        l1 = (self.b[:, image, block].movedim(0, -1) - self.b_gt[gt].unsqueeze(-2)).abs().sum(-1)
+        gt_boxes, b_gt, scales = self.gts[gt].unsqueeze(-3).unbind(-2)
         boxes = self.boxes[:, image, block].movedim(0, -1)
-        giou = aligned_giou(boxes, self.targets.boxes[gt].unsqueeze(-2), GIOU_EPS)
+        l1 = relative_boxes(boxes, scales, self.cost.corners).sub_(b_gt).abs_().sum(-1)
+        giou = aligned_giou(boxes, gt_boxes, GIOU_EPS)
         cls_cost = self.cost.of_class(self.p[self.kind[gt], block])
         return self.surplus[block] + _or_least(cls_cost + self.cost.l1_weight * l1 - self.cost.giou_weight * giou)
 
     def dense(self) -> Tensor:
         """K of all priors for all ground truths, [G, R]: to look at, not to match."""
-        gts = torch.arange(len(self.b_gt), device=self.prior.device).unsqueeze(1)
+        gts = torch.arange(len(self.gts), device=self.prior.device).unsqueeze(1)
         cost = self.at(gts, torch.arange(len(self.prior), device=gts.device)).flatten(1)
         num_priors = int(self.prior.max()) + 1
         return torch.empty_like(cost[:, :num_priors]).index_copy_(
@@ -135,9 +138,9 @@ class Costs:
         in the block. The intersection is at most that with the hull of the boxes, the union at least the larger box.
         """
         image = self.targets.image[gts]
-        b_gt = self.b_gt[gts].T.unsqueeze(-1)  # [4, g, 1]
+        gt_boxes, b_gt, _ = self.gts[gts].permute(1, 2, 0).unsqueeze(-1)  # [4, g, 1] each
         l1 = ((b_gt - self.middle[:, image]).abs() - self.half_range[:, image]).clamp(min=0).sum(0)
-        x1, y1, x2, y2 = self.targets.boxes[gts].T.unsqueeze(-1)
+        x1, y1, x2, y2 = gt_boxes
         left, top, right, bottom = self.hulls[:, image]
         width, height = right.minimum(x2) - left.maximum(x1), bottom.minimum(y2) - top.maximum(y1)
         smallest, largest = self.areas[:, image]
@@ -147,41 +150,48 @@ class Costs:
         bound = cls_cost + self.cost.l1_weight * l1 - self.cost.giou_weight * intersection / union
         return _or_least(bound - 1e-4)  # rounding must not lose a block
 
-    def cheapest(self, gts: Tensor, number: int) -> tuple[Pairs, Tensor, Tensor]:
+    def cheapest(self, gts: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """At least the `number` cheapest priors of each ground truth in `gts` [g].
 
         Returns:
-            Pairs ordered by ground truth, their costs [P], and [g] a lower bound of the costs of all other priors.
+            Ground truth, prior and cost [P] of pairs in any order, and [g] a lower bound of the costs of all others.
         """
         size = (_CPU_CHUNK if chunks.in_chunks(gts.device) else _GPU_CHUNK) // len(self.prior)
         parts = [self._cheapest(chunk, number) for chunk in gts.split(max(size, 1))]
         gt, prior, cost, rest = (torch.cat(x) for x in zip(*parts, strict=True))
-        return Pairs(self.targets.image[gt], prior, gt), cost, rest
+        return gt, prior, cost, rest
 
     def _cheapest(self, gts: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         bound = self.bound(gts)
-        # The costs in the most promising blocks are an upper bound of the cheapest costs: it selects the blocks.
+        # The costs in the most promising blocks are an upper bound of the cheapest costs: it selects the other blocks.
         num_blocks = min(max(24, number // 3), len(self.prior))
         promising = bound.topk(num_blocks, largest=False).indices
-        cost = self.at(gts.unsqueeze(1), promising).flatten(1)
-        limit = cost.kthvalue(min(number, cost.shape[1])).values
-        row, block = (bound <= limit.unsqueeze(1)).nonzero(as_tuple=True)  # host synchronisation: the number of blocks
-        cost = self.at(gts[row], block)
-        cheap = (cost <= limit[row].unsqueeze(1)) & (cost < torch.inf)
-        index, member = cheap.nonzero(as_tuple=True)  # host synchronisation: the number of priors
-        return gts[row[index]], self.prior[block[index], member], cost[index, member], limit
+        cost = self.at(gts.unsqueeze(1), promising)
+        rest = cost.flatten(1).kthvalue(min(number, num_blocks * SIDE**2)).values
+        limit = rest.clamp(max=torch.finfo(rest.dtype).max)  # an infinite cost is that of no prior
+        others = bound.scatter_(1, promising, torch.inf) <= limit.unsqueeze(1)
+        row, block = others.nonzero(as_tuple=True)  # host synchronisation: the number of blocks
+        cost = torch.cat([cost.flatten(0, 1), self.at(gts[row], block)])
+        every = torch.arange(len(gts), device=gts.device).unsqueeze(1).expand_as(promising)
+        row, block = torch.cat([every.flatten(), row]), torch.cat([promising.flatten(), block])
+        # Host synchronisation: the number of priors.
+        index, member = (cost <= limit[row].unsqueeze(1)).nonzero(as_tuple=True)
+        return gts[row[index]], self.prior[block[index], member], cost[index, member], rest
 
 
 def query_probabilities(predictions: DensePredictions, targets: Targets, score: Score) -> tuple[Tensor, Tensor]:
     """Probabilities [U, Q] of the queries for the (image, class) of ground truths, and [G] which of them each is of."""
     image, cls, kind = targets.kinds(predictions.num_classes)
-    prior = predictions.queries.prior.index_select(0, image)
-    where = image.unsqueeze(1), prior
-    c = predictions.flat("logits").index_select(0, predictions.index("logits", *where, cls.unsqueeze(1)).flatten())
+    queries = predictions.queries
+    # Positions of the first two classes of each query, and with their difference those of every class.
+    two = constant((0, 1), cls.device, cls.dtype).view(2, 1, 1)
+    first, second = predictions.index("logits", queries.image, queries.prior, two).index_select(1, image)
+    where = first.addcmul_(second.sub_(first), cls.unsqueeze(1))
+    c = predictions.flat("logits").index_select(0, where.flatten()).view_as(where)
     if score.gate is None:
-        return c.sigmoid().view_as(prior), kind
-    f = predictions.flat(score.gate).index_select(0, predictions.index(score.gate, *where).flatten())
-    return score.gated(c.sigmoid(), f.sigmoid()).view_as(prior), kind
+        return c.sigmoid(), kind
+    f = predictions.flat(score.gate)[predictions.index(score.gate, queries.image, queries.prior)]
+    return score.gated(c.sigmoid(), f.sigmoid().index_select(0, image)), kind
 
 
 def _blockwise(priors: Priors) -> Tensor:

@@ -6,20 +6,18 @@ location goes from b to a, a matching is optimal if, and only if, no cycle of ex
 Management Science 1967). So the last step sees a matrix of ground truths alone.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, eye_array, hstack
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from torch import Tensor
 
 from la_det.steps.select.linear_assignment import finite
 from la_det.structures import Targets, move
 
-LISTED = 64  # columns of each row in the sparse problem
-SMOOTHING, ROUNDS = 0.3, 60  # of the prices, which only choose these columns
+SMOOTHING, ROUNDS, RELAXATION = 0.3, 20, 1.6  # of the soft matching, which chooses columns for the sparse problem
+LEAST_SHARE = 0.04  # of the largest one
 TOLERANCE = 1e-9  # of sums of costs
 
 
@@ -45,76 +43,70 @@ def match_copies(cost: Tensor, targets: Targets, most: int) -> tuple[Tensor, Ten
         columns = np.flatnonzero((here != np.inf).any(0))
         k = min(most, len(columns) // max(count, 1))
         if k:
-            owner = _solve(finite(here[:, columns].astype(np.float64)), k)
-            chosen = np.flatnonzero(owner < count)
-            chosen = chosen[owner[chosen].argsort(kind="stable")]
-            matches.append(np.stack([owner[chosen] + start, columns[chosen]]))
+            mine = np.sort(_solve(finite(here[:, columns].astype(np.float64)), k), 1)
+            matches.append(np.stack([np.arange(start, start + count).repeat(k), columns[mine.ravel()]]))
         start += count
     fields = np.concatenate([np.empty((2, 0), np.int64), *matches], 1)
     return move(torch.from_numpy(fields), cost.device).unbind()
 
 
 def _solve(cost: np.ndarray, k: int) -> np.ndarray:
-    """The row of each column, or the number of rows for a column that stays free, from costs [rows, columns]."""
+    """The columns of each row [rows, k], from costs [rows, columns]."""
     if k == 1:  # without copies, the dense problem is the faster one
-        row, column = linear_sum_assignment(cost)
-        owner = np.full(cost.shape[1], len(cost))
-        owner[column] = row
-        return owner
-    owner = _sparse_matching(cost, k)
-    cost = np.vstack([cost, np.zeros_like(cost[:1])])  # the last row keeps what is free
-    change = np.full((len(cost), len(cost)), np.inf)
-    changed: Sequence[int] = range(len(cost))
-    while True:
-        for row in changed:
-            mine = np.flatnonzero(owner == row)
-            change[row] = (cost[:, mine] - cost[row, mine]).min(1, initial=np.inf)
-            change[row, row] = np.inf
-        cycles = _negative_cycles(change)
-        if not cycles:
-            return owner
+        return linear_sum_assignment(cost)[1][:, None]
+    rows = np.arange(len(cost))
+    mine = _sparse_matching(cost, k)
+    columns = [*mine, np.setdiff1d(np.arange(cost.shape[1]), mine)]  # of each row; the last row keeps what is free
+    change = np.full((len(cost) + 1, len(cost) + 1), np.inf)
+    change[:-1, :-1] = (cost[:, mine] - cost[rows[:, None], mine]).min(-1).T
+    change[:-1, -1] = -cost[rows[:, None], mine].max(-1)
+    change[-1, :-1] = cost[:, columns[-1]].min(1, initial=np.inf)
+    np.fill_diagonal(change, np.inf)
+    cost = np.vstack([cost, np.zeros_like(cost[:1])])
+    while cycles := _negative_cycles(change):
         for cycle in cycles:  # they have no row in common
-            columns = []
-            for row, taker in zip(cycle, cycle[1:] + cycle[:1], strict=True):
-                mine = np.flatnonzero(owner == row)
-                columns.append(mine[(cost[taker, mine] - cost[row, mine]).argmin()])
-            owner[columns] = cycle[1:] + cycle[:1]
-        changed = sum(cycles, [])
+            takers = cycle[1:] + cycle[:1]
+            places = [(cost[b, columns[a]] - cost[a, columns[a]]).argmin() for a, b in zip(cycle, takers, strict=True)]
+            moved = [columns[row][place] for row, place in zip(cycle, places, strict=True)]
+            for taker, place, column in zip(takers, places[1:] + places[:1], moved, strict=True):
+                columns[taker][place] = column
+            for row in cycle:
+                change[row] = (cost[:, columns[row]] - cost[row, columns[row]]).min(1, initial=np.inf)
+                change[row, row] = np.inf
+    return np.stack(columns[:-1])
 
 
 def _sparse_matching(cost: np.ndarray, k: int) -> np.ndarray:
-    """A matching that is near to the best one: k copies of each row, which list few columns."""
-    (num_rows, num_columns), number = cost.shape, min(LISTED, cost.shape[1])
-    reduced = cost - _prices(cost, k)[:, None]
-    listed = np.argpartition(reduced - reduced.min(0).clip(max=0), number - 1, 1)[:, :number]
-    own = np.arange(num_rows * k)  # each copy has a column of its own in case that others take all it lists
-    indices = np.concatenate([listed.repeat(k, 0), num_columns + own[:, None]], 1)
-    values = np.take_along_axis(cost, listed, 1) - cost.min() + 1  # 0 is no edge
-    last = np.full((len(own), 1), (len(own) + 1) * (np.ptp(cost) + 1))
-    values = np.concatenate([values.repeat(k, 0), last], 1)
-    ends = np.arange(len(own) + 1) * (number + 1)
-    graph = csr_array((values.ravel(), indices.ravel(), ends), shape=(len(own), num_columns + len(own)))
-    rows, columns = min_weight_full_bipartite_matching(graph)
-    owner, found = np.full(num_columns, num_rows), columns < num_columns
-    owner[columns[found]] = rows[found] // k
-    rest = rows[~found] // k
-    owner[np.flatnonzero(owner == num_rows)[: len(rest)]] = rest
-    return owner
-
-
-def _prices(cost: np.ndarray, k: int) -> np.ndarray:
-    """What a column is worth to each row [rows], about: Sinkhorn's algorithm with k columns per row."""
+    """The columns of each row [rows, k] in a matching that is near to the best one: rows list a part of the columns."""
     num_rows, num_columns = cost.shape
-    least = cost.min(0).clip(max=0)  # a column may stay free, at cost 0
-    kernel = np.exp((least - cost) / SMOOTHING).astype(np.float32)
-    free = np.exp(least / SMOOTHING).astype(np.float32)
+    row, column = np.nonzero(_listed(cost, k))
+    listed = csr_array((cost[row, column] - cost.min() + 1, (row, column)), cost.shape)  # 0 is no edge
+    # Each copy has a column of its own, in case that others take all it lists.
+    last = (num_rows * k + 1) * (np.ptp(cost) + 1) * eye_array(num_rows * k)
+    graph = hstack([listed[np.arange(num_rows).repeat(k)], last], format="csr")
+    columns = min_weight_full_bipartite_matching(graph)[1]
+    without = columns >= num_columns
+    columns[without] = np.setdiff1d(np.arange(num_columns), columns)[: without.sum()]
+    return columns.reshape(num_rows, k)
+
+
+def _listed(cost: np.ndarray, k: int) -> np.ndarray:
+    """[rows, columns] bool, those that the rows share in a soft matching, by Sinkhorn's algorithm, over-relaxed.
+
+    A row has k columns, and the other columns are free, at cost 0.
+    """
+    num_rows, num_columns = cost.shape
+    least = cost.min(0).clip(max=0)
+    share = np.exp((least - cost) / SMOOTHING, dtype=np.float32)
+    free = np.exp(least / SMOOTHING, dtype=np.float32)
     scale, free_scale, tiny = np.ones(num_rows, np.float32), np.float32(1), np.float32(1e-30)
+    num_free = num_columns - num_rows * k
     for _ in range(ROUNDS):  # einsum has no threads, whereas those of a product would fight with torch's
-        column = 1 / (np.einsum("r,rc->c", scale, kernel) + free_scale * free + tiny)
-        scale = k / (np.einsum("rc,c->r", kernel, column) + tiny)
-        free_scale = (num_columns - num_rows * k) / (np.einsum("c,c->", free, column) + tiny)
-    prices = SMOOTHING * (np.log(scale + tiny) - np.log(free_scale + tiny))
-    return np.nan_to_num(prices, nan=0.0, posinf=0.0, neginf=0.0)
+        column = 1 / (np.einsum("r,rc->c", scale, share) + free_scale * free + tiny)
+        scale *= (k / (scale * np.einsum("rc,c->r", share, column) + tiny)) ** RELAXATION
+        free_scale *= (num_free / (free_scale * np.einsum("c,c->", free, column) + tiny)) ** RELAXATION
+    share *= scale[:, None]
+    return share >= LEAST_SHARE * np.maximum(share.max(0), free_scale * free)
 
 
 def _negative_cycles(change: np.ndarray) -> list[list[int]]:

@@ -49,9 +49,9 @@ def test_same_sum_as_the_dense_form(seed, most, scale, rounded, alike):
     check(cost, counts, most)
 
 
-@pytest.mark.parametrize("listed", [1, 3, 64])
-def test_crowds_however_few_columns_are_listed(listed, monkeypatch):
-    monkeypatch.setattr(copies, "LISTED", listed)
+@pytest.mark.parametrize("least_share", [0.0, 0.04, 1.0, 2.0])
+def test_crowds_however_few_columns_are_listed(least_share, monkeypatch):
+    monkeypatch.setattr(copies, "LEAST_SHARE", least_share)
     rng = np.random.default_rng(0)
     points, rows = rng.random((300, 2)), rng.random((30, 2))
     check(3 * np.abs(rows[:, None] - points[None]).sum(-1) - 1, [30], 8)
