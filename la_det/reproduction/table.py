@@ -14,10 +14,12 @@ from la_det.reproduction.rows import Row
 from la_det.reproduction.verdict import DIFFERENT, NOISE, NOISY, ROUNDING, SAME, figures
 
 LEGEND = f"""\
-Figures are in percent. AP decides, mask AP where it was published, and mMR. "{SAME}": at most {ROUNDING} away.
-"{NOISY}": at most as far away as the authors say that trainings differ ({NOISE["AP"]} AP and {NOISE["mMR"]} mMR where \
-they say
-nothing). "{DIFFERENT}": further away.
+Figures are in percent. AP, mask AP and mMR are judged.
+
+- {SAME}: at most {ROUNDING} away.
+- {NOISY}: at most as far away as the authors say that trainings differ.
+  Where they say nothing: {NOISE["AP"]} AP, {NOISE["mMR"]} mMR.
+- {DIFFERENT}: further away.
 """
 WIDTH = 200  # characters of a reason; the row's record has all of it
 

@@ -51,7 +51,7 @@ class Twin:
 
 
 TWINS = (
-    Twin("POTO/poto_r18_fpn_shapes_tiny", DEFCN, "poto_coco"),
+    Twin("FCOS/fcos_r18_fpn_shapes_tiny", DEFCN, "defcn_fcos_coco"),
     Twin("AutoAssign/autoassign_r18_fpn_shapes_tiny", AUTOASSIGN, "autoassign_r50"),
     Twin("PAA/paa_r18_fpn_shapes_tiny", PAA, "paa_R_50_FPN_1x", ("model.head.predictors.main.priors.box_offset=1",)),
     Twin("TOOD/tood_r18_fpn_shapes_tiny", TOOD, "tood_r50"),
