@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -193,7 +194,8 @@ class Reproduction:
             process.wait()
         if status:
             last = (console.read_text(errors="replace").splitlines() or ["it printed nothing"])[-1]
-            raise UserError(f"{last.removeprefix('error: ')} (la-det {command[0]}; console in {console})")
+            reason = last.removeprefix("error: ") if status > 0 else f"ended by {signal.Signals(-status).name}"
+            raise UserError(f"{reason} (la-det {command[0]}; console in {console})")
 
     def _measured(self, row: Row) -> Row | None:
         """The row's record with results, if there is one."""

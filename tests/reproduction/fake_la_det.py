@@ -1,6 +1,8 @@
 """Stands for `la-det`: it writes the AP that an option `ap=` names, and notes that it was called."""
 
 import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -13,6 +15,8 @@ with Path(sys.argv[0] + ".calls").open("a") as calls:
 if options.get("fail") == command:
     print("much was printed\nerror: the data are gone")
     sys.exit(2)
+if options.get("kill"):
+    os.kill(os.getpid(), signal.SIGKILL)
 if options.get("hang"):
     print("hanging", flush=True)
     time.sleep(60)

@@ -93,6 +93,12 @@ def test_a_row_that_failed_is_measured_again(files, make, tmp_path):
     assert len(calls(tmp_path)) == 2
 
 
+def test_a_killed_evaluation(files, make):
+    reproduction = make("ap=12.3", "kill=1")
+    (row,) = reproduction.measure([reproduction.of_file("a.pth", files / "poto.pth")])
+    assert row.problem.startswith("ended by SIGKILL (la-det eval; console in ")
+
+
 def test_files_that_cannot_be_used_do_not_stop_the_others(files, make, tmp_path):
     reproduction = make("ap=12.2")
     rows = [reproduction.of_file(path.name, path) for path in sorted(files.iterdir())]
