@@ -14,6 +14,7 @@ from la_det.comparison.differences import CONFIDENCE, Differences
 from la_det.comparison.plots import draw
 from la_det.comparison.schemes import SCHEMES
 from la_det.comparison.summary import METRICS, PART_COLUMNS, Figure, Row, read_rows
+from la_det.errors import UserError
 
 COLUMNS = (*METRICS, *PART_COLUMNS.values(), "s/iter", "matching %", "peak MiB", "M params")
 DECIMALS = {"duplicates": 2, "duplicates without NMS": 2, "s/iter": 3, "peak MiB": 0, "M params": 2}  # 1 by default
@@ -38,10 +39,11 @@ objects: on such images, Detectron2's FCOS fails.
 def write_report(results: Path) -> Path:
     """Write `<results>.md`, and CSV tables and plots into the folder `results`. Return the document's path.
 
-    A `notes.md` in the folder, about what the figures say, becomes the document's first section.
+    A `notes.md` in the folder, about what the figures say, becomes the document's first section. It takes figures from
+    the records: `{shapes_tiny[poto AP]}` is a cell of the table, and `{shapes_tiny[dw - poto]}` a difference of AP.
 
     Raises:
-        UserError: see `read_rows`.
+        UserError: see `read_rows`; or the notes name something that is not in the records.
     """
     data_rows, notes = read_rows(results), results / "notes.md"
     # As the document's links do, this takes the folder to be in docs/.
@@ -49,7 +51,10 @@ def write_report(results: Path) -> Path:
     baselines = any(row.scheme in BASELINES for rows in data_rows.values() for row in rows)
     sections = [INTRODUCTION.format(folder=results.name) + (BASELINE_NOTE if baselines else "")]
     if notes.exists():
-        sections.append(notes.read_text())
+        try:
+            sections.append(notes.read_text().format_map({data: Quotes(rows) for data, rows in data_rows.items()}))
+        except (KeyError, IndexError, ValueError) as error:
+            raise UserError(f"{notes}: {error} is not in the records; braces are for figures only") from error
     for data, rows in data_rows.items():
         header, lines = table(rows)
         _write_csv(results / f"{data}.csv", header, lines)
@@ -66,6 +71,25 @@ def write_report(results: Path) -> Path:
     document = results.with_name(f"{results.name}.md")
     document.write_text("\n".join(sections))
     return document
+
+
+class Quotes:
+    """Figures of a data set's rows as text, to be named in `notes.md`."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self.figures = {row.scheme: row.figures() for row in rows}
+        self.differences = Differences(rows)
+
+    def __getitem__(self, key: str) -> str:
+        """A "scheme column", or a difference "scheme - scheme" with its interval if noise is known."""
+        first, _, second = key.partition(" - ")
+        if not second:
+            scheme, _, column = key.partition(" ")
+            return _text(column, self.figures[scheme][column])
+        difference = self.differences.between(first, second)
+        if difference is None:
+            raise KeyError(key)
+        return f"{difference.mean:.1f} ± {difference.half_width:.1f}"
 
 
 def table(rows: list[Row]) -> tuple[list[str], list[tuple[Row, list[Figure | None]]]]:

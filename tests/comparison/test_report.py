@@ -3,11 +3,13 @@ import shlex
 from dataclasses import replace
 
 import cv2
+import pytest
 
 from la_det.comparison.report import commands, write_report
 from la_det.comparison.results import RunRecord, read_record, write_record
 from la_det.comparison.schemes import SCHEMES
 from la_det.comparison.summary import read_rows
+from la_det.errors import UserError
 
 
 def add_some(results):
@@ -55,6 +57,27 @@ def test_tables(results):
     for name in drawn:
         assert f"(results/{name})" in text
         assert cv2.imread(str(results.folder / name)).std() > 10
+
+
+def test_notes_take_their_figures_from_the_records(results):
+    for seed in range(3):
+        results.add_run("fcos", [20.0 + seed % 2], seed=seed)
+        results.add_run("poto", [30.0], seed=seed)
+    notes = results.folder.joinpath("notes.md")
+    notes.write_text("POTO: {shapes_tiny[poto AP]}, {shapes_tiny[poto - fcos]} better.")
+    assert "POTO: 30.0 ± 0.0, 9.7 ± 1.4 better." in write_report(results.folder).read_text()
+    for wrong in ("{shapes_tiny[dw AP]}", "{shapes_tiny[poto - dw]}", "{shapes_crowd[poto AP]}", "{", "{0}"):
+        notes.write_text(wrong)
+        with pytest.raises(UserError, match="notes.md: .* is not in the records"):
+            write_report(results.folder)
+
+
+def test_a_difference_without_noise_cannot_be_quoted(results):
+    results.add_run("fcos", [20.0])
+    results.add_run("poto", [30.0])
+    results.folder.joinpath("notes.md").write_text("{shapes_tiny[poto - fcos]}")
+    with pytest.raises(UserError, match="poto - fcos"):
+        write_report(results.folder)
 
 
 def test_the_same_files_each_time(results):

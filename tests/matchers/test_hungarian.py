@@ -37,6 +37,24 @@ def check(predictions, targets):
         assert actual[i].tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize("number", [1, 60, 150])
+def test_the_cheapest_priors_are_found(number):
+    """Each of 86 blocks has one good prior, so that the few blocks of the first look are not enough."""
+    predictions, targets = make_scene(0, [KINDS, CROWD[:40]], (256, 256))
+    for logits in predictions.maps["logits"]:
+        logits.sub_(10)[..., ::4, ::4] += 10
+    costs = DETRCost(l1_weight=0.1, giou_weight=0.1)(predictions, targets, Score())
+    gts = torch.arange(len(targets)).flip(0)[:43]
+    gt, prior, cost, rest = costs.cheapest(gts, number)
+    dense = costs.dense()
+    assert torch.equal(cost, dense[gt, prior])
+    found = torch.zeros_like(dense, dtype=torch.bool).index_put_((gt, prior), torch.tensor(True))
+    assert len(gt) == found.sum()
+    for row, least in zip(gts.tolist(), rest.tolist(), strict=True):
+        assert found[row].sum() >= number
+        assert dense[row][~found[row]].min() >= least
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.data(), st.sampled_from([(64, 64), (100, 190)]))
 def test_same_as_the_dense_form(data, size):

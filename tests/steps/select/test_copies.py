@@ -57,6 +57,11 @@ def test_crowds_however_few_columns_are_listed(least_share, monkeypatch):
     check(3 * np.abs(rows[:, None] - points[None]).sum(-1) - 1, [30], 8)
 
 
+def test_a_free_column_replaces_a_bad_one(monkeypatch):
+    monkeypatch.setattr(copies, "LEAST_SHARE", 2.0)  # so that the first matching is any
+    check(np.array([[5.0, 1.0, 2.0]]), [1], 2)
+
+
 def test_nothing_to_match():
     check(np.empty((0, 5)), [0, 0], 2)
     check(np.full((2, 5), np.inf), [2], 2)
