@@ -14,7 +14,8 @@ from detectron2.structures import Instances
 from omegaconf import DictConfig
 
 from la_det.build import build_model, load_model
-from la_det.data.images import convert_bgr, read_image
+from la_det.data.images import read_image
+from la_det.deploy.images import reordered
 from la_det.engine.own_dataset import model_classes
 from la_det.engine.setup import load_config
 from la_det.modeling.images import detect_apart, divisor_of
@@ -57,19 +58,18 @@ class Predictor:
         Raises:
             UserError: a file cannot be read.
         """
-        inputs = [self._input(image) for image in images]
-        return [output["instances"].to("cpu") for output in self._detect(inputs)]
+        inputs = [self._input(self._pixels(image)) for image in images]
+        return [output["instances"].to("cpu") for output in detect_apart(self.model, inputs, divisor_of(self.model))]
 
-    def _detect(self, inputs: list[dict]) -> list[dict]:
-        return detect_apart(self.model, inputs, divisor_of(self.model))
+    def _pixels(self, image: np.ndarray | str | Path) -> np.ndarray:
+        """[H, W, C] uint8, the channels in the order of the network's input."""
+        if not isinstance(image, np.ndarray):
+            return read_image(image, self._image_format)
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"an image is [H, W, 3] of uint8, not {list(image.shape)} of {image.dtype}")
+        return reordered(image, "BGR", self._image_format)
 
-    def _input(self, image: np.ndarray | str | Path) -> dict:
-        if isinstance(image, np.ndarray):
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-                raise ValueError(f"an image is [H, W, 3] of uint8, not {list(image.shape)} of {image.dtype}")
-            pixels = convert_bgr(image, self._image_format)
-        else:
-            pixels = read_image(image, self._image_format)
+    def _input(self, pixels: np.ndarray) -> dict:
         augmented = T.AugInput(pixels)
         self._augmentations(augmented)
         tensor = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))

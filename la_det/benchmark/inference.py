@@ -19,17 +19,17 @@ import cv2
 import numpy as np
 import torch
 from tabulate import tabulate
-from torch import Tensor, nn
+from torch import nn
 
 from la_det import model_zoo
 from la_det.benchmark.train import StepTimes
 from la_det.build import build_model, load_model
 from la_det.data.shapes import SHAPES, ShapesSpec, draw_scene
+from la_det.deploy import Detector
 from la_det.errors import UserError
-from la_det.export.formats import write_onnx
+from la_det.export.formats import Options, write_onnx
 from la_det.export.graph import ExportGraph
 from la_det.export.metadata import metadata_of, nms_of
-from la_det.export.onnx_detector import OnnxDetector
 from la_det.modeling import AssignmentDetector
 from la_det.modeling.inference import to_instances
 
@@ -111,23 +111,27 @@ def torch_stages(model: AssignmentDetector, nms: float | None, compiled: bool = 
 
 
 def onnx_stages(model: AssignmentDetector, name: str, size: tuple[int, int], folder: Path) -> Stages:
-    """The stages in ONNX Runtime. The network is the whole graph, with top-k and NMS."""
+    """The stages in ONNX Runtime."""
     path = folder / f"{name.replace('/', '_')}.onnx"
     config, nms = model_zoo.get_config(name), nms_of(model.inference)
     metadata = metadata_of(config, name, model.backbone.size_divisibility, nms)
-    write_onnx(ExportGraph(model), metadata, path, None, size)
-    detector = OnnxDetector(path)
+    write_onnx(ExportGraph(model), metadata, path, Options(image_size=size))
+    return exported_stages(Detector(path, threads=torch.get_num_threads()))
 
-    def preprocess(inputs: list[dict]) -> Tensor:
-        return detector.preprocess([x["image"] for x in inputs])
 
-    def network(batch: Tensor):
-        return detector.run(batch, [size] * len(batch))
+def exported_stages(detector: Detector) -> Stages:
+    """The stages of an exported file. The network is the whole graph, with top-k and NMS."""
 
-    def postprocess(outputs):
-        found, _ = detector.detections(outputs, len(outputs["counts"]))
-        sizes = [size] * len(found.scores)
-        return to_instances(found, sizes, sizes)
+    def preprocess(inputs: list[dict]):
+        images = [x["image"].numpy().transpose(1, 2, 0) for x in inputs]
+        return detector.batch(images), [image.shape[:2] for image in images]
+
+    def network(given):
+        return given, detector.run(*given)
+
+    def postprocess(given):
+        (batch, sizes), arrays = given
+        return detector.outputs(arrays, batch, sizes, sizes)
 
     return preprocess, network, postprocess
 

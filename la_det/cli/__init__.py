@@ -19,7 +19,7 @@ COMMANDS = {
     "train": "train a config, also on your own data",
     "eval": "evaluate trained weights",
     "detect": "detect objects in images, folders and videos",
-    "export": "write a trained detector as one graph: ONNX, TorchScript or torch.export",
+    "export": "write a trained detector as one graph: ONNX, OpenVINO, TorchScript or torch.export",
     "convert": "convert weights that an official repository published",
     "reproduce": "compare official weights, or trainings, with the published figures",
     "show": "show which locations of an image each object gets",

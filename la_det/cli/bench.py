@@ -18,6 +18,13 @@ backbone and images in the same run.
 inference: milliseconds per image of each part of inference, for several models in turn: eager with and without NMS,
 compiled, and in ONNX Runtime. "ratio" is the total divided by that of the first model in the same runtime and round. In
 ONNX Runtime, the network's part is the whole graph, with top-k and NMS.
+
+deploy: what trained detectors cost and keep in each runtime: AP, largest differences to the eager model, milliseconds
+per image of each part, size of the file, and what NMS costs. What --results has for the same weights is not measured
+again, but for times. Without --weights, only the tables are made.
+
+evaluation: images per second of a detector on images of many sizes, in batches that are padded to their largest image,
+as in the official code, and in batches of images of one padded size, as la_det evaluates.
 """
 
 from __future__ import annotations
@@ -29,10 +36,22 @@ from pathlib import Path
 from la_det.cli.arguments import SHAPES
 
 RUNTIMES = ("eager", "compile", "onnx")
+DEPLOY_RUNTIMES = (*RUNTIMES, "openvino", "int8")
+DEPLOYED = (
+    "FCOS/fcos",
+    "POTO/poto",
+    "POTO/poto_3dmf",
+    "O2F/o2f",
+    "DATE/date_f",
+    "DW/dw",
+    "TOOD/tood",
+    "DATE/tal_dual",
+)
 
 EXAMPLES = """
 examples:
   %(prog)s matching --schemes poto fcos --gts 20 100
+  %(prog)s deploy --weights output/compare --page docs/deploy.md
   %(prog)s inference POTO/poto_r18_fpn_shapes_tiny FCOS/fcos_r18_fpn_shapes_tiny --threads 1
 """
 
@@ -93,6 +112,36 @@ def add_arguments(parser: ArgumentParser, flags: bool) -> None:
     inference.add_argument("--repeats", type=int, default=15, help="rounds whose median counts")
     _add_threads(inference)
     _add_json(inference)
+
+    deploy = commands.add_parser("deploy", help="accuracy and speed of trained detectors in each runtime")
+    twins = [f"{name}_r18_fpn_shapes_tiny" for name in DEPLOYED]
+    deploy.add_argument("configs", nargs="*", default=twins, metavar="CONFIG", help=f"default: {' '.join(twins)}")
+    deploy.add_argument(
+        "--weights", type=Path, metavar="FOLDER", help="has <config>/ or <config>_seed0/ of each config"
+    )
+    deploy.add_argument("--results", type=Path, default=Path("docs/deploy"), metavar="DIR", help="JSON (docs/deploy)")
+    deploy.add_argument(
+        "--output",
+        type=Path,
+        default=Path("output/deploy"),
+        metavar="DIR",
+        help="for the exported files (output/deploy)",
+    )
+    deploy.add_argument("--parts", nargs="+", choices=("accuracy", "times"), default=["accuracy", "times"])
+    deploy.add_argument("--runtimes", nargs="+", choices=DEPLOY_RUNTIMES, default=DEPLOY_RUNTIMES)
+    deploy.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
+    deploy.add_argument("--calibration-images", type=int, default=128, help="of int8 (default: %(default)s)")
+    deploy.add_argument("--repeats", type=int, default=15, help="rounds whose median counts")
+    deploy.add_argument("--page", type=Path, metavar="FILE", help="Markdown file whose tables are replaced")
+    _add_threads(deploy, 1)
+
+    evaluation = commands.add_parser("evaluation", help="batches padded together, and batches of one size")
+    evaluation.add_argument("config", metavar="CONFIG", help="name of `la-det zoo list`; the weights are random")
+    evaluation.add_argument("--images", type=int, default=64)
+    evaluation.add_argument("--sides", type=int, nargs=2, default=(160, 320), metavar=("LOW", "HIGH"), help="pixels")
+    evaluation.add_argument("--batch-size", type=int, default=8)
+    evaluation.add_argument("--repeats", type=int, default=7, help="rounds whose median counts")
+    _add_threads(evaluation)
 
 
 def run(args: Namespace) -> None:

@@ -19,7 +19,7 @@ examples:
   a video:    %(prog)s output/demo/config.yaml output/demo/model_final.pth clip.mp4
   with NMS:   %(prog)s CONFIG WEIGHTS a.jpg b.png --opts model.inference.nms_threshold=0.6
   on the CPU: %(prog)s CONFIG WEIGHTS pictures/ --device cpu
-  exported:   %(prog)s --onnx poto.onnx pictures/
+  exported:   %(prog)s --exported poto.onnx pictures/
 """
 
 
@@ -31,16 +31,24 @@ def add_arguments(parser: ArgumentParser, flags: bool) -> None:
         parser.add_argument("--weights", metavar="FILE", help=WEIGHTS)
     else:
         parser.usage = "la-det detect [options] CONFIG WEIGHTS INPUT [INPUT ...]\n"
-        parser.usage += "       la-det detect [options] --onnx FILE INPUT [INPUT ...]"
+        parser.usage += "       la-det detect [options] --exported FILE INPUT [INPUT ...]"
         parser.add_argument(
             "places",
             nargs="+",
             metavar="CONFIG WEIGHTS INPUT",
             help=f"{CONFIG}; {WEIGHTS}; and images, videos or folders of these",
         )
-    parser.add_argument("--onnx", metavar="FILE", help="instead of config and weights, a file of `la-det export`")
     parser.add_argument(
-        "--device", choices=["cpu", "cuda"], help="default: train.device of the config, the CPU for an ONNX file"
+        "--exported",
+        "--onnx",
+        metavar="FILE",
+        help="instead of config and weights, a file of `la-det export`: .onnx, .xml (OpenVINO), .pt or .pt2",
+    )
+    parser.add_argument(
+        "--allow-code", action="store_true", help="open .pt and .pt2 files, which can run any code: you trust them"
+    )
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], help="default: train.device of the config, the CPU for an exported file"
     )
     parser.add_argument("--output", type=Path, default=Path("output/pictures"), metavar="FOLDER")
     parser.add_argument("--min-score", type=float, default=0.3, help="smallest score of a detection")
@@ -52,18 +60,23 @@ def run(args: Namespace) -> int:
     """Detect, and return the exit status."""
     from la_det.demo.detect import build_predictor, detect
     from la_det.demo.inputs import find_files
+    from la_det.export.exported import ExportedPredictor
+    from la_det.predictor import Predictor
 
     if "places" in args:
-        config_and_weights = args.places[: 0 if args.onnx else 2]
+        config_and_weights = args.places[: 0 if args.exported else 2]
         args.config, args.weights = config_and_weights if len(config_and_weights) == 2 else (None, None)
         args.inputs = [Path(place) for place in args.places[len(config_and_weights) :]]
     of_config = [args.config, args.weights, args.opts]
-    if any(of_config) if args.onnx else not all(of_config[:2]):
-        raise UserError("give either config and weights, or --onnx FILE without --opts")
+    if any(of_config) if args.exported else not all(of_config[:2]):
+        raise UserError("give either config and weights, or --exported FILE without --opts")
     if not args.inputs:
         raise UserError("give CONFIG, WEIGHTS and at least one INPUT")
     if args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: at least one image")
     files = find_files(args.inputs)
-    predictor = build_predictor(args.config, args.weights, args.onnx, args.device, args.opts)
+    if args.exported:
+        predictor: Predictor = ExportedPredictor(args.exported, args.device or "cpu", allow_code=args.allow_code)
+    else:
+        predictor = build_predictor(args.config, args.weights, args.device, args.opts)
     return detect(predictor, files, args.output, args.min_score, args.batch_size)

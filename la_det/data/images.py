@@ -107,13 +107,6 @@ def read_bgr(path: str | Path) -> np.ndarray:
     return read_image(path, "BGR")
 
 
-def convert_bgr(image: np.ndarray, image_format: str) -> np.ndarray:
-    """A BGR image [H, W, 3] in the form in which `read_image` gives this `image_format`."""
-    if image_format == "BGR":
-        return image
-    return convert_PIL_to_numpy(Image.fromarray(np.ascontiguousarray(image[:, :, ::-1])), image_format)
-
-
 def check_size(path: str | Path, size: tuple[int, int], annotated: tuple[int, int]) -> None:
     """Raise `UserError` unless an image read from `path` has the (height, width) for which it is annotated."""
     if size == annotated:

@@ -16,16 +16,13 @@ from la_det.demo.inputs import Frame, batches, read_frames
 from la_det.demo.outputs import Detections, Pictures
 from la_det.engine.setup import load_config
 from la_det.errors import UserError
-from la_det.export.onnx_detector import OnnxPredictor
 from la_det.predictor import Predictor
 
 
 def build_predictor(
-    config: str | None, weights: str | None, onnx: str | None, device: str | None = None, overrides: Sequence[str] = ()
+    config: str | None, weights: str | None, device: str | None = None, overrides: Sequence[str] = ()
 ) -> Predictor:
-    """The predictor of a config and weights, or of an exported file."""
-    if onnx is not None:
-        return OnnxPredictor(onnx, device or "cpu")
+    """The predictor of a config and weights; `device` replaces the config's."""
     return Predictor(load_config(str(config), [*overrides, *([f"train.device={device}"] if device else [])]), weights)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator
 
-from la_det.modeling.images import of_one_size
+from la_det.deploy.images import of_one_size
 
 
 class OneSizeBatches:
@@ -25,5 +25,5 @@ class OneSizeBatches:
 
     def __iter__(self) -> Iterator[list[dict]]:
         for batch in self.loader:
-            for group in of_one_size(batch, self.divisor):
+            for group in of_one_size([tuple(x["image"].shape[-2:]) for x in batch], self.divisor):
                 yield [batch[i] for i in group]

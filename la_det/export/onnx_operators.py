@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 import torch
 import torchvision  # noqa: F401 (defines its operators)
-from onnxscript import ir
-from onnxscript import opset20 as op
+from onnxscript import ir, opset19
+from onnxscript import opset18 as op  # the least that files can have; the exporter only raises versions
 
-import la_det.geometry  # noqa: F401 (defines la_det::agnostic_nms)
-import la_det.modeling.layers  # noqa: F401 (defines la_det::class_nms)
+import la_det.nms  # noqa: F401 (defines la_det::agnostic_nms and la_det::class_nms)
 
 
 def class_nms(boxes, scores, classes, valid, iou_threshold: float):
@@ -59,7 +58,7 @@ def deform_conv2d(
     use_mask: bool,
 ):
     """torchvision's operator in ONNX, which has the same operator since opset 19."""
-    return op.DeformConv(
+    return opset19.DeformConv(
         x,
         weight,
         offset,

@@ -1,39 +1,21 @@
-"""Both ends of every detector, PyTorch's and ONNX's: from images to a batch, and from detections to instances."""
+"""Both ends of a detector: from images to a batch, and from detections to instances.
 
-from collections.abc import Callable, Iterator, Sequence
+`la_det.deploy` has those of exported files, which do without torch.
+"""
+
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from la_det.deploy.images import of_one_size
 from la_det.modeling.inference import Candidates, to_instances
 from la_det.modeling.mask_inference import paste_masks
 
 
-def padded_size(sizes: Sequence[tuple[int, int]], divisor: int) -> tuple[int, int]:
-    """The least (height, width) that holds all `sizes` and that `divisor` divides."""
-    height, width = (-(-max(side) // divisor) * divisor for side in zip(*sizes, strict=True))
-    return height, width
-
-
-def of_one_size(inputs: Sequence[dict], divisor: int) -> Iterator[list[int]]:
-    """Indices of the inputs in groups whose images would alone be padded to the same size.
-
-    A network sees the padding: norms average over it, and convolutions reach into it. In such a group, no image is
-    padded for the sake of another one, so its detections do not depend on the others.
-
-    Args:
-        inputs: dicts with "image" [C, h, w].
-        divisor: see `padded_size`.
-    """
-    groups: dict[tuple[int, int], list[int]] = {}
-    for i, x in enumerate(inputs):
-        groups.setdefault(padded_size([tuple(x["image"].shape[-2:])], divisor), []).append(i)
-    yield from groups.values()
-
-
 def detect_apart(detect: Callable[[list[dict]], list[dict]], inputs: Sequence[dict], divisor: int) -> list[dict]:
-    """The outputs of a detector for the inputs, each as if it were alone; see `of_one_size`."""
+    """The outputs of a detector for dicts with "image" [C, h, w], each as if it were alone; see `of_one_size`."""
     outputs: dict[int, dict] = {}
-    for group in of_one_size(inputs, divisor):
+    for group in of_one_size([tuple(x["image"].shape[-2:]) for x in inputs], divisor):
         outputs |= zip(group, detect([inputs[i] for i in group]), strict=True)
     return [outputs[i] for i in range(len(inputs))]
 

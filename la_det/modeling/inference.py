@@ -9,7 +9,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from la_det.modeling.candidate_rules import LocationsFirst, TopClass, TopLocations, TopPairs
-from la_det.modeling.layers import class_nms
+from la_det.nms import class_nms
 from la_det.structures import DensePredictions, Score
 from la_det.structures.no_wait import at_most
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from la_det.geometry import agnostic_nms
+from la_det.nms import agnostic_nms
 from la_det.structures import DensePredictions, Queries, Score
 from la_det.structures.no_wait import at_most
 

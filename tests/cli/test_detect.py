@@ -116,7 +116,7 @@ def test_no_images_at_a_time(folder):
 
 def test_device_of_a_config(folder):
     args = parse([*arguments(folder, "picture.png", "--device", "cpu"), "train.device=nowhere"])
-    predictor = build_predictor(args.config, args.weights, None, args.device, args.opts)
+    predictor = build_predictor(args.config, args.weights, args.device, args.opts)
     assert next(predictor.model.parameters()).device.type == "cpu"
 
 
@@ -148,11 +148,11 @@ def test_config_and_weights_by_place(folder, tmp_path):
 
 @pytest.mark.parametrize("argv", [["CONFIG"], ["CONFIG", "w.pth"], ["--onnx", "a.onnx", "a.png", "--opts", "a=1"]])
 def test_places_that_are_missing_or_too_many(argv):
-    with pytest.raises(UserError, match="give either config and weights, or --onnx FILE|give CONFIG, WEIGHTS and at"):
+    with pytest.raises(UserError, match="give either config and weights, or --exported|give CONFIG, WEIGHTS and at"):
         run(build_parser("detect").parse(argv))
 
 
 @pytest.mark.parametrize("more", [[], ["--onnx", "a.onnx", "--weights", "b.pth"], ["--config-file", "POTO"]])
 def test_either_config_or_onnx(more):
-    with pytest.raises(UserError, match="give either config and weights, or --onnx FILE"):
+    with pytest.raises(UserError, match="give either config and weights, or --exported FILE"):
         run(parse(["picture.png", *more]))

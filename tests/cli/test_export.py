@@ -1,6 +1,7 @@
 """The command as a user runs it."""
 
 import json
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -10,11 +11,16 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 
-from la_det import cli
+from la_det import Predictor, cli, model_zoo
 from la_det.cli import export
+from la_det.data.shapes import SHAPES, draw_scene
+from la_det.deploy import Detector
+from la_det.deploy.metadata import NMS
+from la_det.deploy.runtimes import RUNTIMES
+from la_det.engine.setup import load_config
 from la_det.errors import UserError
+from la_det.export.export import check_size
 from la_det.export.formats import WRITERS
-from la_det.export.metadata import NMS
 
 CONFIG = Path(__file__).parent / "configs" / "tiny_poto.py"
 
@@ -52,25 +58,54 @@ def test_onnx_of_fixed_size_runs_in_the_demo(arguments, precision, tmp_path, cap
 
 
 @pytest.mark.slow
-def test_torch_export_with_free_sizes(arguments, tmp_path):
-    file = tmp_path / "poto.pt2"
-    run(arguments, "--output", str(file), "--format", "torch-export")
-    files = {"la_det.json": ""}
-    program = torch.export.load(file, extra_files=files)
-    details = json.loads(files["la_det.json"])
-    assert json.loads(details["classes"]) == ["left", "right"] and json.loads(details["category_ids"]) == [3, 7]
-    for size, guards in (((1, 160, 192), True), ((3, 64, 96), False)):  # see docs/export.md
-        boxes, *_ = program.module(check_guards=guards)(torch.zeros(size[0], 3, *size[1:]))
-        assert boxes.shape == (size[0], boxes.shape[1], 4)
+@pytest.mark.parametrize("suffix", ["pt2", "xml"])
+def test_other_runtimes_with_free_sizes(arguments, suffix, tmp_path):
+    if suffix == "xml":
+        pytest.importorskip("openvino")
+    run(arguments, "--output", str(tmp_path / f"poto.{suffix}"))
+    assert_detects_as_the_model(arguments, tmp_path / f"poto.{suffix}")
 
 
 def test_torchscript(arguments, tmp_path, capsys):
-    run(arguments, "--output", str(tmp_path / "poto.pt"), "--format", "torchscript")
+    run(arguments, "--output", str(tmp_path / "poto.pt"))
     assert "poto.pt: 2 classes, no NMS" in capsys.readouterr().out
-    files = {"la_det.json": ""}
-    graph = torch.jit.load(tmp_path / "poto.pt", _extra_files=files)
-    assert graph(torch.zeros(1, 3, 64, 96))[0].shape[0] == 1
-    assert json.loads(json.loads(files["la_det.json"])["category_ids"]) == [3, 7]
+    assert_detects_as_the_model(arguments, tmp_path / "poto.pt")
+
+
+def assert_detects_as_the_model(arguments, file: Path) -> None:
+    """Images of two sizes, of which one has one row of the coarsest level."""
+    detector = Detector(file, allow_code=True)
+    assert detector.details.classes == ("left", "right") and detector.details.category_ids == (3, 7)
+    assert (detector.runtime.batch_size, detector.runtime.image_size) == (None, None)
+    _, config, _, weights, _, *options = arguments
+    predictor = Predictor(load_config(config, [*options, "train.device=cpu"]), weights)
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((160, 190), (60, 90), (60, 90))]
+    for expected, found in zip(predictor(images), detector(images), strict=True):
+        assert len(found) == len(expected) > 0
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+        np.testing.assert_allclose(found.boxes, expected.pred_boxes.tensor, atol=1e-2)
+
+
+def test_fixed_sizes_of_torchscript(arguments, tmp_path):
+    run(arguments, "--output", str(tmp_path / "poto.pt"), "--batch-size", "2", "--image-size", "64", "96")
+    detector = Detector(tmp_path / "poto.pt", allow_code=True)
+    assert (detector.runtime.batch_size, detector.runtime.image_size) == (2, (64, 96))
+    assert len(detector([np.zeros((70, 90, 3), np.uint8)])) == 1
+
+
+@pytest.mark.slow
+def test_int8(arguments, tmp_path):
+    """Convolutions compute in int8, and what is found is about the same."""
+    pytest.importorskip("nncf")
+    files = [tmp_path / name for name in ("float.xml", "int8.xml")]
+    int8 = ["--int8", "--calibration", "shapes_tiny_val", "--calibration-images", "8"]
+    for file, more in zip(files, ([], int8), strict=True):
+        run(arguments, "--output", str(file), *more)
+    image = draw_scene(SHAPES["shapes_tiny"], "val", 0)[0]
+    found = [Detector(file)([image])[0].scores[:10] for file in files]
+    assert 0 < np.abs(found[0] - found[1]).max() < 0.1
+    assert files[1].with_suffix(".bin").stat().st_size < 0.5 * files[0].with_suffix(".bin").stat().st_size
 
 
 @pytest.mark.parametrize(
@@ -79,12 +114,34 @@ def test_torchscript(arguments, tmp_path, capsys):
         (["--raw-candidates"], "need no NMS; leave --raw-candidates out"),
         (["--image-size", "64", "100"], "--image-size 64 100: sides must be multiples of 32"),
         (["--batch-size", "0"], "--batch-size 0: at least one image"),
+        (["--opset", "17"], "--opset 17: files are written in opset 18 to 20"),
+        (["--format", "openvino"], "poto.onnx: OpenVINO's files end with .xml and .bin"),
+        (["--int8"], "--int8: only OpenVINO files"),
+        (["--int8", "--format", "openvino", "--half"], "--int8 does not go with"),
     ],
 )
 def test_options_that_do_not_fit(arguments, more, message, tmp_path):
     with pytest.raises(UserError, match=message):
         run(arguments, "--output", str(tmp_path / "poto.onnx"), *more)
     assert not (tmp_path / "poto.onnx").exists()
+
+
+@pytest.mark.parametrize(("package", "more"), [("openvino", []), ("nncf", ["--int8"])])
+def test_missing_packages(arguments, package, more, tmp_path, monkeypatch):
+    if package == "nncf":
+        pytest.importorskip("openvino")
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=f"{package} is missing: pip install 'la_det.openvino.'"):
+        run(arguments, "--output", str(tmp_path / "poto.xml"), *more)
+
+
+def test_swin_is_asked_for_its_size():
+    pytest.importorskip("timm")
+    config = model_zoo.get_config("O2F/o2f_swin_t_fpn_1x_coco")
+    model = instantiate(config.model)
+    with pytest.raises(UserError, match="o2f_swin: Swin's windows are laid out for one size; give --image-size H W"):
+        check_size(model, "o2f_swin", None)
+    check_size(model, "o2f_swin", (256, 320))
 
 
 def test_own_data_with_other_classes(arguments, tmp_path):
@@ -99,7 +156,7 @@ def test_models_of_others(tmp_path):
 
 
 def test_every_format_and_kind_of_nms_is_known():
-    assert sorted(WRITERS) == list(export.FORMATS)
+    assert WRITERS.keys() == set(export.FORMATS.values()) and RUNTIMES.keys() == export.FORMATS.keys()
     assert export.NMS.keys() == set(get_args(NMS))
 
 

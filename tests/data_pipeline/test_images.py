@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from la_det.data.images import check_size, convert_bgr, read_bgr, read_header, read_image
+from la_det.data.images import check_size, read_bgr, read_header, read_image
+from la_det.deploy.images import reordered
 from la_det.errors import UserError
 
 PIXELS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
@@ -72,7 +73,7 @@ def test_more_kinds_of_pixels(tmp_path):
 @pytest.mark.parametrize("image_format", ["BGR", "RGB", "L"])
 def test_arrays_are_converted_like_files(tmp_path, image_format):
     cv2.imwrite(str(tmp_path / "a.png"), PIXELS)
-    assert np.array_equal(convert_bgr(PIXELS, image_format), read_image(tmp_path / "a.png", image_format))
+    assert np.array_equal(reordered(PIXELS, "BGR", image_format), read_image(tmp_path / "a.png", image_format))
 
 
 def test_what_may_never_end_is_refused(tmp_path):

@@ -5,8 +5,7 @@ import pytest
 import torch
 from torchvision.ops import deform_conv2d
 
-from la_det.geometry import agnostic_nms
-from la_det.modeling.layers import class_nms
+from la_det.nms import agnostic_nms, class_nms
 
 onnx_operators = pytest.importorskip("la_det.export.onnx_operators")
 

@@ -8,9 +8,10 @@ from detectron2.structures import ImageList
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
+from la_det.deploy.images import padded_size
 from la_det.modeling.criteria import Criterion, Decision, loss_terms, reduce_losses
 from la_det.modeling.heads import DenseHead
-from la_det.modeling.images import divisor_of, normalised, outputs, padded_size
+from la_det.modeling.images import divisor_of, normalised, outputs
 from la_det.modeling.inference import Candidates, DenseInference
 from la_det.modeling.mask_inference import MaskInference
 from la_det.structures import DensePredictions, Targets, move, on_device

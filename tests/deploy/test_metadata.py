@@ -3,8 +3,9 @@ import json
 import pytest
 
 from la_det import model_zoo
+from la_det.deploy.metadata import ExportMetadata
 from la_det.errors import UserError
-from la_det.export.metadata import ExportMetadata, metadata_of
+from la_det.export.metadata import metadata_of
 
 NAME = "POTO/poto_r50_fpn_3x_ms_coco"
 
