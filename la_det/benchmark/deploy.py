@@ -352,7 +352,7 @@ def _runtimes(records: Sequence[Mapping]) -> str:
             far, size = record.get("difference", {}).get(runtime), record.get("bytes", {}).get(runtime)
             ap = record.get("AP", {}).get(runtime)
             row = [_title(record), TITLES[runtime], "" if ap is None else f"{ap:.2f}"]
-            row += [f"{far[x]:.0e}" if far else "" for x in ("boxes", "scores")]
+            row += [f"{far[x]:.2g}" if far else "" for x in ("boxes", "scores")]
             row.append(f"{far['missing']} of {far['missing'] + far['common']}" if far else "")
             row.append(f"{size / 1e6:.1f}" if size else "")
             for batch in batches:
