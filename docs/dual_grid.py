@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from tabulate import tabulate
 
 import la_det
-from la_det.comparison.results import write_json
+from la_det.checkpoint.checkpointer import write_json
 
 RECORDS = Path(__file__).parent / "dual_grid"
 ITERATIONS = 900

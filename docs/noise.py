@@ -21,7 +21,8 @@ from omegaconf import DictConfig
 from tabulate import tabulate
 
 import la_det
-from la_det.comparison.results import read_evaluations, write_json
+from la_det.checkpoint.checkpointer import write_json
+from la_det.comparison.results import read_evaluations
 from la_det.comparison.schemes import config_name
 
 RECORDS = Path(__file__).parent / "noise"

@@ -27,7 +27,7 @@ from torch import nn
 from la_det import model_zoo
 from la_det.benchmark.inference import OTHER_NMS, PARTS, Case, Stages, exported_stages, measure, torch_stages
 from la_det.build import load_model
-from la_det.checkpoint.checkpointer import replacing
+from la_det.checkpoint.checkpointer import write_json
 from la_det.data.shapes import SHAPES, draw_scene
 from la_det.deploy import Detector
 from la_det.errors import UserError
@@ -143,9 +143,7 @@ class Model:
 
     def write(self) -> None:
         """Write the record."""
-        self._record_file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(self._record_file) as file:
-            file.write((json.dumps(self.record, indent=1) + "\n").encode())
+        write_json(self._record_file, self.record)
 
     def load(self, nms: object = "own") -> AssignmentDetector:
         """The eager model, for inference; `nms` is another IoU threshold of NMS, None for no NMS."""

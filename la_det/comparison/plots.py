@@ -10,10 +10,10 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from la_det.benchmark.train import PARTS
 from la_det.comparison.summary import CROWDED, Row
 
 MARKERS = "osD^vPX"
-PARTS = ("data", "network", "matching", "losses", "backward", "optimizer")  # of a training step
 LINES = ("-", "--", ":", "-.")
 
 

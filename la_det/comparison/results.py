@@ -14,7 +14,7 @@ import torch
 import torchvision
 
 import la_det
-from la_det.checkpoint.checkpointer import replacing
+from la_det.checkpoint.checkpointer import write_json
 from la_det.comparison.schemes import scheme_and_data
 from la_det.errors import UserError
 
@@ -70,13 +70,6 @@ def read_record(path: Path, kind: type[Record]) -> Record:
 def write_record(path: Path, record: object) -> None:
     """Write a dataclass as JSON. A killed process leaves the whole file or none."""
     write_json(path, asdict(record))
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write a JSON file, and its folder if need be. A killed process leaves the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        file.write((json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
 def run_file(results: Path, run: Run) -> Path:

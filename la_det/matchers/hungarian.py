@@ -30,10 +30,11 @@ class Hungarian:
         longest = max(1, *targets.counts)
         number = min(FEW, longest)
         gts = torch.arange(len(targets), device=targets.image.device)
-        *listed, rest = costs.cheapest(gts, number)
+        gt, prior, cost, rest = costs.cheapest(gts, number)
         while True:
-            gt, order = listed[0].sort(stable=True)
-            pairs, cost = Pairs(targets.image[gt], listed[1][order], gt), listed[2][order]
+            gt, order = gt.sort(stable=True)
+            prior, cost = prior[order], cost[order]
+            pairs = Pairs(targets.image[gt], prior, gt)
             if number == longest:  # no optimum needs more than the g cheapest priors of a ground truth
                 rest = rest.index_fill(0, gts, torch.inf)
             matched, unproved = match_listed(pairs, -cost, -rest, targets)
@@ -43,4 +44,4 @@ class Hungarian:
             number = longest
             kept = (~unproved[gt]).nonzero().squeeze(1)  # host synchronisation
             *more, _ = costs.cheapest(gts, number)
-            listed = [torch.cat([x[kept], y]) for x, y in zip((gt, pairs.prior, cost), more, strict=True)]
+            gt, prior, cost = (torch.cat([x[kept], y]) for x, y in zip((gt, prior, cost), more, strict=True))
