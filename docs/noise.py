@@ -5,7 +5,8 @@ Two schemes are trained with three seeds, once with the schedule of the recipe a
 trained detector is evaluated in several ways: its weights or their moving average, on 300 or 2,000 images, after the
 last iteration or as the mean over the last five checkpoints. The ways of evaluation see the same trainings.
 
-`train` does the trainings that have no record yet, one after the other; `report` writes docs/noise.md.
+`train` does the trainings that have no record yet, one after the other; `report` writes docs/noise.md. The trainings
+with the schedule of the recipe are runs of the comparison, and become records there.
 """
 
 from __future__ import annotations
@@ -14,35 +15,77 @@ import argparse
 import json
 import statistics
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
+import torch
 from omegaconf import DictConfig
 from tabulate import tabulate
 
 import la_det
 from la_det.checkpoint.checkpointer import write_json
-from la_det.comparison.results import read_evaluations
+from la_det.comparison.results import (
+    Evaluation,
+    Run,
+    RunRecord,
+    device_name,
+    read_evaluations,
+    run_file,
+    versions,
+    write_record,
+)
+from la_det.comparison.run import PARTS
 from la_det.comparison.schemes import config_name
 
+COMPARISON = Path(__file__).parent / "comparison"
 RECORDS = Path(__file__).parent / "noise"
 SCHEMES, SEEDS, SCHEDULES = ("fcos", "poto"), (0, 1, 2), ("recipe", "longer warm-down")
-ITERATIONS, PERIOD, LAST = 1200, 40, 5  # checkpoints every PERIOD iterations, the LAST of which are evaluated
+ITERATIONS, PERIOD, LAST = 1200, 40, 3  # checkpoints every PERIOD iterations, the LAST of which are evaluated
 EMA_DECAY = 0.99
-SMALL, LARGE = "shapes_tiny_val", "shapes_tiny_2k_val"
+# Those of the comparison.
+OVERRIDES = [
+    "train.amp.enabled=True",
+    "train.amp.dtype=bfloat16",
+    "dataloader.train.num_workers=0",
+    "dataloader.test.num_workers=0",
+    "dataloader.test.dataset.names=shapes_tiny_2k_val",
+]
 WARM_DOWN = {"values": (1.0, 0.02, 0.0), "lengths": [0.1, 0.6, 0.3]}
 
 INTRODUCTION = """# Noise of short trainings
 
 How much does AP change with the seed alone, and what narrows this spread? {schemes} were trained {iterations:,}
-iterations on `shapes_tiny`, with seeds {seeds}. "Spread" is the sample standard deviation over the seeds, pooled over
-the two schemes, in AP, and relative to the mean AP of the two. Rows of one schedule are evaluations of the same
-trainings. So rows can be compared with each other, but six trainings know a spread only to about 35 %.
+iterations on `shapes_tiny`, with seeds {seeds}. Rows of one schedule are evaluations of the same trainings, so they
+can be compared with each other. But a spread is known only to about 35 % from six trainings, and to about 50 % from
+three differences.
+
+- **spread**: sample standard deviation over the seeds, pooled over the two schemes, in AP and in % of their mean AP.
+- **spread of the difference**: that of the AP of one scheme minus the AP of the other one with the same seed. A seed
+  decides the first weights and the batches of both.
 
 - **weights**: those of the last iteration, or their moving average with decay {decay}.
 - **images**: the 300 of `shapes_tiny_val`, or the 2,000 of `shapes_tiny_2k_val`.
 - **evaluations**: the last one, or the mean over checkpoints {period} iterations apart.
 - **longer warm-down**: the learning rate falls to 2 % within 70 % of the training instead of to 0 within all of it.
+"""
+
+DECISION = """
+## What follows for the comparison
+
+[comparison.md](comparison.md) and [dual_grid.md](dual_grid.md) use the schedule of the recipe, the weights of the last
+iteration and 2,000 images. Differences are between trainings with equal seeds.
+
+- **Equal seeds** narrow most, and cost nothing: a seed that is good for one scheme is good for the other one as well.
+- **The longer warm-down** narrows the spread, but not that of the difference, and it costs AP: the rate is small for
+  most of the training. At this length, that is a shorter training.
+- **Averaged weights and averaged evaluations** change little: the rate of the recipe ends at zero, so the last weights
+  hardly move. They are not used.
+- **2,000 images** do not narrow what seeds do to a training. But the choice of images is an error of its own, which no
+  seed shows, because all trainings share the images: on the 300 images, FCOS leads POTO by more than on the 2,000. An
+  evaluation of the 2,000 takes about 15 seconds.
+- **Autocast to bfloat16** in training, as in all trainings of this page, shortens a step on CPUs that have its
+  instructions. More seeds fit into the same time.
 """
 
 
@@ -63,29 +106,36 @@ def main() -> None:
         record = RECORDS / f"{name}.json"
         if not record.exists():
             aps = run(scheme, seed, schedule, args.output / name)
-            evaluations = read_evaluations(args.output / name / "metrics.json", ITERATIONS)
-            settings = {"scheme": scheme, "seed": seed, "schedule": schedule}
-            write_json(record, {**settings, "ap": aps, "evaluations": evaluations})
+            write_json(record, {"scheme": scheme, "seed": seed, "schedule": schedule, "ap": aps})
 
 
 def run(scheme: str, seed: int, schedule: str, output: Path) -> dict[str, dict[str, list[float]]]:
     """Train, and return the APs of each data set by kind of weights, "plain" or "average", in order of iterations."""
     cfg = la_det.model_zoo.get_config(config_name(scheme, "shapes_tiny"))
-    cfg.train.update(max_iter=ITERATIONS, seed=seed, eval_period=ITERATIONS // 3)
+    cfg.train.update(max_iter=ITERATIONS, seed=seed)
     cfg.train.checkpointer.update(period=PERIOD, max_to_keep=LAST)
     cfg.train.ema.update(enabled=True, decay=EMA_DECAY)
-    cfg.dataloader.train.num_workers = cfg.dataloader.test.num_workers = 0
-    cfg.dataloader.test.dataset.names = LARGE
     if schedule == "longer warm-down":
         lengthen_warm_down(cfg.lr_multiplier)
-    last = la_det.train(cfg, output=output, resume=True)
-    cfg.dataloader.test.dataset.names = SMALL
+    else:
+        cfg.train.eval_period = ITERATIONS // PARTS
+    last = la_det.train(cfg, overrides=OVERRIDES, output=output, resume=True)
+    if schedule == "recipe":
+        write_comparison_record(scheme, seed, read_evaluations(output / "metrics.json", ITERATIONS))
     checkpoints = [output / "model_final.pth", *sorted(output.glob("model_0*.pth"), reverse=True)][:LAST]
-    small = [la_det.evaluate(cfg, path, output=output) for path in checkpoints[::-1]]
+    small = [la_det.evaluate(cfg, path, overrides=OVERRIDES[:-1], output=output) for path in checkpoints[::-1]]
     return {
         weights: {"300": [r[task]["AP"] for r in small], "2,000": [last[task]["AP"]]}
         for weights, task in (("plain", "bbox"), ("average", "bbox_ema"))
     }
+
+
+def write_comparison_record(scheme: str, seed: int, evaluations: list[Evaluation]) -> None:
+    """Write the record that `la-det compare run` would write: that of the plain weights."""
+    run = Run(config_name(scheme, "shapes_tiny"), seed, {"max_iter": ITERATIONS}, ITERATIONS, OVERRIDES)
+    plain = [{name: value for name, value in e.items() if "_ema/" not in name} for e in evaluations]
+    machine = {"device": device_name("cpu"), "threads": torch.get_num_threads()}
+    write_record(run_file(COMPARISON, run), RunRecord(**asdict(run), versions=versions(), **machine, evaluations=plain))
 
 
 def lengthen_warm_down(lr_multiplier: DictConfig) -> None:
@@ -110,14 +160,15 @@ def report() -> str:
         decay=EMA_DECAY,
         period=PERIOD,
     )
-    columns = ["schedule", "weights", "images", "evaluations", *(f"AP {s}" for s in SCHEMES), "spread", "relative %"]
+    spreads = ["spread", "spread, %", "spread of the difference", "in %"]
+    columns = ["schedule", "weights", "images", "evaluations", *(f"AP {s}" for s in SCHEMES), *spreads]
     table = tabulate(list(rows()), columns, "pipe", floatfmt=".2f")
-    return f"{head}\n{table}\n"
+    return f"{head}\n{table}\n{DECISION}"
 
 
 def rows() -> Iterator[tuple]:
     """A row for each schedule and way to evaluate."""
-    records = [json.loads(path.read_text()) for path in sorted(RECORDS.glob("*.json"))]
+    records = [json.loads(path.read_text()) for path in sorted(RECORDS.glob("*.json"))]  # sorted: by seed
     ways = [(w, i, n) for w in ("plain", "average") for i, n in (("300", 1), ("300", LAST), ("2,000", 1))]
     for schedule, (weights, images, number) in product(SCHEDULES, ways):
         aps = {
@@ -129,8 +180,10 @@ def rows() -> Iterator[tuple]:
             for scheme in SCHEMES
         }
         means = [statistics.fmean(values) for values in aps.values()]
+        share = 100 / statistics.fmean(means)
         spread = statistics.fmean(statistics.variance(values) for values in aps.values()) ** 0.5
-        yield schedule, weights, images, number, *means, spread, 100 * spread / statistics.fmean(means)
+        paired = statistics.stdev(a - b for a, b in zip(*aps.values(), strict=True))
+        yield schedule, weights, images, number, *means, spread, share * spread, paired, share * paired
 
 
 if __name__ == "__main__":
