@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from tabulate import tabulate
 
 import la_det
+from la_det import model_zoo
 from la_det.checkpoint.checkpointer import write_json
 
 RECORDS = Path(__file__).parent / "dual_grid"
@@ -91,7 +92,7 @@ def pair(one_to_one: str, one_to_many: str) -> DictConfig:
 
 def twin(name: str) -> DictConfig:
     """A twin on `shapes_tiny`."""
-    return la_det.model_zoo.get_config(f"{name}_r18_fpn_shapes_tiny")
+    return model_zoo.get_config(f"{name}_r18_fpn_shapes_tiny")
 
 
 def report() -> str:

@@ -24,6 +24,7 @@ from omegaconf import DictConfig
 from tabulate import tabulate
 
 import la_det
+from la_det import model_zoo
 from la_det.checkpoint.checkpointer import write_json
 from la_det.comparison.results import (
     Evaluation,
@@ -111,7 +112,7 @@ def main() -> None:
 
 def run(scheme: str, seed: int, schedule: str, output: Path) -> dict[str, dict[str, list[float]]]:
     """Train, and return the APs of each data set by kind of weights, "plain" or "average", in order of iterations."""
-    cfg = la_det.model_zoo.get_config(config_name(scheme, "shapes_tiny"))
+    cfg = model_zoo.get_config(config_name(scheme, "shapes_tiny"))
     cfg.train.update(max_iter=ITERATIONS, seed=seed)
     cfg.train.checkpointer.update(period=PERIOD, max_to_keep=LAST)
     cfg.train.ema.update(enabled=True, decay=EMA_DECAY)

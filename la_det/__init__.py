@@ -5,11 +5,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from la_det import model_zoo
     from la_det.api import evaluate, train
     from la_det.predictor import Predictor
 
 __version__ = "0.1.0"
-__all__ = ["Predictor", "evaluate", "train"]
+__all__ = ["Predictor", "evaluate", "model_zoo", "train"]
 
 # Imported at their first use: `la-det --help`, and the commands that repair an installation, need neither torch nor
 # Detectron2.
@@ -19,6 +20,8 @@ _MODULES = {"Predictor": "la_det.predictor", "evaluate": "la_det.api", "train": 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return getattr(import_module(_MODULES[name]), name)
+    if name == "model_zoo":
+        return import_module("la_det.model_zoo")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

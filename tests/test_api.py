@@ -3,6 +3,8 @@
 import copy
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,7 +34,12 @@ def same(results: la_det.api.Results) -> dict:
 
 def test_is_exported():
     assert (la_det.train, la_det.evaluate) == (api.train, api.evaluate)
-    assert set(la_det.__all__) == {"Predictor", "evaluate", "train"}
+    assert set(la_det.__all__) == {"Predictor", "evaluate", "model_zoo", "train"}
+
+
+def test_the_zoo_needs_no_import_of_its_own():
+    code = "import la_det; print(*la_det.model_zoo.list())"
+    assert "POTO/poto_r50_fpn_3x_ms_coco" in subprocess.check_output([sys.executable, "-c", code], text=True).split()
 
 
 def test_trains_and_evaluates(dataset, tmp_path):
