@@ -34,6 +34,7 @@ ONE_TO_MANY = {
     "DW": ("DATE/date_dw", "one_to_many"),
     "TAL 10": ("DATE/tal_dual", "one_to_many"),
 }
+PAIRS = tuple(product(ONE_TO_ONE, ONE_TO_MANY))
 
 INTRODUCTION = """# A grid of dual pairs
 
@@ -109,7 +110,7 @@ def twin(name: str) -> DictConfig:
 
 def report() -> str:
     """The page."""
-    aps: dict[tuple[str, str], dict[int, float]] = {pair: {} for pair in product(ONE_TO_ONE, ONE_TO_MANY)}
+    aps: dict[tuple[str, str], dict[int, float]] = {pair: {} for pair in PAIRS}
     for path in RECORDS.glob("*.json"):
         record = json.loads(path.read_text())
         aps[record["one_to_one"], record["one_to_many"]][record["seed"]] = record["ap"]

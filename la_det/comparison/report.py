@@ -40,7 +40,8 @@ def write_report(results: Path) -> Path:
     """Write `<results>.md`, and CSV tables and plots into the folder `results`. Return the document's path.
 
     A `notes.md` in the folder, about what the figures say, becomes the document's first section. It takes figures from
-    the records: `{shapes_tiny[poto AP]}` is a cell of the table, and `{shapes_tiny[dw - poto]}` a difference of AP.
+    the records: `{shapes_tiny[poto AP]}` is a cell of the table, `{shapes_tiny[dw - poto]}` a difference of AP, and
+    `{shapes_tiny[dw > poto]}` says whether it is larger than the noise.
 
     Raises:
         UserError: see `read_rows`; or the notes name something that is not in the records.
@@ -81,15 +82,19 @@ class Quotes:
         self.differences = Differences(rows)
 
     def __getitem__(self, key: str) -> str:
-        """A "scheme column", or a difference "scheme - scheme" with its interval if noise is known."""
-        first, _, second = key.partition(" - ")
-        if not second:
+        """A "scheme column"; a difference "scheme - scheme" with its interval; or whether "scheme > scheme"."""
+        first, sign, second = key.partition(" - ") if " - " in key else key.partition(" > ")
+        if not sign:
             scheme, _, column = key.partition(" ")
             return _text(column, self.figures[scheme][column])
         difference = self.differences.between(first, second)
         if difference is None:
             raise KeyError(key)
-        return f"{difference.mean:.1f} ± {difference.half_width:.1f}"
+        if sign == " - ":
+            return f"{difference.mean:.1f} ± {difference.half_width:.1f}"
+        if difference.is_noise:
+            return "cannot be told"
+        return "yes" if difference.mean > 0 else "no"
 
 
 def table(rows: list[Row]) -> tuple[list[str], list[tuple[Row, list[Figure | None]]]]:

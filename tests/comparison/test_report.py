@@ -66,7 +66,17 @@ def test_notes_take_their_figures_from_the_records(results):
     notes = results.folder.joinpath("notes.md")
     notes.write_text("POTO: {shapes_tiny[poto AP]}, {shapes_tiny[poto - fcos]} better.")
     assert "POTO: 30.0 ± 0.0, 9.7 ± 1.4 better." in write_report(results.folder).read_text()
-    for wrong in ("{shapes_tiny[dw AP]}", "{shapes_tiny[poto - dw]}", "{shapes_crowd[poto AP]}", "{", "{0}"):
+    notes.write_text("{shapes_tiny[poto > fcos]}, {shapes_tiny[fcos > poto]}, {shapes_tiny[fcos > lla]}.")
+    results.add_run("lla", [20.5])
+    assert "\nyes, no, cannot be told.\n" in write_report(results.folder).read_text()
+    for wrong in (
+        "{shapes_tiny[dw AP]}",
+        "{shapes_tiny[poto - dw]}",
+        "{shapes_tiny[poto > dw]}",
+        "{shapes_crowd[poto AP]}",
+        "{",
+        "{0}",
+    ):
         notes.write_text(wrong)
         with pytest.raises(UserError, match="notes.md: .* is not in the records"):
             write_report(results.folder)

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 import pytest
 
 from la_det import model_zoo
+from la_det.comparison.summary import read_rows
 from la_det.conversion.repositories import REPOSITORIES
 from la_det.reproduction.verdict import NOISE, ROUNDING
 from tests.docs.blocks import DOCUMENTS, FENCE, ROOT
 
 RECORDS = model_zoo.get_records()
+COMPARISON = read_rows(ROOT / "docs" / "comparison")
 ROW = re.compile(r"^\| \[[^|]+ \| `(?P<config>[^`]+)` \|(?P<cells>.*)\|$", re.MULTILINE)
 NUMBER = re.compile(r" (\d+\.\d) ")
 
@@ -45,6 +47,11 @@ def published(config: str, metric: str = "AP") -> float:
     return RECORDS[config].published[metric]
 
 
+def compared(scheme: str, column: str, data: str = "shapes_tiny") -> float:
+    """A cell of docs/comparison.md."""
+    return next(row for row in COMPARISON[data] if row.scheme == scheme).figures()[column].mean
+
+
 def noise(config: str, metric: str = "AP") -> float:
     return RECORDS[config].noise[metric]
 
@@ -61,12 +68,38 @@ CONVERGENCE = (
     *(f"DATE/{scheme}_r18_fpn_shapes_tiny" for scheme in ("date_f", "date_r", "date_atss", "date_dw")),
 )
 AFTER_A_THIRD = [measured(config, "AP after a third") for config in CONVERGENCE]
+POTO, ATSS, O2F = COCO, "ATSS/atss_r50_fpn_1x_coco", "O2F/o2f_r50_fpn_1x_coco"
+# Claim -> the config that is better, and the other one.
+PAPERS = {
+    "FCOS with NMS is better than POTO without": ("FCOS/fcos_r50_fpn_3x_ms_coco", POTO),
+    'POTO is better than "center"': (POTO, "POTO/center_r50_fpn_3x_ms_coco"),
+    'POTO is better than "anchor"': (POTO, "POTO/anchor_r50_fpn_3x_ms_coco"),
+    'POTO is better than "loss"': (POTO, "POTO/loss_r50_fpn_3x_ms_coco"),
+    "3DMF makes POTO better": ("POTO/poto_3dmf_r50_fpn_3x_ms_coco", POTO),
+    "Aux makes POTO with 3DMF better": (
+        "POTO/poto_3dmf_aux_r50_fpn_3x_ms_coco",
+        "POTO/poto_3dmf_r50_fpn_3x_ms_coco",
+    ),
+    "ATSS is better than FCOS": ("ATSS/atss_mmdet_r50_fpn_1x_coco", "FCOS/fcos_mmdet_center_normbbox_r50_fpn_1x_coco"),
+    "TOOD is better than ATSS": ("TOOD/tood_r50_fpn_1x_coco", ATSS),
+    "DW is better than ATSS": ("DW/dw_r50_fpn_1x_coco", ATSS),
+    "OTA is better than ATSS": ("OTA/ota_r50_fpn_1x_coco", ATSS),
+    "PAA is better than ATSS": ("PAA/paa_r50_fpn_1x_coco", ATSS),
+    "AutoAssign is better than ATSS": ("AutoAssign/autoassign_r50_fpn_1x_coco", ATSS),
+    "DW is better than PAA": ("DW/dw_r50_fpn_1x_coco", "PAA/paa_r50_fpn_1x_coco"),
+    "o2f is better than DATE-F": (O2F, "DATE/date_f_r50_fpn_12ep_coco"),
+    "DDQ FCN is better than o2f": ("DDQ/ddq_fcn_r50_fpn_12ep_coco", O2F),
+}
 # Document -> sentences, or parts of them, with {} for each figure -> the figures.
 CLAIMS: dict[str, dict[str, list[float]]] = {
     "README.md": {
         "It reached box AP {} without NMS, and NMS would add {}": [
             measured(DEMO, "AP without NMS"),
             measured(DEMO, "AP with NMS") - measured(DEMO, "AP without NMS"),
+        ],
+        "TOOD learns fastest with NMS, to AP {}, and TAL's dual assignment without NMS, to AP {}": [
+            compared("tood", "AP"),
+            compared("tal_dual", "AP"),
         ],
         "converts and evaluates the files of {} repositories": [len({repository.name for repository in REPOSITORIES})],
     },
@@ -77,6 +110,20 @@ CLAIMS: dict[str, dict[str, list[float]]] = {
             noise("POTO/poto_r50_fpn_30k_crowdhuman", "mMR"),
             noise("OneNet/onenet_fcos_r50_fpn_270k_ms_coco"),
             noise("DDQ/ddq_fcn_r50_fpn_12ep_coco"),
+        ],
+    },
+    "docs/comparison.md": {
+        f"| {claim} | {{}} and {{}} |": [published(better), published(worse)]
+        for claim, (better, worse) in PAPERS.items()
+    }
+    | {"POTO is published to have the same AP ({}) if": [published("POTO/poto_argmax_r50_fpn_3x_ms_coco")]},
+    "docs/which_scheme.md": {
+        "with NMS, TOOD (AP {}), PAA (AP {}) and AutoAssign (AP {}); without NMS, TAL's dual assignment (AP {}), "
+        "DDQ FCN with its own NMS (AP {}) and o2f (AP {})": [
+            compared(scheme, "AP") for scheme in ("tood", "paa", "autoassign", "tal_dual", "ddq_fcn", "o2f")
+        ],
+        "DDQ FCN is the best (AP {}, mMR {}), before o2f (AP {}, mMR {})": [
+            compared(scheme, metric, "shapes_crowd") for scheme in ("ddq_fcn", "o2f") for metric in ("AP", "mMR")
         ],
     },
     "projects/DATE/README.md": {
