@@ -19,7 +19,8 @@ from tabulate import tabulate
 import la_det
 from la_det import model_zoo
 from la_det.checkpoint.checkpointer import write_json
-from la_det.comparison.differences import CONFIDENCE, Noise
+from la_det.comparison.ratios import CONFIDENCE, Noise, Ratio, Ratios
+from la_det.comparison.summary import read_rows
 
 RECORDS = Path(__file__).parent / "dual_grid"
 ITERATIONS = 900
@@ -45,18 +46,18 @@ YOLOv10; we know of no publication of the other pairs. With several seeds: mean 
 and evaluations are done as those of the [comparison](comparison.md).
 """
 ANSWER = """
-With {seeds} equal seeds, {best[0]} beside {best[1]} is {difference:.1f} ± {several:.1f} AP better than DATE-F
-({confidence:.0%} confidence). Pairs with one seed can be told apart if their AP differ by more than {single:.1f}, if
-the noise of these two pairs is that of all.
+With {seeds} equal seeds, {best[0]} beside {best[1]} has {ratio} times the AP of DATE-F
+({confidence:.0%} confidence). If this grid is as noisy as the comparison, pairs with one seed can be told apart if one
+has more than {single:.2f} times the AP of the other.
 
 ## Is there a better pair?
 
 On these images and at this length, yes:
 
-- **TAL 10 is the best second branch** for POTO and TAL 1. o2f gains as much from DW. Beside FCOS, the branch of DATE-F,
-  every one-to-one scheme is clearly worse than beside TAL 10.
-- **o2f is the best first branch** beside each of the three.
-- The best pairs, o2f beside DW and beside TAL 10, cannot be told apart. Nor can TAL 1 beside FCOS and beside DW.
+- **TAL 10 is a better second branch than FCOS**, the one of DATE-F, for every first branch.
+- **DW** is as good as TAL 10 beside o2f, and worse beside the other two.
+- **o2f** is the best first branch beside DW. Beside FCOS and TAL 10, it is ahead of the others, but the second best is
+  within noise.
 
 The grid does not say which pair is best after a long training, nor on other data. A pair is made from two configs by
 `pair` in [dual_grid.py](dual_grid.py), so more can be tried.
@@ -133,11 +134,12 @@ def answer(aps: dict[tuple[str, str], dict[int, float]]) -> str:
     best = max(several, key=lambda pair: statistics.fmean(several[pair].values()))
     noise = Noise.of([several[best], date_f])
     assert noise is not None, "two pairs with several seeds"
+    of_schemes = Ratios(read_rows(RECORDS.with_name("comparison"))["shapes_tiny"]).noise
+    assert of_schemes is not None, "schemes with several seeds"
     return ANSWER.format(
         best=best,
-        difference=statistics.fmean(several[best][seed] - date_f[seed] for seed in date_f),
-        several=noise.half_width(len(date_f)),
-        single=noise.half_width(1),
+        ratio=Ratio.of(several[best], date_f, noise),
+        single=of_schemes.factor(1),
         seeds=len(date_f),
         confidence=CONFIDENCE,
     )

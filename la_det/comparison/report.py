@@ -10,8 +10,8 @@ from pathlib import Path
 from tabulate import tabulate
 
 from la_det.comparison.cost import BASELINES
-from la_det.comparison.differences import CONFIDENCE, Differences
 from la_det.comparison.plots import draw
+from la_det.comparison.ratios import CONFIDENCE, Ratios
 from la_det.comparison.schemes import SCHEMES
 from la_det.comparison.summary import METRICS, PART_COLUMNS, Figure, Row, read_rows
 from la_det.errors import UserError
@@ -40,8 +40,8 @@ def write_report(results: Path) -> Path:
     """Write `<results>.md`, and CSV tables and plots into the folder `results`. Return the document's path.
 
     A `notes.md` in the folder, about what the figures say, becomes the document's first section. It takes figures from
-    the records: `{shapes_tiny[poto AP]}` is a cell of the table, `{shapes_tiny[dw - poto]}` a difference of AP, and
-    `{shapes_tiny[dw > poto]}` says whether it is larger than the noise.
+    the records: `{shapes_tiny[poto AP]}` is a cell of the table, `{shapes_tiny[dw / poto]}` a ratio of AP, and
+    `{shapes_tiny[dw > poto]}` says whether it is larger than 1 beyond noise.
 
     Raises:
         UserError: see `read_rows`; or the notes name something that is not in the records.
@@ -79,22 +79,22 @@ class Quotes:
 
     def __init__(self, rows: list[Row]) -> None:
         self.figures = {row.scheme: row.figures() for row in rows}
-        self.differences = Differences(rows)
+        self.ratios = Ratios(rows)
 
     def __getitem__(self, key: str) -> str:
-        """A "scheme column"; a difference "scheme - scheme" with its interval; or whether "scheme > scheme"."""
-        first, sign, second = key.partition(" - ") if " - " in key else key.partition(" > ")
+        """A "scheme column"; a ratio "scheme / scheme" of AP with its interval; or whether "scheme > scheme"."""
+        first, sign, second = key.partition(" / ") if " / " in key else key.partition(" > ")
         if not sign:
             scheme, _, column = key.partition(" ")
             return _text(column, self.figures[scheme][column])
-        difference = self.differences.between(first, second)
-        if difference is None:
+        ratio = self.ratios.between(first, second)
+        if ratio is None:
             raise KeyError(key)
-        if sign == " - ":
-            return f"{difference.mean:.1f} ± {difference.half_width:.1f}"
-        if difference.is_noise:
+        if sign == " / ":
+            return str(ratio)
+        if ratio.is_noise:
             return "cannot be told"
-        return "yes" if difference.mean > 0 else "no"
+        return "yes" if ratio.mean > 1 else "no"
 
 
 def table(rows: list[Row]) -> tuple[list[str], list[tuple[Row, list[Figure | None]]]]:
@@ -105,21 +105,21 @@ def table(rows: list[Row]) -> tuple[list[str], list[tuple[Row, list[Figure | Non
 
 
 def separation(rows: list[Row]) -> str:
-    """Section on the differences that are larger than the noise."""
-    differences = Differences(rows)
-    noise = differences.noise
+    """Section on the ratios of AP that are further from 1 than noise."""
+    ratios = Ratios(rows)
+    noise = ratios.noise
     if noise is None:
         return "With one seed per scheme, nothing is known about the noise of these AP.\n"
-    most = max(len(aps) for aps in differences.aps.values())
-    several, one = (f"{noise.half_width(number):.1f}" for number in (most, 1))
+    most = max(len(aps) for aps in ratios.aps.values())
+    several, one = (f"{noise.factor(number):.2f}" for number in (most, 1))
     text = (
-        f"Beside its scheme and its seed, chance changes the AP of a run by {noise.spread:.2f}, the standard deviation "
-        f"in schemes with {most} seeds, with {noise.degrees} degrees of freedom. With equal seeds, two schemes can "
-        f"be told apart ({CONFIDENCE:.0%}) if their AP differ by more than {several} with {most} seeds each, or by "
-        f"more than {one} with one seed.\n"
+        f"Beside its scheme and its seed, chance changes the AP of a run by {100 * noise.spread:.1f} %. This is the "
+        f"standard deviation in\nschemes with {most} seeds, with {noise.degrees} degrees of freedom. With equal seeds, "
+        f"two schemes can be told apart ({CONFIDENCE:.0%})\nif one has more than {several} times the AP of the other "
+        f"with {most} seeds each, or more than {one} times with one seed.\n"
     )
-    names = differences.best_first
-    lines = [[name, ", ".join(differences.not_told_apart(name)) or "none"] for name in names]
+    names = ratios.best_first
+    lines = [[name, ", ".join(ratios.not_told_apart(name)) or "none"] for name in names]
     return text + "\n" + tabulate(lines, ["scheme, best first", "cannot be told apart from"], tablefmt="github") + "\n"
 
 

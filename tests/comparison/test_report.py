@@ -64,14 +64,14 @@ def test_notes_take_their_figures_from_the_records(results):
         results.add_run("fcos", [20.0 + seed % 2], seed=seed)
         results.add_run("poto", [30.0], seed=seed)
     notes = results.folder.joinpath("notes.md")
-    notes.write_text("POTO: {shapes_tiny[poto AP]}, {shapes_tiny[poto - fcos]} better.")
-    assert "POTO: 30.0 ± 0.0, 9.7 ± 1.4 better." in write_report(results.folder).read_text()
+    notes.write_text("POTO: {shapes_tiny[poto AP]}, {shapes_tiny[poto / fcos]} times.")
+    assert "POTO: 30.0 ± 0.0, 1.48 (1.38 to 1.58) times." in write_report(results.folder).read_text()
     notes.write_text("{shapes_tiny[poto > fcos]}, {shapes_tiny[fcos > poto]}, {shapes_tiny[fcos > lla]}.")
     results.add_run("lla", [20.5])
     assert "\nyes, no, cannot be told.\n" in write_report(results.folder).read_text()
     for wrong in (
         "{shapes_tiny[dw AP]}",
-        "{shapes_tiny[poto - dw]}",
+        "{shapes_tiny[poto / dw]}",
         "{shapes_tiny[poto > dw]}",
         "{shapes_crowd[poto AP]}",
         "{",
@@ -82,11 +82,11 @@ def test_notes_take_their_figures_from_the_records(results):
             write_report(results.folder)
 
 
-def test_a_difference_without_noise_cannot_be_quoted(results):
+def test_a_ratio_without_noise_cannot_be_quoted(results):
     results.add_run("fcos", [20.0])
     results.add_run("poto", [30.0])
-    results.folder.joinpath("notes.md").write_text("{shapes_tiny[poto - fcos]}")
-    with pytest.raises(UserError, match="poto - fcos"):
+    results.folder.joinpath("notes.md").write_text("{shapes_tiny[poto / fcos]}")
+    with pytest.raises(UserError, match="poto / fcos"):
         write_report(results.folder)
 
 
