@@ -54,10 +54,10 @@ has more than {single:.2f} times the AP of the other.
 
 On these images and at this length, yes:
 
-- **TAL 10 is a better second branch than FCOS**, the one of DATE-F, for every first branch.
-- **DW** is as good as TAL 10 beside o2f, and worse beside the other two.
-- **o2f** is the best first branch beside DW. Beside FCOS and TAL 10, it is ahead of the others, but the second best is
-  within noise.
+- **TAL 10 is a better second branch than FCOS**, the one of DATE-F, beside POTO and o2f. Beside TAL 1, it is ahead within
+  noise.
+- **DW** is as good as TAL 10 beside o2f, and worse beside POTO.
+- **o2f** is the best first branch beside DW. Beside FCOS and TAL 10, it is ahead within noise.
 
 The grid does not say which pair is best after a long training, nor on other data. A pair is made from two configs by
 `pair` in [dual_grid.py](dual_grid.py), so more can be tried.
