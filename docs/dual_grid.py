@@ -54,8 +54,8 @@ has more than {single:.2f} times the AP of the other.
 
 On these images and at this length, yes:
 
-- **TAL 10 is a better second branch than FCOS**, the one of DATE-F, beside POTO and o2f. Beside TAL 1, it is ahead within
-  noise.
+- **TAL 10 is a better second branch than FCOS**, the one of DATE-F, beside POTO and o2f. Beside TAL 1, it is ahead
+  within noise.
 - **DW** is as good as TAL 10 beside o2f, and worse beside POTO.
 - **o2f** is the best first branch beside DW. Beside FCOS and TAL 10, it is ahead within noise.
 
