@@ -39,6 +39,9 @@ PAIRS = tuple(product(ONE_TO_ONE, ONE_TO_MANY))
 
 INTRODUCTION = """# A grid of dual pairs
 
+Made by `python docs/dual_grid.py train` and `python docs/dual_grid.py report` from the records in
+[dual_grid](dual_grid).
+
 DATE trains a one-to-one branch beside a one-to-many branch, on shared towers, and detects with the first. Each row of
 the table is a one-to-one scheme, each column a one-to-many scheme. AP without NMS after {iterations} iterations on
 `shapes_tiny`, of 2,000 images. POTO beside FCOS is DATE-F, and TAL 1 beside TAL 10 the consistent dual assignment of

@@ -56,6 +56,8 @@ WARM_DOWN = {"values": (1.0, 0.02, 0.0), "lengths": [0.1, 0.6, 0.3]}
 
 INTRODUCTION = """# Noise of short trainings
 
+Made by `python docs/noise.py train` and `python docs/noise.py report` from the records in [noise](noise).
+
 How much does AP change with the seed alone, and what narrows this spread? {schemes} were trained {iterations:,}
 iterations on `shapes_tiny`, with seeds {seeds}. Rows of one schedule are evaluations of the same trainings, so they
 can be compared with each other. But a spread is known only to about 35 % from six trainings, and to about 50 % from
