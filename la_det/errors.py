@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -50,6 +51,19 @@ def explain(error: BaseException) -> str:
             if found:
                 return message.format(found[0].rstrip(". "))
     return ""
+
+
+def why_it_ended(status: int, printed: str) -> str:
+    """The reason for which a command of la_det failed, one line: the last line that it printed, or a signal.
+
+    Args:
+        status: its exit status; negative for the number of a signal.
+        printed: what it printed.
+    """
+    if status < 0:
+        return f"ended by {signal.Signals(-status).name}"
+    lines = printed.splitlines()
+    return lines[-1].removeprefix("error: ") if lines else "it printed nothing"
 
 
 @contextmanager

@@ -5,7 +5,8 @@
 2. Trainings of all schemes, several at once on one GPU: ResNet-50 with AMP on `shapes`, 256-pixel images.
 3. The report, docs/comparison_gpu.md unless --results says otherwise.
 
-Every finished row has a record, so that the same command goes on where the time was up.
+Every finished row has a record, so that the same command goes on where the time was up. A scheme that fails costs no
+other one its row, nor the report.
 """
 
 import _start as _start
@@ -24,13 +25,12 @@ from la_det.errors import UserError, one_line_errors
 SOME = ("fcos", "atss", "dw", "tood", "poto", "o2f", "date_f", "tal_dual")
 DETECTRON2 = ("detectron2_fcos", "detectron2_retinanet")
 FOR_REPORT = 15  # seconds
+FOR_A_STOP = 5  # seconds
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--seconds", type=float, default=350, help="the trainings end at this time (default: %(default)s)"
-    )
+    parser.add_argument("--seconds", type=float, default=350, help="time for all (default: %(default)s)")
     parser.add_argument("--schemes", nargs="+", choices=SCHEMES, default=SOME, metavar="SCHEME")
     parser.add_argument("--max-iter", type=int, default=200, help="iterations of each training (default: %(default)s)")
     parser.add_argument("--at-once", type=int, default=8, help="trainings at a time (default: %(default)s)")
@@ -39,31 +39,45 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("docs/comparison_gpu"), metavar="DIR")
     parser.add_argument("--output", type=Path, default=Path("output/comparison_gpu"), metavar="DIR")
     args = parser.parse_args()
-    end = time.monotonic() + args.seconds - FOR_REPORT
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no training is left behind
+    end = time.monotonic() + args.seconds
+    trained = end - FOR_REPORT - FOR_A_STOP
     common = ["--data", "shapes", "--results", args.results, "--schemes", *args.schemes]
-    compare(end, "cost", *common, *DETECTRON2, "--rounds", 1, "--steps", args.steps)
     gpus = [args.gpu] * args.at_once
-    compare(end, "run", *common, "--max-iter", args.max_iter, "--gpus", *gpus, "--output", args.output)
-    compare(time.monotonic() + 60, "report", "--results", args.results)
+    steps = (
+        (trained, "cost", *common, *DETECTRON2, "--rounds", 1, "--steps", args.steps),
+        (trained, "run", *common, "--max-iter", args.max_iter, "--gpus", *gpus, "--output", args.output),
+        (end, "report", "--results", args.results),
+    )
+    failed = [name for until, name, *options in steps if not compare(until, name, *options)]
+    if failed:
+        raise UserError(f"compare {', '.join(failed)}: failed, see above; the same command tries it again")
 
 
-def compare(end: float, *arguments: object) -> None:
-    """Run `la-det compare` until it is done or until `end`, in seconds of `time.monotonic`.
+def compare(end: float, name: str, *options: object) -> bool:
+    """Run `la-det compare` until it is done or until `end`, in seconds of `time.monotonic`; whether it did not fail.
 
-    Raises:
-        UserError: it failed.
+    It is no failure if the time was up. Nothing that was started is left behind.
     """
-    command = [sys.executable, "-m", "la_det", "compare", *map(str, arguments)]
+    command = [sys.executable, "-m", "la_det", "compare", name, *map(str, options)]
     process = subprocess.Popen(command, start_new_session=True)
     try:
-        code = process.wait(max(0.0, end - time.monotonic()))
+        return process.wait(max(0.0, end - time.monotonic())) == 0
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGTERM)  # also what it has started
-        process.wait()
-        print(f"compare {arguments[0]}: the time is up; the same command goes on")
-        return
-    if code:
-        raise UserError(f"compare {arguments[0]}: it failed, see above")
+        print(f"compare {name}: the time is up; the same command goes on", flush=True)
+        return True
+    finally:
+        stop(process)
+
+
+def stop(process: subprocess.Popen) -> None:
+    """End a process that leads its own group, and all of its group."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(FOR_A_STOP)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            pass
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 import signal
 import sys
 from argparse import ArgumentParser, Namespace
@@ -107,23 +108,34 @@ def reproduce(args: Namespace, records: Mapping[str, Record]) -> int:
     from detectron2.utils.logger import setup_logger
 
     from la_det.reproduction.rows import Reproduction, Settings, all_reproduced
-    from la_det.reproduction.table import table, write_table
+    from la_det.reproduction.table import WIDTH, table, write_table
 
     setup_logger(name="la_det")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no command is left behind
     num_gpus = args.num_gpus or torch.cuda.device_count() or 1
     reproduction = Reproduction(records, args.output, Settings(args.dataset, tuple(args.opts)), num_gpus)
-    rows = reproduction.measure(rows_of_trainings(reproduction) if args.train else rows_of_files(args, reproduction))
+    rows = rows_of_trainings(args, reproduction) if args.train else rows_of_files(args, reproduction)
+    rows = reproduction.measure(rows)
     write_table(args.output / "table.md", rows, records)
-    print(table(rows, records))
+    print(table(rows, records, WIDTH))
     return 0 if all_reproduced(rows, records) else 1
 
 
-def rows_of_trainings(reproduction: Reproduction) -> list[Row]:
-    """A row for each config with published figures that can be measured."""
+def rows_of_trainings(args: Namespace, reproduction: Reproduction) -> list[Row]:
+    """A row for each config with published figures that can be measured.
+
+    Raises:
+        UserError: there is no such config.
+    """
     from la_det.reproduction.verdict import expected
 
-    return [reproduction.of_training(name) for name, record in reproduction.records.items() if expected(record)]
+    rows = [reproduction.of_training(name) for name, record in reproduction.records.items() if expected(record)]
+    if not rows:
+        raise UserError(
+            f"{' '.join(args.only) or args.records}: the published figures are of another repository's training or of "
+            "COCO's server; choose other configs with --only, or give published files in place of --train"
+        )
+    return rows
 
 
 def rows_of_files(args: Namespace, reproduction: Reproduction) -> list[Row]:
@@ -142,15 +154,21 @@ def rows_of_files(args: Namespace, reproduction: Reproduction) -> list[Row]:
 
 
 def chosen_configs(options: list[str], files: Mapping[str, Path], records: Mapping[str, Record]) -> dict[Path, str]:
-    """File -> config, from the options `NAME=FILE`; FILE is a path, or a name as the table shows it."""
-    chosen = {}
+    """File -> config, from the options `NAME=FILE`; FILE is a path, or a name as the table shows it.
+
+    Raises:
+        UserError: there is no such config or file, or a file has two configs.
+    """
+    targets = {os.path.realpath(path): path for path in files.values()}
+    chosen: dict[Path, str] = {}
     for option in options:
         config, _, file = option.partition("=")
         if config not in records:
             (close,) = difflib.get_close_matches(config, records, n=1, cutoff=0)
             raise UserError(f"--config {option}: no config {config}; did you mean {close}?")
-        path = files.get(file, Path(file).resolve())
-        if path not in files.values():
+        path = files.get(file) or targets.get(os.path.realpath(file))
+        if path is None:
             raise UserError(f"--config {option}: {file or 'FILE'} is none of the files; it has the form NAME=FILE")
-        chosen[path] = config
+        if chosen.setdefault(path, config) != config:
+            raise UserError(f"--config {option}: {chosen[path]} is given for this file, too; choose one of them")
     return chosen

@@ -20,7 +20,7 @@ from la_det.build import build_model, device_of
 from la_det.comparison.results import device_name, read_record, versions, write_record
 from la_det.comparison.schemes import ENDINGS, config_name
 from la_det.engine.setup import load_config
-from la_det.errors import UserError
+from la_det.errors import UserError, why_it_ended
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def measure_in_fresh_process(scheme: str, data: str, overrides: list[str], steps
     code = "import sys, json; from la_det.comparison.cost import _child; _child(*json.loads(sys.argv[1]))"
     done = subprocess.run([sys.executable, "-c", code, arguments], capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"{scheme} on {data}: measuring failed ({(done.stderr.splitlines() or ['no message'])[-1]})")
+        raise UserError(f"{scheme} on {data}: measuring failed ({why_it_ended(done.returncode, done.stderr)})")
     return CostRecord(**json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -24,6 +24,7 @@ def draw(rows: list[Row], folder: Path, data: str) -> list[Path]:
         "time": ap_over_time,
         "duplicates": duplicates_by_crowding,
         "cost": cost_of_a_step,
+        "miss_rate": ap_and_miss_rate,
     }
     paths = []
     for name, plot in plots.items():
@@ -107,6 +108,19 @@ def cost_of_a_step(rows: list[Row]) -> Figure | None:
     axes.set_yticks(range(len(costs)), [cost.scheme for cost in costs])
     axes.set_ylim(-0.6, len(costs) - 0.4)
     axes.set(xlabel="milliseconds of a training step", ylabel="")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return axes.figure
+
+
+def ap_and_miss_rate(rows: list[Row]) -> Figure | None:
+    """Plot with a point for each scheme, the best towards the upper left; None without mMR."""
+    found = {row.scheme: figures for row in rows if {"AP", "mMR"} <= (figures := row.figures()).keys()}
+    if not found:
+        return None
+    axes, styles = _axes(len(found)), _styles(rows)
+    for scheme, figures in sorted(found.items(), key=lambda item: -item[1]["AP"].mean):
+        axes.plot(figures["mMR"].mean, figures["AP"].mean, label=scheme, **styles[scheme] | {"linestyle": ""})
+    axes.set_xlabel("mMR, where less is better")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return axes.figure
 

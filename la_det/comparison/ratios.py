@@ -1,11 +1,15 @@
-"""Which ratios between the AP of schemes are further from 1 than chance makes them."""
+"""Which ratios between the AP of schemes are further from 1 than chance makes them.
+
+The model is log AP = scheme + seed + noise, fitted by least squares to all runs. Logarithms, because noise grows with
+the AP. A seed decides the batches of all schemes alike, so its part cancels in ratios.
+"""
 
 from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from scipy import stats
@@ -17,13 +21,10 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Noise:
-    """What remains of the logarithm of the AP of single runs, beside a part of the scheme and a part of the seed.
-
-    A seed decides the batches of all schemes alike, and changes the AP of each by about the same share. So its part
-    cancels in ratios between schemes. It would not cancel in differences: these grow with the AP.
+    """What the model leaves of the logarithm of the AP of single runs.
 
     Attributes:
-        spread: standard deviation of what remains.
+        spread: standard deviation.
         degrees: degrees of freedom that it was estimated with.
     """
 
@@ -31,44 +32,29 @@ class Noise:
     degrees: int
 
     @classmethod
-    def of(cls, aps: list[dict[int, float]]) -> Noise | None:
-        """From the APs of schemes by seed: those of all schemes that have as many seeds as any; None without two each.
+    def of(cls, design: np.ndarray, logs: np.ndarray) -> Noise | None:
+        """From the residuals of the least squares of `design` (runs, parts); None without degrees of freedom."""
+        parts, _, rank, _ = np.linalg.lstsq(design, logs, rcond=None)
+        degrees = len(logs) - int(rank)
+        return cls(float(np.linalg.norm(logs - design @ parts)) / math.sqrt(degrees), degrees) if degrees else None
 
-        The least squares of scheme and seed leave (schemes - 1) (seeds - 1) degrees of freedom.
-        """
-        seeds = sorted(max(aps, key=len, default={}))
-        values = np.log([[ap[seed] for seed in seeds] for ap in aps if set(seeds) <= ap.keys()])
-        if len(values) < 2 or len(seeds) < 2:
-            return None
-        rest = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
-        degrees = (len(values) - 1) * (len(seeds) - 1)
-        return cls(math.sqrt((rest**2).sum() / degrees), degrees)
+    def factor(self, variance: float) -> float:
+        """What a ratio is divided and multiplied by to get the ends of its confidence interval.
 
-    def factor(self, num_seeds: int) -> float:
-        """What the ratio of two schemes with this number of seeds in common is divided and multiplied by.
-
-        The results are the ends of its confidence interval.
+        Args:
+            variance: of the ratio's logarithm, where that of a single run is 1. With n seeds in common, 2 / n.
         """
         quantile = stats.t.ppf((1 + CONFIDENCE) / 2, self.degrees)
-        return math.exp(quantile * self.spread * math.sqrt(2 / num_seeds))
+        return math.exp(quantile * self.spread * math.sqrt(variance))
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """Geometric mean of the ratios of the AP of two schemes with equal seeds, and its confidence interval."""
+    """How many times the AP of another scheme one scheme has, and the confidence interval."""
 
     mean: float
     low: float
     high: float
-
-    @classmethod
-    def of(cls, a: dict[int, float], b: dict[int, float], noise: Noise | None) -> Ratio | None:
-        """AP by seed of `a` over that of `b`; None without noise or common seeds."""
-        seeds = a.keys() & b.keys()
-        if noise is None or not seeds:
-            return None
-        mean, factor = statistics.geometric_mean(a[seed] / b[seed] for seed in seeds), noise.factor(len(seeds))
-        return cls(mean, mean / factor, mean * factor)
 
     @property
     def is_noise(self) -> bool:
@@ -80,33 +66,57 @@ class Ratio:
 
 
 class Ratios:
-    """All ratios between the schemes of one data set.
+    """All ratios between schemes.
 
     Args:
-        rows: of `read_rows`; those without runs are left out.
+        aps: scheme -> seed -> AP. An AP of 0 is left out: it has no ratio.
+        noise: noise of other runs, for runs that are too few to know their own.
+
+    Attributes:
+        best_first: the schemes, by mean AP.
+        noise: None if no scheme has several seeds.
+        noise_of_other_seeds: the noise that the runs would have without the seed's part: with a seed of its own each.
     """
 
-    def __init__(self, rows: list[Row]) -> None:
-        self.aps = {row.scheme: _aps(row) for row in rows if row.runs}
-        self.noise = Noise.of(list(self.aps.values()))
+    def __init__(self, aps: Mapping[str, Mapping[int, float]], noise: Noise | None = None) -> None:
+        self.best_first = sorted(aps, key=lambda scheme: -statistics.fmean(aps[scheme].values() or [0.0]))
+        runs = [(scheme, seed, ap) for scheme, by_seed in aps.items() for seed, ap in by_seed.items() if ap]
+        schemes, seeds, values = zip(*runs, strict=True) if runs else ((), (), ())
+        of_scheme, of_seed = (np.equal.outer(have, list(dict.fromkeys(have))) for have in (schemes, seeds))
+        design, logs = np.hstack([of_scheme, of_seed]).astype(float), np.log(values)
+        self._schemes = list(dict.fromkeys(schemes))
+        self._gram = design.T @ design
+        self._inverse = np.linalg.pinv(self._gram)
+        self._parts = self._inverse @ design.T @ logs
+        self.noise = Noise.of(design, logs) if noise is None else noise
+        self.noise_of_other_seeds = Noise.of(of_scheme.astype(float), logs)
 
-    @cached_property
-    def best_first(self) -> list[str]:
-        """The schemes, by mean AP."""
-        return sorted(self.aps, key=lambda scheme: -statistics.fmean(self.aps[scheme].values() or [0.0]))
+    @classmethod
+    def of_rows(cls, rows: list[Row]) -> Ratios:
+        """From the rows of `read_rows`. Those without runs are left out."""
+        return cls(
+            {
+                row.scheme: {run.seed: metric(run.evaluations[-1], "AP") or 0.0 for run in row.runs}
+                for row in rows
+                if row.runs
+            }
+        )
 
     def between(self, a: str, b: str) -> Ratio | None:
-        """AP of `a` over AP of `b`; None without noise or common seeds."""
-        return Ratio.of(self.aps[a], self.aps[b], self.noise)
+        """AP of `a` over AP of `b`; None if the noise is not known, or if no seeds link the two."""
+        if self.noise is None or not {a, b} <= set(self._schemes):
+            return None
+        contrast = np.zeros(len(self._parts))
+        contrast[self._schemes.index(a)] += 1
+        contrast[self._schemes.index(b)] -= 1
+        if not np.allclose(contrast @ self._inverse @ self._gram, contrast):
+            return None
+        mean = math.exp(contrast @ self._parts)
+        factor = self.noise.factor(contrast @ self._inverse @ contrast)
+        return Ratio(mean, mean / factor, mean * factor)
 
     def not_told_apart(self, scheme: str) -> list[str]:
         """The other schemes, best first, whose ratio to this one is within the noise or unknown."""
         others = [other for other in self.best_first if other != scheme]
         found = {other: self.between(scheme, other) for other in others}
         return [other for other, ratio in found.items() if ratio is None or ratio.is_noise]
-
-
-def _aps(row: Row) -> dict[int, float]:
-    """By seed, without runs that found nothing: their AP has no ratio."""
-    aps = {run.seed: metric(run.evaluations[-1], "AP") for run in row.runs}
-    return {seed: ap for seed, ap in aps.items() if ap}

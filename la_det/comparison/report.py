@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import re
 import shlex
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 from tabulate import tabulate
@@ -17,6 +19,8 @@ from la_det.comparison.summary import METRICS, PART_COLUMNS, Figure, Row, read_r
 from la_det.errors import UserError
 
 COLUMNS = (*METRICS, *PART_COLUMNS.values(), "s/iter", "matching %", "peak MiB", "M params")
+QUOTE = re.compile(r"\{(?P<data>\w+)\[(?P<key>[^\]]+)\]\}")
+EXTREMES = {"highest": max, "lowest": min}
 DECIMALS = {"duplicates": 2, "duplicates without NMS": 2, "s/iter": 3, "peak MiB": 0, "M params": 2}  # 1 by default
 
 INTRODUCTION = """# Comparison
@@ -39,12 +43,10 @@ objects: on such images, Detectron2's FCOS fails.
 def write_report(results: Path) -> Path:
     """Write `<results>.md`, and CSV tables and plots into the folder `results`. Return the document's path.
 
-    A `notes.md` in the folder, about what the figures say, becomes the document's first section. It takes figures from
-    the records: `{shapes_tiny[poto AP]}` is a cell of the table, `{shapes_tiny[dw / poto]}` a ratio of AP, and
-    `{shapes_tiny[dw > poto]}` says whether it is larger than 1 beyond noise.
+    A `notes.md` in the folder, about what the figures say, becomes the document's first section, by `with_figures`.
 
     Raises:
-        UserError: see `read_rows`; or the notes name something that is not in the records.
+        UserError: see `read_rows` and `with_figures`.
     """
     data_rows, notes = read_rows(results), results / "notes.md"
     # As the document's links do, this takes the folder to be in docs/.
@@ -52,10 +54,7 @@ def write_report(results: Path) -> Path:
     baselines = any(row.scheme in BASELINES for rows in data_rows.values() for row in rows)
     sections = [INTRODUCTION.format(folder=results.name) + (BASELINE_NOTE if baselines else "")]
     if notes.exists():
-        try:
-            sections.append(notes.read_text().format_map({data: Quotes(rows) for data, rows in data_rows.items()}))
-        except (KeyError, IndexError, ValueError) as error:
-            raise UserError(f"{notes}: {error} is not in the records; braces are for figures only") from error
+        sections.append(with_figures(notes, {data: Quotes(rows) for data, rows in data_rows.items()}))
     for data, rows in data_rows.items():
         header, lines = table(rows)
         _write_csv(results / f"{data}.csv", header, lines)
@@ -65,7 +64,7 @@ def write_report(results: Path) -> Path:
             _markdown(header, lines),
             separation(rows),
             *(f"![{path.stem}]({results.name}/{path.name})\n" for path in draw(rows, results, data)),
-            "<!-- not run: trains for an hour -->\n```bash\n"
+            "<!-- not run: trains for hours -->\n```bash\n"
             + "\n".join(line + folder for line in commands(data, rows))
             + "\n```\n",
         ]
@@ -74,22 +73,55 @@ def write_report(results: Path) -> Path:
     return document
 
 
+def with_figures(notes: Path, data: Mapping[str, Quotes]) -> str:
+    """The notes with each `{DATA[KEY]}` replaced by a figure of the records; `Quotes` has the keys.
+
+    Raises:
+        UserError: there is no such figure, or the notes have other braces.
+    """
+
+    def figure(place: re.Match) -> str:
+        try:
+            return data[place["data"]][place["key"]]
+        except KeyError as error:
+            raise UserError(f"{notes}: {place[0]} is not in the records") from error
+
+    text = QUOTE.sub(figure, notes.read_text())
+    if brace := re.search(r"[{}].*", text):
+        raise UserError(f"{notes}: {brace[0]} is not of the form {{DATA[KEY]}}; braces are for figures only")
+    return text
+
+
 class Quotes:
-    """Figures of a data set's rows as text, to be named in `notes.md`."""
+    """Figures of a data set's rows as text, to be named in notes."""
 
     def __init__(self, rows: list[Row]) -> None:
         self.figures = {row.scheme: row.figures() for row in rows}
-        self.ratios = Ratios(rows)
+        self.ratios = Ratios.of_rows(rows)
 
     def __getitem__(self, key: str) -> str:
-        """A "scheme column"; a ratio "scheme / scheme" of AP with its interval; or whether "scheme > scheme"."""
+        """A figure by what it is called in the notes.
+
+        "poto AP" is a cell of the table. "highest AP" and "lowest AP" are the scheme and its cell. "dw / poto" is the
+        ratio of AP with its interval, and "dw > poto" whether this ratio is larger than 1 beyond noise.
+
+        Raises:
+            KeyError: there is none.
+        """
         first, sign, second = key.partition(" / ") if " / " in key else key.partition(" > ")
-        if not sign:
-            scheme, _, column = key.partition(" ")
-            return _text(column, self.figures[scheme][column])
+        if sign:
+            return self._ratio(first, sign, second)
+        scheme, _, column = key.partition(" ")
+        if scheme in EXTREMES:
+            found = {name: figures[column] for name, figures in self.figures.items() if column in figures}
+            scheme = EXTREMES[scheme](found, key=lambda name: found[name].mean, default="")
+            return f"{scheme} ({_text(column, found[scheme])})"
+        return _text(column, self.figures[scheme][column])
+
+    def _ratio(self, first: str, sign: str, second: str) -> str:
         ratio = self.ratios.between(first, second)
         if ratio is None:
-            raise KeyError(key)
+            raise KeyError(first, second)
         if sign == " / ":
             return str(ratio)
         if ratio.is_noise:
@@ -106,17 +138,18 @@ def table(rows: list[Row]) -> tuple[list[str], list[tuple[Row, list[Figure | Non
 
 def separation(rows: list[Row]) -> str:
     """Section on the ratios of AP that are further from 1 than noise."""
-    ratios = Ratios(rows)
-    noise = ratios.noise
-    if noise is None:
+    ratios = Ratios.of_rows(rows)
+    noise, others = ratios.noise, ratios.noise_of_other_seeds
+    if noise is None or others is None:
         return "With one seed per scheme, nothing is known about the noise of these AP.\n"
-    most = max(len(aps) for aps in ratios.aps.values())
-    several, one = (f"{noise.factor(number):.2f}" for number in (most, 1))
+    most = max(len(row.runs) for row in rows)
+    several, one = (f"{noise.factor(2 / number):.2f}" for number in (most, 1))
     text = (
         f"Beside its scheme and its seed, chance changes the AP of a run by {100 * noise.spread:.1f} %. This is the "
-        f"standard deviation in\nschemes with {most} seeds, with {noise.degrees} degrees of freedom. With equal seeds, "
-        f"two schemes can be told apart ({CONFIDENCE:.0%})\nif one has more than {several} times the AP of the other "
-        f"with {most} seeds each, or more than {one} times with one seed.\n"
+        f"standard deviation in\nschemes with several seeds, with {noise.degrees} degrees of freedom. Without equal "
+        f"seeds, it would be {100 * others.spread:.1f} %. Two schemes can be\ntold apart ({CONFIDENCE:.0%}) if one has "
+        f"more than {several} times the AP of the other with {most} seeds each, or more than {one}\ntimes with one "
+        "seed each.\n"
     )
     names = ratios.best_first
     lines = [[name, ", ".join(ratios.not_told_apart(name)) or "none"] for name in names]

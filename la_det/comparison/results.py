@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -63,7 +64,7 @@ def read_record(path: Path, kind: type[Record]) -> Record:
     """
     try:
         return kind(**json.loads(path.read_text()))
-    except (ValueError, TypeError, UserError) as error:
+    except (ValueError, TypeError, AttributeError, UserError) as error:
         raise UserError(f"{path}: not a {kind.__name__} ({error}); delete it to have it made again") from error
 
 
@@ -77,34 +78,36 @@ def run_file(results: Path, run: Run) -> Path:
     return results / f"{run.name}.json"
 
 
-def is_finished(run: Run, results: Path) -> bool:
-    """Whether the run's record is there.
+def check_folder(results: Path, runs: Iterable[Run]) -> None:
+    """Check that records in the folder of results were made as these runs will be: a report compares nothing else.
 
     Raises:
-        UserError: the record is damaged, or its budget or overrides are not those of this run.
+        UserError: a record on the same data is damaged, or of another budget or with other overrides.
     """
-    path = run_file(results, run)
-    if not path.exists():
-        return False
-    record = read_record(path, RunRecord)
-    for key in ("budget", "overrides"):
-        if getattr(record, key) != getattr(run, key):
-            raise UserError(
-                f"{path}: a run with {key} {getattr(record, key)}, not {getattr(run, key)}; "
-                "choose another --results or delete it"
-            )
-    return True
+    of_data = {scheme_and_data(run.config)[1]: run for run in runs}
+    for path in sorted(results.glob("*_seed*.json")):
+        record = read_record(path, RunRecord)
+        run = of_data.get(scheme_and_data(record.config)[1], record)
+        for key in ("budget", "overrides"):
+            if getattr(record, key) != getattr(run, key):
+                raise UserError(
+                    f"{path}: a run with {key} {getattr(record, key)}, not {getattr(run, key)}; "
+                    "choose another --results or delete it"
+                )
 
 
 def read_evaluations(metrics: Path, max_iter: int) -> list[Evaluation]:
     """The evaluations in a `metrics.json` of Detectron2. Their names are those that appear after the last iteration.
 
     Raises:
-        UserError: there is no evaluation.
+        UserError: there is no evaluation, or the file is damaged.
     """
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-    # Only the last evaluation is written as iteration `max_iter`: the last step is iteration `max_iter` - 1.
-    names = {name for line in lines if line["iteration"] == max_iter for name in line} - {"iteration"}
+    try:
+        lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+        # Only the last evaluation is written as iteration `max_iter`: the last step is iteration `max_iter` - 1.
+        names = {name for line in lines if line["iteration"] == max_iter for name in line} - {"iteration"}
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{metrics}: it has a line that is no record of metrics ({error})") from error
     evaluations = [
         {"iteration": min(line["iteration"] + 1, max_iter)}
         | {name: _finite(value) for name, value in line.items() if name in names}

@@ -21,15 +21,15 @@ from la_det.build import device_of
 from la_det.comparison.results import (
     Run,
     RunRecord,
+    check_folder,
     device_name,
-    is_finished,
     read_evaluations,
     run_file,
     versions,
     write_record,
 )
 from la_det.config import load_yaml_config
-from la_det.errors import UserError
+from la_det.errors import UserError, why_it_ended
 
 logger = logging.getLogger(__name__)
 
@@ -65,15 +65,15 @@ class Runner:
         """Train each run, one per GPU at a time, and return the runs that failed.
 
         `gpus` are values of CUDA_VISIBLE_DEVICES; None leaves this variable as it is. A run that was cut short starts
-        anew; its old folder is kept beside the new one.
+        anew; its old folder is kept beside the new one. A run that is named twice is done once.
 
         Raises:
-            UserError: before anything is started, if a run's record is damaged or of another budget, or if a run
-                overrides one of FIXED_OPTIONS.
+            UserError: before anything is started, if a run overrides one of FIXED_OPTIONS; see also `check_folder`.
         """
-        runs = list(runs)
+        runs = list({run.name: run for run in runs}.values())
         _check_overrides(runs)
-        waiting = [run for run in runs if not is_finished(run, self.results)]
+        check_folder(self.results, runs)
+        waiting = [run for run in runs if not run_file(self.results, run).exists()]
         logger.info("%d runs, %d of them finished before", len(runs), len(runs) - len(waiting))
         free, running, failed = list(gpus), [], []
         start, todo = time.monotonic(), len(waiting)
@@ -89,7 +89,8 @@ class Runner:
                     free.append(gpu)
                     try:
                         if process.returncode:
-                            raise UserError(self._last_line(run))
+                            printed = self._console(run).read_text(errors="replace")
+                            raise UserError(why_it_ended(process.returncode, printed))
                         self._finish(run, gpu)
                     except (UserError, OSError) as error:  # OSError: the run's metrics.json or config.yaml is gone
                         failed.append(run)
@@ -134,10 +135,6 @@ class Runner:
     def _console(self, run: Run) -> Path:
         return self.output / f"{run.name}.console.txt"  # not in the folder, which --overwrite moves
 
-    def _last_line(self, run: Run) -> str:
-        lines = self._console(run).read_text().splitlines()
-        return lines[-1] if lines else "it printed nothing"
-
 
 def _check_overrides(runs: Iterable[Run]) -> None:
     for override in {override for run in runs for override in run.overrides}:
@@ -158,7 +155,7 @@ def _machine(device: str, gpu: str | None) -> dict[str, str | int]:
     code = "import sys; from la_det.comparison.run import _print_machine; _print_machine(sys.argv[1])"
     done = subprocess.run([sys.executable, "-c", code, device], env=_environment(gpu), capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"train.device={device}: not found ({(done.stderr.splitlines() or ['no message'])[-1]})")
+        raise UserError(f"train.device={device}: not found ({why_it_ended(done.returncode, done.stderr)})")
     return json.loads(done.stdout.splitlines()[-1])
 
 

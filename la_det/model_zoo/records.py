@@ -7,6 +7,7 @@ and `records` by config. A name with a project, "FCOS/fcos_r18_fpn_shapes_tiny",
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -110,13 +111,14 @@ def read_records(file: Path) -> dict[str, Record]:
     """The records of a file in the form of `zoo.yaml`, where configs have full names, `POTO/poto_r50_fpn_3x_ms_coco`.
 
     Raises:
-        UserError: the file cannot be read, has another form, or names a config that does not exist.
+        UserError: the file cannot be read, has another form, or names a config that does not exist; or a figure is no
+            finite number.
     """
     try:
         records = _records(yaml.safe_load(file.read_text()))
         for name, record in records.items():
             for metric, value in {**record.published, **record.noise}.items():
-                if not isinstance(value, (int, float)):
+                if not is_number(value):
                     raise UserError(f"{file}: {name}: its {metric} is no number: {value}")
     except OSError as error:
         raise UserError(f"{file}: {error.strerror or error}") from error
@@ -127,6 +129,12 @@ def read_records(file: Path) -> dict[str, Record]:
         (close,) = difflib.get_close_matches(name, names.list(), n=1, cutoff=0)
         raise UserError(f"{file}: {name} is no config of la_det.model_zoo.list(); did you mean {close}?")
     return records
+
+
+def is_number(value: object) -> bool:
+    """Whether a value that was read from a file is a finite number."""
+    # The comparison is false for NaN, and exact for whole numbers that no float holds.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _records(tables: Mapping, prefix: str = "") -> dict[str, Record]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,27 +27,44 @@ class Recognised:
 
 
 def official_files(places: Sequence[Path], without: Path) -> dict[str, Path]:
-    """Short name -> path of the files of weights at these places, which are files or folders.
+    """Short name -> absolute path of the files of weights at these places, which are files or folders.
 
-    A short name begins with the last folder of the place. Files in the folder `without` are left out. Of two files with
-    the same short name, the second one has its path.
+    A short name begins with the last folder of the place, and is `printable`. Of two files with the same short name,
+    the second one has its path. A link has its own name and suffix, not those of the file that it leads to. A file that
+    is found several times is listed once. Files in the folder `without` are left out.
 
     Raises:
         UserError: a place does not exist, or there is no such file.
     """
     found: dict[str, Path] = {}
-    for place in map(Path.resolve, places):
+    seen = set()
+    for place in map(Path.absolute, places):
         if not place.exists():
             raise UserError(f"{place}: no such file or folder")
-        files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.suffix in SUFFIXES)
+        files = [place] if place.is_file() else sorted(filter(_is_weights, place.rglob("*")))
         root = place.parent.parent if place.is_file() else place.parent
         for file in files:
-            if without.resolve() not in file.parents:
-                name = str(file.relative_to(root))
-                found[name if found.get(name, file) == file else str(file)] = file
+            target = os.path.realpath(file)
+            if target not in seen and not file.parent.resolve().is_relative_to(without.resolve()):
+                seen.add(target)
+                name = printable(str(file.relative_to(root)))
+                found[name if name not in found else printable(str(file))] = file
     if not found:
         raise UserError(f"{', '.join(map(str, places))}: no file named {', '.join('*' + s for s in SUFFIXES)} in it")
     return found
+
+
+def printable(text: str) -> str:
+    """The text with an escape in place of each line break and of each other character that cannot be shown.
+
+    Names of files may have bytes that are no UTF-8. Python keeps them as characters that cannot be encoded.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _is_weights(path: Path) -> bool:
+    """Whether a path in a folder is listed. A broken link is: its row says why it cannot be read."""
+    return path.suffix in SUFFIXES and (path.is_file() or not path.exists())
 
 
 def recognise(

@@ -1,4 +1,4 @@
-"""Measures rows of the table, each by the commands that a user would give, and keeps a record of each."""
+"""Measures rows of the table, each by the commands that a user would give, and keeps a record of what was measured."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import hashlib
 import json
 import logging
 import re
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import get_origin, get_type_hints
 
 from la_det.checkpoint.recipe import write_weights
 from la_det.comparison.results import read_record, versions, write_record
 from la_det.conversion.published import read_official
-from la_det.errors import UserError
-from la_det.model_zoo.records import Record
-from la_det.reproduction.recognise import recognise
+from la_det.errors import UserError, why_it_ended
+from la_det.model_zoo.records import Record, is_number
+from la_det.reproduction.recognise import printable, recognise
 from la_det.reproduction.verdict import NOISY, SAME, expected, figures, judge
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,8 @@ class Row:
 
     Attributes:
         file: name of the file; "" for a training.
-        key: hash of the file's content and of all settings.
+        key: hash of what decides the figures: the file's content, the config and all settings; "" if the config is not
+            known.
         config: name of the config; "" if it is not known.
         by: what told the config, a few words.
         published: metric -> published figure, percent.
@@ -44,7 +45,7 @@ class Row:
     """
 
     file: str
-    key: str
+    key: str = ""
     config: str = ""
     by: str = ""
     published: dict[str, float] = field(default_factory=dict)
@@ -53,11 +54,30 @@ class Row:
     problem: str = ""
     versions: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Check the types, since a record may have been damaged.
+
+        Raises:
+            ValueError: a value has another type, or a result is no finite number; the message names it.
+        """
+        for name, hint in get_type_hints(Row).items():
+            if not isinstance(getattr(self, name), get_origin(hint) or hint):
+                raise ValueError(f"its {name}: {getattr(self, name)!r:.80}")
+        for task, metrics in self.results.items():
+            if not isinstance(metrics, dict) or not all(v is None or is_number(v) for v in metrics.values()):
+                raise ValueError(f"its results of {task}: {metrics!r:.80}")
+
     @property
     def name(self) -> str:
-        """A name for the row's files."""
-        readable = re.sub(r"[^\w.-]+", "_", self.file or self.config)
-        return f"{readable[-80:]}-{self.key[:12]}"
+        """A name for the files of a row whose config is known. It is the same for all files of the same content."""
+        readable = re.sub(r"[^\w.-]+", "_", self.config, flags=re.ASCII)
+        return f"{readable}-{self.key[:12]}"
+
+    def measured_as(self, other: Row) -> Row:
+        """This row with what was measured, or went wrong, for a row of the same key."""
+        return replace(
+            self, commands=other.commands, results=other.results, problem=other.problem, versions=other.versions
+        )
 
     def verdict(self, records: Mapping[str, Record]) -> str:
         """`la_det.reproduction.verdict.judge`'s, or the problem."""
@@ -88,6 +108,8 @@ class Settings:
 
 class Reproduction:
     """Measures rows. A row that was measured before, by the same settings, is not measured again.
+
+    Only measured rows have a record. A row that failed is tried again by the next `Reproduction`.
 
     Args:
         records: configs and their published figures.
@@ -121,48 +143,44 @@ class Reproduction:
             config: the config that the user says it is of.
             allow_pickle: read objects other than tensors too, which can run any code.
         """
-        row = Row(name, "")
+        row = Row(name)
         try:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            row = replace(row, key=self.settings.key("file", digest))
             state = read_official(str(path), allow_pickle)
             found = recognise(name, state, self.records, config)
-            row = replace(
-                row,
-                config=found.fit.config,
-                by=found.by,
-                published=expected(self.records[found.fit.config], found.fit.repository),
-            )
-            done = self._measured(row)
-            if done is None:
+            key = self.settings.key("file", digest, found.fit.config)
+            published = expected(self.records[found.fit.config], found.fit.repository)
+            row = self._recall(Row(name, key, found.fit.config, found.by, published))
+            if not row.results:
                 write_weights(self._weights(row), found.fit.weights(state), found.fit.recipe())
-            return done or row
-        except (UserError, OSError) as error:
-            problem = " ".join(str(error).split()).removeprefix(f"{path}: ").removeprefix(f"{name}: ")
-            row = replace(row, problem=problem)
-            write_record(self._file(row), row)
             return row
+        except (UserError, OSError) as error:
+            reason = str(error).removeprefix(f"{path}: ").removeprefix(f"{name}: ")
+            return replace(row, problem=printable(" ".join(reason.split())))
 
     def of_training(self, config: str) -> Row:
         """The row of a config that is trained here."""
-        row = Row("", self.settings.key("training", config), config, "", expected(self.records[config]))
-        return self._measured(row) or row
+        key = self.settings.key("training", config)
+        return self._recall(Row("", key, config, published=expected(self.records[config])))
 
     def measure(self, rows: Iterable[Row]) -> list[Row]:
-        """The rows with their results. A row that fails says why; the others go on."""
+        """The rows with their results. Rows of one key are measured once.
+
+        A row that fails says why; the others go on.
+        """
         rows = list(rows)
-        waiting = [row for row in rows if not row.results and not row.problem]
+        waiting = {row.name: row for row in rows if not row.results and not row.problem}
         logger.info("%d rows, %d to measure", len(rows), len(waiting))
         start, measured = time.monotonic(), {}
-        for number, row in enumerate(waiting, start=1):
+        for number, row in enumerate(waiting.values(), start=1):
             logger.info("%d of %d: %s, console in %s", number, len(waiting), row.file or row.config, self._console(row))
             measured[row.name] = done = self._measure(row)
             logger.info("%s: %s", row.config, done.verdict(self.records))
             if number < len(waiting):
                 minutes = (time.monotonic() - start) / 60
                 logger.info("%.1f min, about %.1f more", minutes, minutes / number * (len(waiting) - number))
-        return [measured.get(row.name, row) for row in rows]
+        return [row.measured_as(measured[row.name]) if row.name in measured else row for row in rows]
 
     def _measure(self, row: Row) -> Row:
         run, common = self.output / "runs" / row.name, ["--num-gpus", str(self.num_gpus), *self.settings.options()]
@@ -176,9 +194,8 @@ class Reproduction:
                 self._call(command, self._console(row))
             results = _read_results(run / "evaluation" / weights.stem / "results.json")
         except UserError as error:
-            done = replace(row, commands=commands, problem=str(error), versions=versions())
-        else:
-            done = replace(row, commands=commands, results=results, versions=versions())
+            return replace(row, commands=commands, problem=str(error), versions=versions())
+        done = replace(row, commands=commands, results=results, versions=versions())
         write_record(self._file(row), done)
         return done
 
@@ -193,18 +210,20 @@ class Reproduction:
             process.terminate()  # does nothing to a process that has ended
             process.wait()
         if status:
-            last = (console.read_text(errors="replace").splitlines() or ["it printed nothing"])[-1]
-            reason = last.removeprefix("error: ") if status > 0 else f"ended by {signal.Signals(-status).name}"
+            reason = why_it_ended(status, console.read_text(errors="replace"))
             raise UserError(f"{reason} (la-det {command[0]}; console in {console})")
 
-    def _measured(self, row: Row) -> Row | None:
-        """The row's record with results, if there is one."""
+    def _recall(self, row: Row) -> Row:
+        """The row, with its results if it was measured before. A damaged record is as good as none."""
         file = self._file(row)
         if not file.exists():
-            return None
-        found = read_record(file, Row)
-        same = (found.key, found.config) == (row.key, row.config)
-        return replace(found, by=row.by, published=row.published) if same and found.results else None
+            return row
+        try:
+            found = read_record(file, Row)
+        except (UserError, OSError) as error:
+            logger.warning("%s: damaged, so the row is measured again (%s)", file, error.__cause__ or error)
+            return row
+        return row.measured_as(found) if found.results else row
 
     def _file(self, row: Row) -> Path:
         return self.output / "rows" / f"{row.name}.json"

@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from la_det.checkpoint.checkpointer import replacing
 from la_det.model_zoo.records import Record
+from la_det.reproduction.recognise import printable
 from la_det.reproduction.rows import Row
 from la_det.reproduction.verdict import DIFFERENT, NOISE, NOISY, ROUNDING, SAME, figures
 
@@ -21,17 +22,22 @@ Figures are in percent. AP, mask AP and mMR are judged.
   Where they say nothing: {NOISE["AP"]} AP, {NOISE["mMR"]} mMR.
 - {DIFFERENT}: further away.
 """
-WIDTH = 200  # characters of a reason; the row's record has all of it
+WIDTH = 200  # characters of a verdict on the screen
 
 
-def table(rows: Iterable[Row], records: Mapping[str, Record]) -> str:
-    """A Markdown table with a line per row: config, file, published, measured, difference, verdict."""
+def table(rows: Iterable[Row], records: Mapping[str, Record], width: int | None = None) -> str:
+    """A Markdown table with a line per row: config, file, published, measured, difference, verdict.
+
+    Args:
+        width: characters of a verdict; a longer problem is shortened. None: all of it is shown.
+    """
     header = ["config", "file", "published", "measured", "difference", "verdict"]
-    return tabulate([_line(row, records) for row in rows], header, tablefmt="pipe", disable_numparse=True)
+    lines = [[_cell(text) for text in _line(row, records, width)] for row in rows]
+    return tabulate(lines, header, tablefmt="pipe", disable_numparse=True)
 
 
 def write_table(file: Path, rows: Iterable[Row], records: Mapping[str, Record]) -> None:
-    """Write the table and its explanation."""
+    """Write the table, with whole reasons, and its explanation."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as open_file:
         open_file.write(f"{LEGEND}\n{table(rows, records)}\n".encode())
@@ -54,19 +60,26 @@ def list_expected(records: Iterable[Record]) -> str:
     )
 
 
-def _line(row: Row, records: Mapping[str, Record]) -> list[str]:
-    """A row's cells, with the metrics that are judged."""
+def _cell(text: str) -> str:
+    """The text as a cell of a Markdown table."""
+    # An entity: a backslash would not escape the sign where the text has a backslash before it.
+    return printable(text).replace("|", "&#124;")
+
+
+def _line(row: Row, records: Mapping[str, Record], width: int | None) -> list[str]:
+    """A row's texts, with the metrics that are judged."""
     published = {metric: value for metric, value in row.published.items() if metric in NOISE}
     found = figures(row.results).items()
     measured = {metric: value for metric, value in found if metric in NOISE and value is not None}
     differences = {metric: measured[metric] - value for metric, value in published.items() if metric in measured}
+    verdict = row.verdict(records)
     return [
         row.config or "not known",
         row.file or "trained here",
         _figures(published),
         _figures(measured, ".2f"),
         _figures(differences, "+.2f"),
-        shorten(row.verdict(records).replace("|", "/"), WIDTH, placeholder=" ..."),
+        verdict if width is None else shorten(verdict, width, placeholder=" ..."),
     ]
 
 

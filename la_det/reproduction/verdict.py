@@ -36,7 +36,8 @@ def figures(results: Mapping[str, Mapping[str, float | None]]) -> dict[str, floa
     found = dict(boxes)
     if "AR" in found:
         found["AR@100"] = found.pop("AR")
-    return found | ({"mask AP": results["segm"]["AP"]} if "segm" in results else {})
+    masks = results.get("segm", {})
+    return found | ({"mask AP": masks["AP"]} if "AP" in masks else {})
 
 
 def judge(record: Record, published: Mapping[str, float], measured: Mapping[str, float | None]) -> str:

@@ -17,6 +17,7 @@ import torch
 import la_det
 from la_det import cli
 from la_det.data.shapes import ShapesSpec, make_shapes
+from la_det.reproduction import rows
 from tests.conversion.official_state import MANIFESTS, official_state
 from tests.reproduction.stand_in import TWINS, Twin, write_records
 
@@ -34,6 +35,19 @@ def here(tmp_path, monkeypatch):
     signal.signal(signal.SIGTERM, handler)
 
 
+@pytest.fixture
+def fake(tmp_path, monkeypatch) -> Path:
+    """The stand-in for `la-det` in the processes that the command starts; the file of its calls."""
+    script = shutil.copy(ROOT / "tests/reproduction/fake_la_det.py", tmp_path)
+    monkeypatch.setattr(rows, "LA_DET", (sys.executable, script))
+    return Path(f"{script}.calls")
+
+
+def lines_of_table(text: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -45,6 +59,11 @@ def here(tmp_path, monkeypatch):
         ("--list --records none.yaml", "none.yaml: No such file or directory"),
         ("x.pth --config POTO/poto_r50_fpn_3x_ms_coco", "FILE is none of the files; it has the form NAME=FILE"),
         ("x.pth --config POTO/potto=x.pth", "--config POTO/potto=x.pth: no config POTO/potto; did you mean POTO/"),
+        (
+            "x.pth --config POTO/poto_r50_fpn_3x_ms_coco=x.pth --config POTO/poto_r50_fpn_6x_ms_coco=./x.pth",
+            "--config POTO/poto_r50_fpn_6x_ms_coco=./x.pth: POTO/poto_r50_fpn_3x_ms_coco is given for this file, too",
+        ),
+        ("--train --only tood_r50_fpn_2x", "tood_r50_fpn_2x: the published figures are of another repository's"),
     ],
 )
 def test_wrong_use(argv, message, capsys):
@@ -68,6 +87,20 @@ def test_wrong_use(argv, message, capsys):
     ],
 )
 def test_wrong_records(text, message, capsys):
+    refuses_records(text, message, capsys)
+
+
+@pytest.mark.parametrize("figures", ["published: {AP: FIGURE}", "published: {AP: 1}, noise: {AP: FIGURE}"])
+@pytest.mark.parametrize(
+    ("figure", "shown"),
+    [(".nan", "nan"), (".inf", "inf"), ("-.inf", "-inf"), ("yes", "True"), ("1" + 400 * "0", "1000"), ("", "None")],
+)
+def test_records_that_are_no_finite_numbers(figures, figure, shown, capsys):
+    text = f"a: {{records: {{POTO/poto_r50_fpn_3x_ms_coco: {{{figures.replace('FIGURE', figure)}}}}}}}"
+    refuses_records(text, f"POTO/poto_r50_fpn_3x_ms_coco: its AP is no number: {shown}", capsys)
+
+
+def refuses_records(text: str, message: str, capsys: pytest.CaptureFixture) -> None:
     Path("records.yaml").write_text(text)
     with pytest.raises(SystemExit):
         cli.main(["reproduce", "--list", "--records", "records.yaml"])
@@ -82,16 +115,38 @@ def test_list(capsys):
     assert len(lines) == 4 and "AP 89.1, mMR 48.9, Recall 96.5" in lines[3]
 
 
-def test_a_file_that_several_configs_fit(capsys):
-    """The user's choice is taken by the path and by the name in the table."""
-    Path("downloads").mkdir()
-    torch.save({"model": official_state(MANIFESTS["poto_3dmf_crowdhuman"])}, "downloads/model_final.pth")
-    argv = ["reproduce", "downloads", "--only", "poto", "crowdhuman", "--opts", "train.device=nowhere"]
+def test_a_file_that_several_configs_fit(fake, capsys, tmp_path):
+    """The user's choice is taken by the name in the table and by every path, also by that of a link in a cache."""
+    for folder in ("files/downloads", "blobs"):
+        Path(folder).mkdir(parents=True)
+    torch.save({"model": official_state(MANIFESTS["poto_3dmf_crowdhuman"])}, "blobs/3fa9")
+    Path("files/downloads/model_final.pth").symlink_to("../../blobs/3fa9")
+    argv = ["reproduce", "files/downloads", "--only", "poto", "crowdhuman", "--opts", "ap=89.1"]
     aux = "POTO/poto_3dmf_aux_r50_fpn_30k_crowdhuman"
     assert cli.main(argv) == 1
-    assert f"say which with --config NAME=downloads/model_final.pth: {aux}, POTO/poto_3dmf_" in capsys.readouterr().out
-    record = json.loads(next(Path("output/reproduce/rows").iterdir()).read_text())
-    assert record["config"] == "" and "these configs have its parameters" in record["problem"]
+    ((config, file, *_, problem),) = lines_of_table(capsys.readouterr().out)
+    assert (config, file) == ("not known", "downloads/model_final.pth")
+    assert f"say which with --config NAME=downloads/model_final.pth: {aux}, POTO/poto_3dmf_" in problem
+    assert not ROWS.exists() and not fake.exists()
+
+    name, path = "downloads/model_final.pth", Path("files/downloads/model_final.pth")
+    for choice in (name, path, f"./{path}", tmp_path / path, "blobs/3fa9"):
+        cli.main([*argv, "--config", f"{aux}={choice}"])
+        ((config, file, *_),) = lines_of_table(capsys.readouterr().out)
+        assert (config, file) == (aux, name)
+    (record,) = map(json.loads, map(Path.read_text, ROWS.iterdir()))
+    assert (record["config"], record["file"], record["by"]) == (aux, name, "--config")
+    assert len(fake.read_text().splitlines()) == 1, "it was measured once"
+
+
+@pytest.mark.parametrize(("ap", "verdict", "status"), [(39.2, "as published", 0), (30, "differs", 1)])
+def test_training(fake, capsys, ap, verdict, status):
+    config = "POTO/poto_r50_fpn_3x_ms_coco"
+    assert cli.main(["reproduce", "--train", "--only", "poto_r50_fpn_3x", "--opts", f"ap={ap}"]) == status
+    ((*cells, difference, found),) = lines_of_table(capsys.readouterr().out)
+    assert cells == [config, "trained here", "AP 39.2", f"AP {ap:.2f}"] and found == verdict
+    assert [json.loads(call)[:2] for call in fake.read_text().splitlines()] == [["train", config], ["eval", config]]
+    assert verdict in Path("output/reproduce/table.md").read_text()
 
 
 def test_a_stop_leaves_no_process_behind(tmp_path):
@@ -159,16 +214,15 @@ def test_official_files_of_trained_twins(shapes, capsys):
 
     argv = ["reproduce", "downloads", "--records", "records.yaml", "--dataset", shapes, "--opts", *ON_CPU]
     assert cli.main(argv) == 1
-    rows = {row["file"].removeprefix("downloads/"): row for row in map(json.loads, map(Path.read_text, ROWS.iterdir()))}
-    assert len(rows) == 8
+    records = {Path(row["file"]).name: row for row in map(json.loads, map(Path.read_text, ROWS.iterdir()))}
+    assert len(records) == 6, "those of the measured files: five twins and bent.pth"
     for twin, ap in expected.items():
-        row = rows[f"{twin.manifest}.pth"]
+        row = records[f"{twin.manifest}.pth"]
         assert row["config"] == twin.config
         assert abs(row["results"]["bbox"]["AP"] - ap) < 0.01
-    lines = (line for line in capsys.readouterr().out.splitlines() if line.startswith("|"))
-    verdicts = {cells[2].strip(): cells[-2].strip() for cells in (line.split("|") for line in lines)}
+    verdicts = {cells[1]: cells[-1] for cells in lines_of_table(capsys.readouterr().out)}
     assert verdicts["downloads/bent.pth"] == "differs"
-    assert rows["bent.pth"]["config"] == TWINS[-1].config
+    assert records["bent.pth"]["config"] == TWINS[-1].config
     assert verdicts["downloads/nan.pth"].startswith(f"{key} has values that are not finite")
     assert verdicts["downloads/other.pth"].startswith("its keys (backbone.conv1.weight")
     assert list(verdicts.values()).count("as published") == 5

@@ -1,4 +1,5 @@
 import csv
+import re
 import shlex
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ def add_some(results):
     results.add_run("fcos", [10.0, 20.0, 25.0], **gap)
     for seed, ap in enumerate((30.0, 32.0)):
         results.add_run("poto", [ap - 20, ap - 10, ap], seed=seed, **gap)
-    results.add_run("lla", [30.0, 40.0], data="shapes_crowd", **{"crowdhuman/JI": 50.0})
+    results.add_run("lla", [30.0, 40.0], data="shapes_crowd", **{"crowdhuman/mMR": 50.0})
     results.add_cost("poto", [120.0, 130.0], [3.0, 2.0])
 
 
@@ -53,7 +54,7 @@ def test_tables(results):
 
     drawn = {path.name for path in results.folder.glob("*.png")}
     tiny = {f"shapes_tiny_{name}.png" for name in ("nms", "time", "duplicates", "cost")}
-    assert drawn == tiny | {"shapes_crowd_time.png"}
+    assert drawn == tiny | {f"shapes_crowd_{name}.png" for name in ("time", "miss_rate")}
     for name in drawn:
         assert f"(results/{name})" in text
         assert cv2.imread(str(results.folder / name)).std() > 10
@@ -64,22 +65,37 @@ def test_notes_take_their_figures_from_the_records(results):
         results.add_run("fcos", [20.0 + seed % 2], seed=seed)
         results.add_run("poto", [30.0], seed=seed)
     notes = results.folder.joinpath("notes.md")
-    notes.write_text("POTO: {shapes_tiny[poto AP]}, {shapes_tiny[poto / fcos]} times.")
-    assert "POTO: 30.0 ± 0.0, 1.48 (1.38 to 1.58) times." in write_report(results.folder).read_text()
-    notes.write_text("{shapes_tiny[poto > fcos]}, {shapes_tiny[fcos > poto]}, {shapes_tiny[fcos > lla]}.")
+    notes.write_text(
+        "POTO: {shapes_tiny[poto AP]}, {shapes_tiny[poto / fcos]} times. {shapes_tiny[poto > fcos]}, "
+        "{shapes_tiny[fcos > poto]}. {shapes_tiny[highest AP]}, {shapes_tiny[lowest AP]}"
+    )
+    text = write_report(results.folder).read_text()
+    assert "\nPOTO: 30.0 ± 0.0, 1.48 (1.38 to 1.58) times. yes, no. poto (30.0 ± 0.0), fcos (20.3 ± 0.6)\n" in text
     results.add_run("lla", [20.5])
-    assert "\nyes, no, cannot be told.\n" in write_report(results.folder).read_text()
-    for wrong in (
-        "{shapes_tiny[dw AP]}",
-        "{shapes_tiny[poto / dw]}",
-        "{shapes_tiny[poto > dw]}",
-        "{shapes_crowd[poto AP]}",
-        "{",
-        "{0}",
-    ):
-        notes.write_text(wrong)
-        with pytest.raises(UserError, match="notes.md: .* is not in the records"):
-            write_report(results.folder)
+    notes.write_text("{shapes_tiny[fcos > lla]}.")
+    assert "\ncannot be told.\n" in write_report(results.folder).read_text()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *("{shapes_tiny[dw AP]}", "{shapes_tiny[poto mMR]}", "{shapes_tiny[highest mMR]}"),
+        *("{shapes_tiny[poto / dw]}", "{shapes_tiny[poto > dw]}", "{shapes_crowd[poto AP]}", "{nothing[poto AP]}"),
+    ],
+)
+def test_what_is_not_in_the_records_cannot_be_quoted(results, wrong):
+    add_some(results)
+    results.folder.joinpath("notes.md").write_text(f"Some text, {wrong}, and more.")
+    with pytest.raises(UserError, match=f"notes.md: {re.escape(wrong)} is not in the records$"):
+        write_report(results.folder)
+
+
+@pytest.mark.parametrize("wrong", ["{", "}", "{0}", "{shapes_tiny}", "{shapes_tiny.figures}", "{shapes_tiny[poto]"])
+def test_other_braces_are_refused(results, wrong):
+    add_some(results)
+    results.folder.joinpath("notes.md").write_text(f"Some text {wrong}")
+    with pytest.raises(UserError, match=f"notes.md: {re.escape(wrong)} is not of the form"):
+        write_report(results.folder)
 
 
 def test_a_ratio_without_noise_cannot_be_quoted(results):

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from la_det.comparison.cost import CostRecord
-from la_det.comparison.results import Run, RunRecord, is_finished, read_evaluations, read_record
+from la_det.comparison.results import Run, RunRecord, check_folder, read_evaluations, read_record
 from la_det.errors import UserError
 
 
@@ -11,17 +11,23 @@ def run_of(max_iter=30, overrides=(), config="POTO/poto_r18_fpn_shapes_tiny") ->
     return Run(config, 0, {"max_iter": max_iter}, max_iter, list(overrides))
 
 
-def test_a_run_is_finished_when_its_record_is_there(results):
-    assert not is_finished(run_of(), results.folder)
+def test_records_that_fit(results):
+    check_folder(results.folder, [run_of()])
     results.add_run("poto", [1.0])
-    assert is_finished(run_of(), results.folder)
+    results.add_run("fcos", [1.0], seed=3)
+    results.add_run("fcos", [1.0], data="shapes_crowd", max_iter=60)
+    results.add_cost("poto", [10.0], [1.0])
+    check_folder(results.folder, [run_of()])
+    check_folder(results.folder, [])
 
 
 @pytest.mark.parametrize(("other", "key"), [(run_of(max_iter=40), "budget"), (run_of(overrides=["a=1"]), "overrides")])
-def test_a_record_of_another_budget_is_an_error(results, other, key):
-    path = results.add_run("poto", [1.0])
+@pytest.mark.parametrize(("scheme", "seed"), [("poto", 0), ("poto", 1), ("fcos", 0)])
+def test_a_record_of_another_budget_is_an_error(results, other, key, scheme, seed):
+    """Also that of another scheme or seed: a report would refuse the folder."""
+    path = results.add_run(scheme, [1.0], seed=seed)
     with pytest.raises(UserError, match=f"{path}: a run with {key} .* choose another --results or delete it"):
-        is_finished(other, results.folder)
+        check_folder(results.folder, [other])
 
 
 def test_damaged_and_foreign_records_are_errors(results):
@@ -34,7 +40,7 @@ def test_damaged_and_foreign_records_are_errors(results):
     text = run.read_text()
     run.write_text(text[: len(text) // 2])
     with pytest.raises(UserError, match=f"{run}: not a RunRecord"):
-        is_finished(run_of(), results.folder)
+        check_folder(results.folder, [run_of()])
     for damage in (
         {"evaluations": []},
         {"evaluations": [{"bbox/AP": 1.0}]},
@@ -44,6 +50,11 @@ def test_damaged_and_foreign_records_are_errors(results):
         run.write_text(json.dumps(json.loads(text) | damage))
         with pytest.raises(UserError, match=str(run)):
             read_record(run, RunRecord)
+    text = cost.read_text()
+    for damage in ({"rounds": []}, {"rounds": [1]}, {"rounds": 3}, {"rounds": [{"step": 1.0}]}, {"data": "elsewhere"}):
+        cost.write_text(json.dumps(json.loads(text) | damage))
+        with pytest.raises(UserError, match=str(cost)):
+            read_record(cost, CostRecord)
     for damage in ("[1]", "3", "null"):
         run.write_text(damage)
         with pytest.raises(UserError, match=str(run)):
@@ -74,3 +85,10 @@ class TestEvaluations:
     def test_none_at_the_end(self, tmp_path):
         with pytest.raises(UserError, match="metrics.json: it has no evaluation after 4 iterations"):
             self.read(tmp_path, {"iteration": 1, "bbox/AP": 1.0}, {"iteration": 3, "total_loss": 1.0})
+
+    @pytest.mark.parametrize("line", ['{"iteration": 4, "bbox/AP"', "3", "[]", "{}"])
+    def test_a_damaged_file(self, tmp_path, line):
+        path = tmp_path / "metrics.json"
+        path.write_text('{"iteration": 1, "bbox/AP": 1.0}\n' + line)
+        with pytest.raises(UserError, match=f"{path}: it has a line that is no record of metrics"):
+            read_evaluations(path, 4)

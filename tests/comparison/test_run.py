@@ -19,8 +19,12 @@ import json, os, sys
 from pathlib import Path
 opts = dict(a.split("=") for a in sys.argv if "=" in a)
 if opts["train.seed"] == opts.get("fails"):
-    print("error: it cannot work")
+    sys.stdout.buffer.write(b"\\xff no text\\nerror: it cannot work\\n")
+    sys.stdout.flush()
     sys.exit(2)
+if opts["train.seed"] == opts.get("killed"):
+    print("eta: 0:05", flush=True)
+    os.kill(os.getpid(), 9)
 if opts["train.seed"] == opts.get("stops_early"):
     opts["train.max_iter"] = 1
 out, n = Path(opts["train.output_dir"]), int(opts["train.max_iter"])
@@ -28,7 +32,8 @@ out.joinpath("config.yaml").write_text("train: {device: cpu}")
 gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "")
 metrics = {"iteration": n, "bbox/AP": 7.0, "gpu/number": int(gpu) if gpu else -1}
 if opts["train.seed"] != opts.get("leaves_nothing"):
-    out.joinpath("metrics.json").write_text(json.dumps(metrics) + "\\n")
+    text = json.dumps(metrics)
+    out.joinpath("metrics.json").write_text(text[:-3] if opts["train.seed"] == opts.get("writes_half") else text)
 out.parent.joinpath("log").open("a").write(" ".join(sys.argv[1:]) + "\\n")
 """
 
@@ -66,6 +71,11 @@ def test_runs_once_and_records(runner, monkeypatch):
     assert len(commands(runner)) == 3
 
 
+def test_a_run_that_is_named_twice_is_done_once(runner):
+    assert runner.do([run_of(0), run_of(0)], gpus=["0", "1"]) == []
+    assert len(commands(runner)) == 1
+
+
 def test_one_run_per_gpu(runner, monkeypatch):
     monkeypatch.setattr(run, "_machine", lambda device, gpu: {"device": f"GPU {gpu}", "threads": 1})
     runs = [run_of(seed) for seed in range(3)]
@@ -80,14 +90,19 @@ def test_a_failed_run_keeps_no_other_from_running_and_is_tried_again(runner, cap
     runs = [run_of(seed, "fails=1") for seed in range(3)]
     with caplog.at_level(logging.INFO, "la_det"):
         assert runner.do(runs) == [runs[1]]
-    assert "seed1 failed: error: it cannot work" in caplog.text
+    assert "seed1 failed: it cannot work" in caplog.text
     assert sorted(path.name[-6:] for path in runner.results.iterdir()) == ["0.json", "2.json"]
     assert runner.do(runs) == [runs[1]]
 
 
 @pytest.mark.parametrize(
     ("trouble", "reason"),
-    [("stops_early", "it has no evaluation after 10 iterations"), ("leaves_nothing", "No such file")],
+    [
+        ("stops_early", "it has no evaluation after 10 iterations"),
+        ("leaves_nothing", "No such file"),
+        ("writes_half", "it has a line that is no record of metrics"),
+        ("killed", "ended by SIGKILL"),
+    ],
 )
 def test_a_run_without_its_last_evaluation_has_failed_alone(runner, caplog, trouble, reason):
     runs = [run_of(seed, f"{trouble}=0") for seed in range(2)]

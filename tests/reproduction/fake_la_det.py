@@ -27,6 +27,6 @@ else:
     weights = Path(rest[0])
     assert weights.exists()
     folder = output / "evaluation" / weights.stem
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     results = {"checkpoint": str(weights), "bbox": {"AP": float(options["ap"]), "AP-cat": 1.0, "AR": None}}
     (folder / "results.json").write_text(json.dumps(results | ({"bbox": {}} if options["ap"] == "0" else {})))

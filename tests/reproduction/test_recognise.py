@@ -1,5 +1,6 @@
 """Which config a file belongs to."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,6 +128,54 @@ class TestFiles:
             (place / "a.pth").touch()
         first, second = (place / "a.pth" for place in places)
         assert official_files([*places, first], tmp_path / "out") == {"downloads/a.pth": first, str(second): second}
+
+    def test_that_are_links_keep_their_names(self, tmp_path):
+        """A download cache keeps contents under their hashes, without suffix."""
+        for folder in ("blobs", "DeFCN"):
+            (tmp_path / folder).mkdir()
+        blob, link = tmp_path / "blobs" / "3fa9", tmp_path / "DeFCN" / "poto.safetensors"
+        blob.touch()
+        link.symlink_to("../blobs/3fa9")
+        assert official_files([link.parent], tmp_path / "out") == {"DeFCN/poto.safetensors": link}
+        assert official_files([link], tmp_path / "out") == {"DeFCN/poto.safetensors": link}
+
+    def test_are_listed_once(self, tmp_path, monkeypatch):
+        place = tmp_path / "downloads"
+        file = place / "sub" / "a.pth"
+        file.parent.mkdir(parents=True)
+        file.touch()
+        for link in (place / "sub" / "b.pth", tmp_path / "c.pth"):
+            link.symlink_to(file)
+        monkeypatch.chdir(tmp_path)
+        for places in ([place, place / "sub"], [place, file], [place, Path("downloads")], [place, tmp_path / "c.pth"]):
+            assert official_files(places, tmp_path / "out") == {"downloads/sub/a.pth": file}
+        assert official_files([Path("downloads/sub"), place], tmp_path / "out") == {"sub/a.pth": file}
+
+    def test_in_the_output_are_left_out_whatever_its_path(self, tmp_path):
+        (tmp_path / "out").mkdir()
+        for name in ("a.pth", "out/b.pth"):
+            (tmp_path / name).touch()
+        (tmp_path / "link").symlink_to("out")
+        assert list(official_files([tmp_path], tmp_path / "link")) == [f"{tmp_path.name}/a.pth"]
+
+    def test_are_no_folders(self, tmp_path):
+        (tmp_path / "folder.pth").mkdir()
+        (tmp_path / "folder.pth" / "a.pth").touch()
+        assert list(official_files([tmp_path], tmp_path / "out")) == [f"{tmp_path.name}/folder.pth/a.pth"]
+
+    def test_that_are_broken_links_get_a_row(self, tmp_path):
+        gone, loop = tmp_path / "gone.pth", tmp_path / "loop.pth"
+        gone.symlink_to("nowhere")
+        loop.symlink_to(loop)
+        assert list(official_files([tmp_path], tmp_path / "out").values()) == [gone, loop]
+
+    @pytest.mark.parametrize(
+        ("name", "shown"),
+        [("目" * 80, "目" * 80), ("a b", "a b"), ("a\nb", r"a\nb"), (os.fsdecode(b"a\xff"), r"a\udcff")],
+    )
+    def test_of_odd_names(self, tmp_path, name, shown):
+        (tmp_path / f"{name}.pth").touch()
+        assert list(official_files([tmp_path], tmp_path / "out")) == [f"{tmp_path.name}/{shown}.pth"]
 
     def test_missing(self, tmp_path):
         with pytest.raises(UserError, match="nowhere: no such file or folder"):

@@ -1,22 +1,28 @@
 """Rows from files and trainings, with a stand-in for `la-det`."""
 
 import json
+import logging
+import os
 import shutil
 import sys
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from la_det import model_zoo
-from la_det.errors import UserError
+from la_det.model_zoo.records import Record
 from la_det.reproduction.rows import Reproduction, Row, Settings, all_reproduced
-from la_det.reproduction.table import list_expected, table, write_table
+from la_det.reproduction.table import WIDTH, list_expected, table, write_table
 from tests.conversion.official_state import MANIFESTS, official_state
 
 POTO = "POTO/poto_r50_fpn_30k_crowdhuman"
 RECORDS = {POTO: replace(model_zoo.get_records()[POTO], published={"AP": 12.3})}
+# Two configs of the same parameters.
+MAIN, AUX = (f"POTO/poto_3dmf{end}_r50_fpn_30k_crowdhuman" for end in ("", "_aux"))
+TWO = {name: model_zoo.get_records()[name] for name in (MAIN, AUX)}
 
 
 @pytest.fixture
@@ -39,9 +45,11 @@ def make(tmp_path):
     """A reproduction that calls a copy of the stand-in."""
     script = Path(shutil.copy(Path(__file__).with_name("fake_la_det.py"), tmp_path))
 
-    def reproduction(*overrides: str, dataset: str | None = None) -> Reproduction:
+    def reproduction(
+        *overrides: str, dataset: str | None = None, records: Mapping[str, Record] = RECORDS
+    ) -> Reproduction:
         settings = Settings(dataset, overrides)
-        return Reproduction(RECORDS, tmp_path / "out", settings, 2, (sys.executable, str(script)))
+        return Reproduction(records, tmp_path / "out", settings, 2, (sys.executable, str(script)))
 
     return reproduction
 
@@ -49,6 +57,15 @@ def make(tmp_path):
 def calls(tmp_path: Path) -> list[list[str]]:
     file = tmp_path / "fake_la_det.py.calls"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def kept(tmp_path: Path) -> dict[str, bytes]:
+    """Name -> content of the records."""
+    return {file.name: file.read_bytes() for file in (tmp_path / "out" / "rows").glob("*")}
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.split("|")[1:-1]]
 
 
 def test_a_file_is_converted_and_evaluated(files, make, tmp_path):
@@ -81,6 +98,83 @@ def test_a_measured_row_is_not_measured_again(files, make, tmp_path):
     assert len(calls(tmp_path)) == 3, "another file of this name"
 
 
+def test_files_of_the_same_content_are_measured_once(files, make, tmp_path):
+    reproduction = make("ap=12.3")
+    shutil.copy(files / "poto.pth", files / "copy.pth")
+    rows = [reproduction.of_file(f"downloads/{name}.pth", files / f"{name}.pth") for name in ("poto", "copy")]
+    done = reproduction.measure(rows)
+    assert [row.file for row in done] == ["downloads/poto.pth", "downloads/copy.pth"]
+    assert [row.results for row in done] == [{"bbox": {"AP": 12.3, "AR": None}}] * 2
+    assert len(calls(tmp_path)) == len(kept(tmp_path)) == 1
+
+
+def test_a_file_that_was_renamed_is_not_measured_again(files, make, tmp_path):
+    reproduction = make("ap=12.3")
+    (first,) = reproduction.measure([reproduction.of_file("a.pth", files / "poto.pth")])
+    (files / "poto.pth").rename(tmp_path / "moved.pth")
+    row = make("ap=12.3").of_file("elsewhere/b.pth", tmp_path / "moved.pth", POTO)
+    assert row == replace(first, file="elsewhere/b.pth", by="--config")
+    other = make("ap=12.3", records={POTO: replace(RECORDS[POTO], published={"AP": 45.6})})
+    assert other.of_file("b.pth", tmp_path / "moved.pth").published == {"AP": 45.6}
+
+
+def test_a_problem_leaves_the_record_of_a_measured_row(make, tmp_path):
+    """The same file is measured, and then given in ways in which it cannot be used."""
+    file = tmp_path / "in.pth"
+    torch.save({"model": official_state(MANIFESTS["poto_3dmf_crowdhuman"]), "meta": Path("x")}, file)
+    reproduction = make("ap=12.3", records=TWO)
+
+    def row(config: str | None = MAIN, allow_pickle: bool = True, path: Path = file) -> Row:
+        return reproduction.of_file("in.pth", path, config, allow_pickle)
+
+    (done,) = reproduction.measure([row()])
+    before = kept(tmp_path)
+    problems = {
+        "these configs have its parameters": row(config=None),
+        "no config of an official model": row(config="POTO/potto"),
+        "--allow-pickle reads it": row(allow_pickle=False),
+        "Is a directory": row(path=tmp_path),
+        "No such file": row(path=tmp_path / "gone.pth"),
+    }
+    for problem, with_problem in problems.items():
+        assert problem in with_problem.problem
+    assert reproduction.measure(problems.values()) == list(problems.values())
+    (other,) = reproduction.measure([row(config=AUX)])
+    assert other.config == AUX and len(kept(tmp_path)) == 2
+    assert before.items() <= kept(tmp_path).items()
+    assert row() == done and len(calls(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("目" * 80, "目" * 80),
+        ("x" * 251, "x" * 251),
+        ("a  b", "a  b"),
+        ("a|b", "a&#124;b"),
+        (r"a\|b", r"a\&#124;b"),
+        ("a\nb", r"a\nb"),
+        ("a\x1bb", r"a\x1bb"),
+        (os.fsdecode(b"a\xff"), r"a\udcff"),
+    ],
+    ids=ascii,
+)
+def test_odd_names_of_files(files, make, tmp_path, name, shown):
+    """They do no harm to measuring, to files that are written, and to the table."""
+    file = (files / "poto.pth").rename(files / f"{name}.pth")
+    broken = (files / "cut.pth").rename(files / f"{name}.pkl")
+    reproduction = make("ap=12.3")
+    rows = [reproduction.of_file(f"downloads/{path.name}", path) for path in (file, broken)]
+    done, failed = reproduction.measure(rows)
+    assert (done.verdict(RECORDS), failed.results) == ("as published", {}) and failed.problem.isprintable()
+    assert reproduction.of_file(done.file, file) == done
+    assert all(path.name.isascii() and len(path.name) < 100 for path in (tmp_path / "out").rglob("*"))
+    write_table(tmp_path / "table.md", [done, failed], RECORDS)
+    lines = (tmp_path / "table.md").read_text().splitlines()[-2:]
+    assert [cells(line)[1] for line in lines] == [f"downloads/{shown}.pth", f"downloads/{shown}.pkl"]
+    assert {len(cells(line)) for line in lines} == {6}
+
+
 def test_a_row_that_failed_is_measured_again(files, make, tmp_path):
     reproduction = make("ap=12.3", "fail=eval")
     row = reproduction.of_file("a.pth", files / "poto.pth")
@@ -88,6 +182,7 @@ def test_a_row_that_failed_is_measured_again(files, make, tmp_path):
     console = tmp_path / "out" / "runs" / f"{row.name}.console.txt"
     assert failed.problem == f"the data are gone (la-det eval; console in {console})"
     assert not all_reproduced([failed], RECORDS)
+    assert not kept(tmp_path)
     assert not reproduction.of_file("a.pth", files / "poto.pth").problem
     reproduction.measure([reproduction.of_file("a.pth", files / "poto.pth")])
     assert len(calls(tmp_path)) == 2
@@ -115,12 +210,23 @@ def test_files_that_cannot_be_used_do_not_stop_the_others(files, make, tmp_path)
     assert [row.file for row in done] == list(problems) and len(calls(tmp_path)) == 1
     assert [row.verdict(RECORDS) for row in done if not row.problem] == ["as published"]
     assert not all_reproduced(done, RECORDS)
-    assert len(list((tmp_path / "out" / "rows").iterdir())) == 5
+    assert list(kept(tmp_path)) == [f"{done[3].name}.json"], "that of the measured row"
     write_table(tmp_path / "table.md", done, RECORDS)
     lines = (tmp_path / "table.md").read_text().splitlines()[-5:]
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
-    assert cells[3] == [POTO, "poto.pth", "AP 12.3", "AP 12.20", "AP -0.10", "as published"]
-    assert cells[4] == ["not known", "short.pth", "", "", "", problems["short.pth"]]
+    assert cells(lines[3]) == [POTO, "poto.pth", "AP 12.3", "AP 12.20", "AP -0.10", "as published"]
+    assert cells(lines[4]) == ["not known", "short.pth", "", "", "", problems["short.pth"]]
+
+
+def test_a_long_reason_is_whole_in_the_file(tmp_path):
+    reason = "a reason | of many words" * 30
+    row = Row("a.pth", problem=reason)
+    write_table(tmp_path / "table.md", [row], RECORDS)
+    whole, shown = (
+        cells(text.splitlines()[-1])[-1].replace("&#124;", "|")
+        for text in ((tmp_path / "table.md").read_text(), table([row], RECORDS, WIDTH))
+    )
+    assert whole == reason and shown.endswith(" ...")
+    assert reason.startswith(shown.removesuffix(" ...")) and len(shown) <= WIDTH
 
 
 def test_an_evaluation_without_ap_is_no_figure(files, make):
@@ -154,14 +260,75 @@ def test_a_training_goes_on_and_is_evaluated(make, tmp_path):
     assert "| trained here | AP 12.3     | AP 9.90    | AP -2.40     | differs   |" in table([done], RECORDS)
 
 
-def test_a_damaged_record_is_named(make, tmp_path):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "{",
+        "",
+        "[]",
+        "5",
+        b"\xff",
+        {"results": 5},
+        {"results": [1]},
+        {"results": {"bbox": 5}},
+        {"results": {"bbox": {"AP": "12.3"}}},
+        {"results": {"bbox": {"AP": [12.3]}}},
+        {"results": {"bbox": {"AP": True}}},
+        {"results": {"bbox": {"AP": float("nan")}}},
+        {"results": {"bbox": {"AP": 10**400}}},
+        {"results": None},
+        {"file": 5},
+        {"key": None},
+        {"config": ["x"]},
+        {"problem": {}},
+        {"published": 5},
+        {"commands": "eval"},
+        {"versions": []},
+        {"unknown": 5},
+    ],
+    ids=lambda damage: repr(damage)[:50],
+)
+def test_a_damaged_record_is_named_and_made_again(make, tmp_path, damage, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("la_det"), "propagate", True)
+    reproduction = make("ap=9.9")
+    (done,) = reproduction.measure([reproduction.of_training(POTO)])
+    (file,) = (tmp_path / "out" / "rows").iterdir()
+    if isinstance(damage, dict):
+        damage = json.dumps(json.loads(file.read_text()) | damage)
+    file.write_bytes(damage if isinstance(damage, bytes) else damage.encode())
+    row = reproduction.of_training(POTO)
+    assert row.name == done.name and not row.results
+    assert f"{file}: damaged, so the row is measured again (" in caplog.text
+    assert reproduction.measure([row]) == [done] and reproduction.of_training(POTO) == done
+
+
+@pytest.mark.parametrize("damage", ["{", '{"file": "a", "results": 5}'])
+def test_a_damaged_record_of_a_file(make, files, tmp_path, damage):
+    reproduction = make("ap=9.9")
+    (done,) = reproduction.measure([reproduction.of_file("a.pth", files / "poto.pth")])
+    (file,) = (tmp_path / "out" / "rows").iterdir()
+    file.write_text(damage)
+    shutil.rmtree(tmp_path / "out" / "weights")
+    row = reproduction.of_file("a.pth", files / "poto.pth")
+    assert not row.results and not row.problem
+    assert reproduction.measure([row]) == [done]
+
+
+def test_a_record_of_a_failed_training_is_no_result(make, tmp_path):
+    """Earlier versions wrote such records."""
     reproduction = make("ap=9.9")
     row = reproduction.of_training(POTO)
     file = tmp_path / "out" / "rows" / f"{row.name}.json"
     file.parent.mkdir(parents=True)
-    file.write_text("{")
-    with pytest.raises(UserError, match=f"{row.name}.json: not a Row .*; delete it to have it made again"):
-        reproduction.of_training(POTO)
+    file.write_text(json.dumps(asdict(replace(row, problem="the data are gone"))))
+    assert reproduction.of_training(POTO) == row
+
+
+def test_masks_without_ap_in_a_record_are_no_error(make):
+    reproduction = make("ap=9.9")
+    (done,) = reproduction.measure([reproduction.of_training(POTO)])
+    odd = replace(done, results={"segm": {}})
+    assert odd.verdict(RECORDS) == "differs" and "differs" in table([odd], RECORDS)
 
 
 def test_the_list_names_files_and_their_places():
