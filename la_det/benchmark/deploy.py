@@ -24,12 +24,12 @@ from omegaconf import DictConfig
 from tabulate import tabulate
 from torch import nn
 
-from la_det import model_zoo
 from la_det.benchmark.inference import OTHER_NMS, PARTS, Case, Stages, exported_stages, measure, torch_stages
 from la_det.build import load_model
 from la_det.checkpoint.checkpointer import write_json
 from la_det.data.shapes import SHAPES, draw_scene
 from la_det.deploy import Detector
+from la_det.engine.setup import load_config
 from la_det.errors import UserError
 from la_det.export.export import calibration_images, export
 from la_det.export.exported import ExportedDetector
@@ -125,7 +125,7 @@ class Model:
     def __init__(self, config: str, weights: Path, results: Path, output: Path):
         self.name, self.weights, self.output = config, weights, output
         self.stem = config.rpartition("/")[2]
-        self.config = model_zoo.get_config(config)
+        self.config = load_config(config)
         self.config.train.device = "cpu"
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
         self._record_file = results / f"{self.stem}.json"

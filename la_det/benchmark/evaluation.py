@@ -16,6 +16,7 @@ from tabulate import tabulate
 from la_det.benchmark.inference import load
 from la_det.data.shapes import SHAPES, draw_scene
 from la_det.deploy.images import padded_size
+from la_det.errors import UserError
 from la_det.evaluation.batches import OneSizeBatches
 from la_det.modeling.images import divisor_of
 
@@ -49,6 +50,8 @@ def run(args: argparse.Namespace) -> None:
     """Time both in turn, as `la-det bench evaluation` says, and print a table."""
     torch.set_num_threads(args.threads or torch.get_num_threads())
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, CPU", file=sys.stderr)
+    if args.sides[0] > args.sides[1]:
+        raise UserError(f"--sides {args.sides[0]} {args.sides[1]}: give the smaller number first")
     inputs = images(args.images, args.sides)
     model = load(args.config, None, inputs[:1], candidates=100)
     divisor = divisor_of(model)

@@ -21,11 +21,11 @@ import torch
 from tabulate import tabulate
 from torch import nn
 
-from la_det import model_zoo
 from la_det.benchmark.train import StepTimes
 from la_det.build import build_model, load_model
 from la_det.data.shapes import SHAPES, ShapesSpec, draw_scene
 from la_det.deploy import Detector
+from la_det.engine.setup import load_config
 from la_det.errors import UserError
 from la_det.export.formats import Options, write_onnx
 from la_det.export.graph import ExportGraph
@@ -66,7 +66,7 @@ def images(spec: ShapesSpec, count: int, size: tuple[int, int]) -> list[dict]:
 
 def load(name: str, weights: Path | None, inputs: list[dict], candidates: int) -> AssignmentDetector:
     """A config's model with trained weights, or with random weights that give about `candidates` per image."""
-    config = model_zoo.get_config(name)
+    config = load_config(name)
     config.train.device = "cpu"
     if weights is not None:
         return load_model(config, str(weights))[0].inference_only()
@@ -113,7 +113,7 @@ def torch_stages(model: AssignmentDetector, nms: float | None, compiled: bool = 
 def onnx_stages(model: AssignmentDetector, name: str, size: tuple[int, int], folder: Path) -> Stages:
     """The stages in ONNX Runtime."""
     path = folder / f"{name.replace('/', '_')}.onnx"
-    config, nms = model_zoo.get_config(name), nms_of(model.inference)
+    config, nms = load_config(name), nms_of(model.inference)
     metadata = metadata_of(config, name, model.backbone.size_divisibility, nms)
     write_onnx(ExportGraph(model), metadata, path, Options(image_size=size))
     return exported_stages(Detector(path, threads=torch.get_num_threads()))

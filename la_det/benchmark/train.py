@@ -23,6 +23,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from la_det import model_zoo
+from la_det.engine.setup import load_config
 
 PARTS = ("data", "network", "matching", "losses", "backward", "optimizer")
 
@@ -54,9 +55,9 @@ class StepTimes:
         return time.perf_counter()
 
 
-def load_config(name: str, short_edge: int, batch_size: int) -> DictConfig:
+def shapes_config(name: str, short_edge: int, batch_size: int) -> DictConfig:
     """The named config on the 256-pixel Shapes images, resized to `short_edge`."""
-    config = model_zoo.get_config(name)
+    config = load_config(name)
     config.dataloader = model_zoo.get_config("common/data/shapes").shapes
     config.dataloader.train.total_batch_size = batch_size
     config.dataloader.train.mapper.image_format = config.model.input_format
@@ -206,7 +207,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, device {device}", file=sys.stderr)
     figures = {}
     for name in args.configs:
-        config = load_config(name, args.short_edge, args.batch_size)
+        config = shapes_config(name, args.short_edge, args.batch_size)
         for label, node in (
             (name, config.model),
             ("Detectron2 RetinaNet", detectron2_model("retinanet", config.model)),

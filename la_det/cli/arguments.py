@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+import re
+from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +58,32 @@ def add_run(parser: ArgumentParser, flags: bool) -> None:
     parser.add_argument("--machine-rank", type=int, default=0, help="number of this machine, from 0")
     parser.add_argument("--dist-url", default="auto", help="where the processes meet: tcp://MACHINE_0:PORT")
     add_overrides(parser)
+
+
+def positive(text: str) -> int:
+    """A type of arguments: a whole number above 0."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise ArgumentTypeError(f"{text} is no whole number above 0")
+    return value
+
+
+def share(text: str) -> float:
+    """A type of arguments: a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:  # NaN neither
+        raise ArgumentTypeError(f"{text} is no number from 0 to 1")
+    return value
+
+
+def device(text: str) -> str:
+    """A type of arguments: the name of a device of torch."""
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
+        raise ArgumentTypeError(f"{text} is neither cpu, cuda nor cuda:NUMBER")
+    return text

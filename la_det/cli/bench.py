@@ -33,7 +33,7 @@ from argparse import ArgumentParser, Namespace
 from importlib import import_module
 from pathlib import Path
 
-from la_det.cli.arguments import SHAPES
+from la_det.cli.arguments import SHAPES, device, positive
 
 RUNTIMES = ("eager", "compile", "onnx")
 DEPLOY_RUNTIMES = (*RUNTIMES, "openvino", "int8")
@@ -63,8 +63,8 @@ def add_arguments(parser: ArgumentParser, flags: bool) -> None:
     matching = commands.add_parser("matching", help="cost of assignment and losses")
     _add_schemes(matching, "default: all")
     _add_ground_truths(matching, [7, 20, 100, 300, 500])
-    matching.add_argument("--device", default="cpu")
-    matching.add_argument("--repeats", type=int, default=9, help="calls whose median counts")
+    matching.add_argument("--device", type=device, default="cpu")
+    matching.add_argument("--repeats", type=positive, default=9, help="calls whose median counts")
     _add_threads(matching, 1)
     _add_json(matching)
 
@@ -73,7 +73,7 @@ def add_arguments(parser: ArgumentParser, flags: bool) -> None:
     official.add_argument("--dw", type=Path, metavar="DIR", help="checkout of strongwolf/DW")
     _add_schemes(official, "default: all of the given checkouts but 'loss', which takes minutes and, at G = 300, 11 GB")
     _add_ground_truths(official, [20, 100, 300])
-    official.add_argument("--turns", type=int, default=9, help="pairs of calls whose median counts")
+    official.add_argument("--turns", type=positive, default=9, help="pairs of calls whose median counts")
     _add_threads(official, 1)
 
     paired = commands.add_parser("paired", help="assignment and losses beside another checkout")
@@ -81,35 +81,41 @@ def add_arguments(parser: ArgumentParser, flags: bool) -> None:
     _add_schemes(paired, "default: all")
     _add_ground_truths(paired, [20, 100, 300])
     paired.add_argument("--call", choices=("assign", "train"), default="train", help="assignment, or all (default)")
-    paired.add_argument("--pairs", type=int, default=20, help="calls of each (default: %(default)s)")
+    paired.add_argument("--pairs", type=positive, default=20, help="calls of each (default: %(default)s)")
     _add_threads(paired, 1)
 
     scaling = commands.add_parser("scaling", help="growth of the assignment's cost")
-    scaling.add_argument("--gts", nargs="+", type=int, default=[300, 600, 1000, 2000], help="per image of 800 x 1333")
-    scaling.add_argument("--sizes", nargs="+", type=int, default=[512, 1024, 1448, 2048], help="sides of square images")
+    scaling.add_argument(
+        "--gts", nargs="+", type=positive, default=[300, 600, 1000, 2000], help="per image of 800 x 1333"
+    )
+    scaling.add_argument(
+        "--sizes", nargs="+", type=positive, default=[512, 1024, 1448, 2048], help="sides of square images"
+    )
     _add_schemes(scaling, "in both tables")
-    scaling.add_argument("--device", default="cpu")
-    scaling.add_argument("--repeats", type=int, default=9, help="calls whose median counts")
+    scaling.add_argument("--device", type=device, default="cpu")
+    scaling.add_argument("--repeats", type=positive, default=9, help="calls whose median counts")
     _add_threads(scaling, 1)
 
     train = commands.add_parser("train", help="parts of a training step")
     train.add_argument("configs", nargs="+", metavar="CONFIG", help="names of `la-det zoo list`")
-    train.add_argument("--short-edge", type=int, default=256, help="short side of the images, pixels")
-    train.add_argument("--batch-size", type=int, default=2)
-    train.add_argument("--steps", type=int, default=10, help="steps whose median counts")
-    train.add_argument("--device", help="default: the GPU if there is one")
+    train.add_argument("--short-edge", type=positive, default=256, help="short side of the images, pixels")
+    train.add_argument("--batch-size", type=positive, default=2)
+    train.add_argument("--steps", type=positive, default=10, help="steps whose median counts")
+    train.add_argument("--device", type=device, help="default: the GPU if there is one")
     _add_threads(train)
     _add_json(train)
 
     inference = commands.add_parser("inference", help="parts of inference, with and without NMS")
     inference.add_argument("configs", nargs="+", metavar="CONFIG", help="names of `la-det zoo list`")
     inference.add_argument("--weights", nargs="+", default=[], metavar="CONFIG=FILE", help="trained; random by default")
-    inference.add_argument("--candidates", type=int, default=1000, help="per image, for models with random weights")
+    inference.add_argument(
+        "--candidates", type=positive, default=1000, help="per image, for models with random weights"
+    )
     inference.add_argument("--images", choices=SHAPES, default="shapes", help="data set of the images")
-    inference.add_argument("--image-size", type=int, nargs=2, default=(256, 256), metavar=("H", "W"))
-    inference.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
+    inference.add_argument("--image-size", type=positive, nargs=2, default=(256, 256), metavar=("H", "W"))
+    inference.add_argument("--batch-sizes", type=positive, nargs="+", default=[1, 8])
     inference.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=RUNTIMES)
-    inference.add_argument("--repeats", type=int, default=15, help="rounds whose median counts")
+    inference.add_argument("--repeats", type=positive, default=15, help="rounds whose median counts")
     _add_threads(inference)
     _add_json(inference)
 
@@ -129,18 +135,20 @@ def add_arguments(parser: ArgumentParser, flags: bool) -> None:
     )
     deploy.add_argument("--parts", nargs="+", choices=("accuracy", "times"), default=["accuracy", "times"])
     deploy.add_argument("--runtimes", nargs="+", choices=DEPLOY_RUNTIMES, default=DEPLOY_RUNTIMES)
-    deploy.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
-    deploy.add_argument("--calibration-images", type=int, default=128, help="of int8 (default: %(default)s)")
-    deploy.add_argument("--repeats", type=int, default=15, help="rounds whose median counts")
+    deploy.add_argument("--batch-sizes", type=positive, nargs="+", default=[1, 8])
+    deploy.add_argument("--calibration-images", type=positive, default=128, help="of int8 (default: %(default)s)")
+    deploy.add_argument("--repeats", type=positive, default=15, help="rounds whose median counts")
     deploy.add_argument("--page", type=Path, metavar="FILE", help="Markdown file whose tables are replaced")
     _add_threads(deploy, 1)
 
     evaluation = commands.add_parser("evaluation", help="batches padded together, and batches of one size")
     evaluation.add_argument("config", metavar="CONFIG", help="name of `la-det zoo list`; the weights are random")
-    evaluation.add_argument("--images", type=int, default=64)
-    evaluation.add_argument("--sides", type=int, nargs=2, default=(160, 320), metavar=("LOW", "HIGH"), help="pixels")
-    evaluation.add_argument("--batch-size", type=int, default=8)
-    evaluation.add_argument("--repeats", type=int, default=7, help="rounds whose median counts")
+    evaluation.add_argument("--images", type=positive, default=64)
+    evaluation.add_argument(
+        "--sides", type=positive, nargs=2, default=(160, 320), metavar=("LOW", "HIGH"), help="pixels"
+    )
+    evaluation.add_argument("--batch-size", type=positive, default=8)
+    evaluation.add_argument("--repeats", type=positive, default=7, help="rounds whose median counts")
     _add_threads(evaluation)
 
 
@@ -154,12 +162,12 @@ def _add_schemes(parser: ArgumentParser, default: str) -> None:
 
 
 def _add_ground_truths(parser: ArgumentParser, default: list[int]) -> None:
-    parser.add_argument("--gts", nargs="+", type=int, default=default, help="ground truths per image")
+    parser.add_argument("--gts", nargs="+", type=positive, default=default, help="ground truths per image")
 
 
 def _add_threads(parser: ArgumentParser, default: int | None = None) -> None:
     text = "CPU threads (default: %(default)s)" if default else "CPU threads (default: torch's choice)"
-    parser.add_argument("--threads", type=int, default=default, help=text)
+    parser.add_argument("--threads", type=positive, default=default, help=text)
 
 
 def _add_json(parser: ArgumentParser) -> None:

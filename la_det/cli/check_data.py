@@ -12,7 +12,7 @@ import logging
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from la_det.cli.arguments import DATASETS, SHAPES, add_place
+from la_det.cli.arguments import DATASETS, SHAPES, add_place, positive
 from la_det.errors import UserError
 
 EXAMPLES = """
@@ -51,7 +51,7 @@ def add_arguments(parser: ArgumentParser, flags: bool) -> None:
         "(default: %(default)s)",
     )
     parser.add_argument(
-        "--objects", type=int, default=1000, help="evenly spaced objects to look at (default: %(default)s)"
+        "--objects", type=positive, default=1000, help="evenly spaced objects to look at (default: %(default)s)"
     )
     parser.add_argument("--skip-images", action="store_true", help="do not read the image files")
     parser.add_argument("--output", type=Path, default=Path("output/check_dataset"), metavar="FOLDER")

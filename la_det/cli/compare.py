@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from la_det.cli.arguments import SHAPES, add_overrides
+from la_det.cli.arguments import SHAPES, add_overrides, positive
 from la_det.errors import UserError
 
 EXAMPLES = """
@@ -30,8 +30,8 @@ def add_arguments(parser: ArgumentParser, flags: bool) -> None:
     run = commands.add_parser("run", help="train and evaluate, with evaluations at every third of the training")
     _add_selection(run)
     budget = run.add_mutually_exclusive_group(required=True)
-    budget.add_argument("--max-iter", type=_positive, metavar="N", help="iterations of each run")
-    budget.add_argument("--seconds", type=_positive, metavar="S", help="as many as fit, by the times of `cost`")
+    budget.add_argument("--max-iter", type=positive, metavar="N", help="iterations of each run")
+    budget.add_argument("--seconds", type=positive, metavar="S", help="as many as fit, by the times of `cost`")
     run.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="SEED")
     run.add_argument("--gpus", nargs="+", default=[None], metavar="GPU", help="one run at a time on each of these GPUs")
     run.add_argument("--output", type=Path, default=Path("output/comparison"), help="for the trainings (%(default)s)")
@@ -39,8 +39,8 @@ def add_arguments(parser: ArgumentParser, flags: bool) -> None:
 
     cost = commands.add_parser("cost", help="time the training steps; needs a quiet machine")
     _add_selection(cost)
-    cost.add_argument("--rounds", type=_positive, default=5, help="rounds over all schemes (%(default)s)")
-    cost.add_argument("--steps", type=_positive, default=20, help="steps of a round; the median counts (%(default)s)")
+    cost.add_argument("--rounds", type=positive, default=5, help="rounds over all schemes (%(default)s)")
+    cost.add_argument("--steps", type=positive, default=20, help="steps of a round; the median counts (%(default)s)")
     cost.set_defaults(do=measure_schemes)
 
     report = commands.add_parser("report", help="write tables and plots of the results")
@@ -112,10 +112,3 @@ def _add_results(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--results", type=Path, default=Path("docs/comparison"), metavar="DIR", help="JSON files (%(default)s)"
     )
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ArgumentTypeError(f"{text} is not positive")
-    return value

@@ -130,7 +130,7 @@ def distributed() -> str:
 
 
 def data_folder() -> str:
-    root = os.getenv("DETECTRON2_DATASETS", "datasets")
+    root = os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
     found = [name for name in ("coco", "CrowdHuman", "shapes_tiny") if os.path.isdir(os.path.join(root, name))]
     if not found:
         raise RuntimeError(f"{os.path.abspath(root)} has no data sets yet")

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from la_det.cli.arguments import DATASETS, add_overrides
+from la_det.cli.arguments import DATASETS, add_overrides, positive
 from la_det.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def add_arguments(parser: ArgumentParser, flags: bool) -> None:
         "--output", type=Path, default=Path("output/reproduce"), metavar="DIR", help="output folder (%(default)s)"
     )
     parser.add_argument(
-        "--num-gpus", type=int, metavar="N", help="processes, each with a GPU (default: all; 1 on a CPU)"
+        "--num-gpus", type=positive, metavar="N", help="processes, each with a GPU (default: all; 1 on a CPU)"
     )
     parser.add_argument(
         "--allow-pickle",

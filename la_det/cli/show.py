@@ -11,7 +11,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from la_det.cli.arguments import CONFIG, DATASETS, add_config, add_overrides
+from la_det.cli.arguments import CONFIG, DATASETS, add_config, add_overrides, positive, share
 
 EXAMPLES = """
 examples, with CONFIG=POTO/poto_r18_fpn_shapes_tiny:
@@ -36,7 +36,7 @@ def add_arguments(parser: ArgumentParser, flags: bool) -> None:
     parser.add_argument(
         "--progress",
         nargs="+",
-        type=float,
+        type=share,
         default=[],
         metavar="SHARE",
         help="share of the training that is done, 0 to 1, for schemes with a schedule (default: the checkpoint's)",
@@ -46,7 +46,7 @@ def add_arguments(parser: ArgumentParser, flags: bool) -> None:
     )
     parser.add_argument("--images", nargs="+", default=[], metavar="ID", help="image_id of each image to show")
     parser.add_argument(
-        "--num-images", type=int, default=8, help="evenly spaced images, without --images (default: %(default)s)"
+        "--num-images", type=positive, default=8, help="evenly spaced images, without --images (default: %(default)s)"
     )
     parser.add_argument("--dataset", metavar="DATASET", help=f"own data; sets the number of classes: {DATASETS}")
     parser.add_argument("--output", type=Path, default=Path("output/assignments"), help="folder (default: %(default)s)")

@@ -20,6 +20,7 @@ from la_det.engine.setup import load_config
 from la_det.errors import UserError
 from la_det.visualization.data_report import (
     LEVELS,
+    SIZE_BOUNDS,
     SIZES,
     Headers,
     NetworkBoxes,
@@ -30,6 +31,7 @@ from la_det.visualization.data_report import (
     size_bounds,
     without_positive,
 )
+from la_det.visualization.show import scheme_name
 
 NAMED = 5  # number of wrong image files that are named
 
@@ -64,7 +66,7 @@ def check(dataset: str, configs: list[str], count: int, output: Path, *, skip_im
             headers = read_headers(records)
             damaged = damaged or bool(headers.unreadable)
             print(images(headers) + "\n")
-        if configs and len(records.labels):
+        if configs and not records.crowd.all():
             print(report(configs, records, count, output / f"{label}.png"))
     return not damaged
 
@@ -109,26 +111,46 @@ def images(headers: Headers) -> str:
 
 
 def report(names: list[str], records: Records, count: int, picture: Path) -> str:
-    """Tables of levels and schemes, and the path of the picture."""
-    configs = {name: load_config(name) for name in names}
-    lacking = {}
+    """Tables of levels and schemes, and the path of the picture.
+
+    Sizes and levels are those of the first config with size ranges, else those of the first config and FCOS's paper.
+    """
+    configs, titles = {name: load_config(name) for name in names}, titles_of(names)
+    objects, lacking = {}, {}
     for name, config in track(configs.items(), "schemes", console=Console(stderr=True)):
         class_node(config.model).num_classes = len(records.classes)
-        objects = network_boxes(config, records, count)
-        for criterion, flags in without_positive(config, objects).items():
-            lacking[f"{scheme_of(name)}: {criterion}"] = flags
-    levels = level_of(objects.boxes, size_bounds(list(configs.values())))
+        objects[name] = network_boxes(config, records, count)
+        for criterion, flags in without_positive(config, objects[name]).items():
+            lacking[f"{titles[name]}: {criterion}"] = flags
+    sized = next((name for name, config in configs.items() if size_bounds(config)), names[0])
+    boxes = objects[sized].boxes
+    levels = level_of(boxes, size_bounds(configs[sized]) or SIZE_BOUNDS)
     objects_of_class = np.bincount(records.labels[~records.crowd], minlength=len(records.classes))
     picture.parent.mkdir(parents=True, exist_ok=True)
-    figure = draw(records.classes, objects_of_class, objects.boxes, levels, lacking)
+    figure = draw(records.classes, objects_of_class, boxes, levels, lacking)
     figure.savefig(picture, dpi=80, metadata={"Software": None})
-    looked = f"looked at {len(levels)} of {int((~records.crowd).sum())} objects"
-    return f"{looked}\n\n{levels_table(objects, levels)}\n\n{schemes_table(objects, lacking)}\n\npicture: {picture}"
+    looked = f"looked at {len(levels)} of {int((~records.crowd).sum())} objects; sizes and levels are those of "
+    tables = (levels_table(objects[sized], levels), schemes_table(objects[sized], lacking))
+    return "\n\n".join([looked + titles[sized], *tables, f"picture: {picture}"])
+
+
+def titles_of(configs: list[str]) -> dict[str, str]:
+    """Config -> a name of its own that is as short as possible."""
+    for title in (scheme_of, run_or_name, str):
+        titles = {config: title(config) for config in configs}
+        if len(set(titles.values())) == len(titles):
+            break
+    return titles
 
 
 def scheme_of(config: str) -> str:
     """A config's name up to its backbone."""
     return re.split(r"_r\d+_", Path(config).stem)[0]
+
+
+def run_or_name(config: str) -> str:
+    """A config's name; for the config.yaml of a run, the name of the run's folder."""
+    return scheme_name(Path(config))
 
 
 def levels_table(objects: NetworkBoxes, levels: np.ndarray) -> str:

@@ -170,14 +170,13 @@ def _gets_positive(criterion: Criterion, predictions: DensePredictions, targets:
     return found
 
 
-def size_bounds(configs: Sequence[DictConfig]) -> tuple[float, ...]:
-    """Bounds between levels: those of the first config with size ranges, else those of FCOS's paper."""
-    for config in configs:
-        for criterion in config.model.get("criteria", ()):
-            ranges = criterion.matcher.get("size_ranges")
-            if ranges:
-                return tuple(float(high) for _, high in list(ranges)[:-1])
-    return SIZE_BOUNDS
+def size_bounds(config: DictConfig) -> tuple[float, ...] | None:
+    """Bounds between the levels of a config with size ranges; None for another one."""
+    for criterion in config.model.get("criteria", ()):
+        ranges = criterion.matcher.get("size_ranges")
+        if ranges:
+            return tuple(float(high) for _, high in list(ranges)[:-1])
+    return None
 
 
 def level_of(boxes: np.ndarray, bounds: Sequence[float]) -> np.ndarray:

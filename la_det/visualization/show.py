@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 PAGE = "index.html"
 DPI = 130  # resolution of the figures
+STEM = 60  # characters of a file's name; each may take four of the 255 bytes that file systems allow
 T = TypeVar("T")
 
 
@@ -44,13 +45,18 @@ def main(args: argparse.Namespace) -> None:
     rows = panels_of(schemes, moments, records)
 
     args.output.mkdir(parents=True, exist_ok=True)
-    for index, picture in enumerate(pictures):
-        file = args.output / f"{picture.name.replace('/', '_')}.png"
-        draw(picture, index, rows).savefig(file, dpi=DPI, bbox_inches="tight")
+    for index, (picture, stem) in enumerate(zip(pictures, file_stems([p.name for p in pictures]), strict=True)):
+        draw(picture, index, rows).savefig(args.output / f"{stem}.png", dpi=DPI, bbox_inches="tight")
     untrained = [scheme.name for scheme, of in zip(schemes, moments, strict=True) if of[0].weights is None]
     note = f"Random weights in {' and '.join(untrained)}: only what is decided by geometry means something."
     (args.output / PAGE).write_text(render(name, pictures, rows, note if untrained else ""), encoding="utf-8")
     logger.info("%d figures and %s are in %s", len(pictures), PAGE, args.output)
+
+
+def file_stems(names: Sequence[str]) -> list[str]:
+    """A name of its own for the file of each image: the image's name where it can be one."""
+    stems = [name.replace("/", "_")[:STEM] for name in names]
+    return stems if len(set(stems)) == len(stems) else [f"{index}_{stem}" for index, stem in enumerate(stems)]
 
 
 def moments_of(weights: Sequence[Sequence[str]], progress: Sequence[float]) -> list[list[Moment]]:

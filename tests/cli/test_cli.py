@@ -89,6 +89,46 @@ def test_wrong_command(capsys):
     assert "invalid choice: 'trian'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "bench train FCOS/fcos_r18_fpn_shapes_tiny --batch-size 0",
+        "bench train FCOS/fcos_r18_fpn_shapes_tiny --device nonsense",
+        "bench train FCOS/nothing",
+        "bench inference FCOS/nothing",
+        "bench inference FCOS/fcos_r18_fpn_shapes_tiny --batch-sizes 1 0",
+        "bench inference FCOS/fcos_r18_fpn_shapes_tiny --image-size 0 64",
+        "bench evaluation FCOS/nothing",
+        "bench evaluation FCOS/fcos_r18_fpn_shapes_tiny --images 0",
+        "bench evaluation FCOS/fcos_r18_fpn_shapes_tiny --sides 300 100",
+        "bench deploy FCOS/nothing --weights .",
+        "bench matching --gts 0",
+        "bench matching --repeats -1",
+        "bench matching --threads 0",
+        "bench matching --device nonsense",
+        "bench matching --schemes nothing",
+        "bench scaling --sizes many",
+        "compare run --data shapes_tiny --max-iter 0",
+        "compare cost --data shapes_tiny --rounds 0.5",
+        "check-data shapes_tiny_val --objects 0",
+        "reproduce --train --num-gpus 0",
+        "show FCOS/fcos_r18_fpn_shapes_tiny --progress 7",
+        "show FCOS/fcos_r18_fpn_shapes_tiny --progress nan",
+        "show FCOS/fcos_r18_fpn_shapes_tiny --progress late",
+        "show FCOS/fcos_r18_fpn_shapes_tiny --num-images 0",
+    ],
+)
+def test_wrong_values_are_one_line(argv, tmp_path, monkeypatch, capsys):
+    """Of options, and names of configs."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        cli.main(argv.split())
+    assert end.value.code == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    assert "error: " in last
+    assert any(word in last for word in argv.split()[2:])
+
+
 def test_python_m_is_the_command():
     done = python("-m", "la_det", "--version")
     assert (done.returncode, done.stdout) == (0, f"la_det {__import__('la_det').__version__}\n")

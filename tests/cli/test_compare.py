@@ -67,7 +67,7 @@ def test_help_has_examples(capsys):
             "docs/comparison/fcos_r18_fpn_shapes_tiny_cost.json: no such",
         ),
         ("report --results nowhere", "nowhere: no results"),
-        ("run --data shapes_tiny --max-iter 0", "argument --max-iter: 0 is not positive"),
+        ("run --data shapes_tiny --max-iter 0", "argument --max-iter: 0 is no whole number above 0"),
     ],
 )
 def test_wrong_use(argv, message, capsys, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from la_det.cli import build_parser
 from la_det.data.builtin import register_shapes
 from la_det.data.shapes import SHAPES
 from la_det.errors import UserError
-from la_det.visualization.show import checkpoints_of, main, moments_of, scheme_name, select_records
+from la_det.visualization.show import checkpoints_of, file_stems, main, moments_of, scheme_name, select_records
 from la_det.visualization.snapshots import Moment
 
 TINY = replace(SHAPES["shapes_tiny"], name="tiny_of_show_test", num_train=1, num_val=4, max_objects=1)
@@ -72,6 +72,14 @@ def test_ignored_ground_truths_keep_their_numbers(root, tmp_path):
     for picture, found in zip(content["pictures"], lla["found"], strict=True):
         positives = [gt for gt, kind in zip(found["gt"], found["kind"], strict=True) if kind == 0]
         assert not any(picture["ignored"][gt] for gt in positives)
+
+
+def test_every_image_has_a_file_of_its_own():
+    assert file_stems(["1", "a/b", "photo (1)"]) == ["1", "a_b", "photo (1)"]
+    for names in (["a/1", "a_1", "0_a_1"], ["\U0001f600" * 300 + "1", "\U0001f600" * 300 + "2"]):
+        stems = file_stems(names)
+        assert len(set(stems)) == len(names)
+        assert max(len(stem.encode()) for stem in stems) < 250
 
 
 def test_scheme_names():
