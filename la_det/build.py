@@ -13,10 +13,27 @@ from la_det.errors import UserError
 
 
 def device_of(cfg: DictConfig) -> str:
-    """Device of `cfg.train.device`; "auto" is a GPU if there is one, else the CPU."""
-    if cfg.train.device != "auto":
-        return cfg.train.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """Device of `cfg.train.device`; "auto" is a GPU if there is one, else the CPU.
+
+    Nothing is put on the device, not even a CUDA context.
+
+    Raises:
+        UserError: this machine does not have the device.
+    """
+    name = cfg.train.device
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        module = torch.get_device_module(device)
+        is_there = module.is_available() and (device.index or 0) < module.device_count()
+    except (RuntimeError, TypeError):  # torch knows no such device
+        is_there = False
+    if not is_there:
+        gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)]
+        there = ", ".join(["cpu", *gpus])
+        raise UserError(f"train.device={name}: not on this machine, which has {there}; choose one of these, or auto")
+    return name
 
 
 def build_model(cfg: DictConfig) -> nn.Module:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
+import select
 import signal
 import sys
 import threading
@@ -13,6 +15,7 @@ from contextlib import contextmanager
 OUTPUT_ERRORS = frozenset(
     {errno.EACCES, errno.EEXIST, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EFBIG}
 )
+STDOUT = 1  # file descriptor
 LOST_PROCESS = "lost the connection to another process of the training, which has died"
 # Errors of libraries whose cause lies outside the program: a pattern, and the message.
 _KNOWN = (
@@ -70,6 +73,8 @@ def why_it_ended(status: int, printed: str) -> str:
 def one_line_errors(speaks: Callable[[str], bool] = lambda line: True) -> Iterator[None]:
     """Turn an error with an explanation (see `explain`) into one line on stderr and exit status 2.
 
+    If nobody reads stdout any more, as in `la-det zoo list | head -1`, the process ends quietly with exit status 141.
+
     Args:
         speaks: whether this process prints a line, rather than another process that failed for the same reason.
     """
@@ -78,9 +83,12 @@ def one_line_errors(speaks: Callable[[str], bool] = lambda line: True) -> Iterat
     threading.excepthook = lambda args: None if isinstance(args.exc_value, OSError) else show(args)
     try:
         yield
+        print(end="", flush=True)  # an error at the interpreter's exit could not be handled
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _is_unread():
+            sys.exit(128 + signal.SIGPIPE)
         message = explain(error)
         if not message:
             raise
@@ -89,3 +97,12 @@ def one_line_errors(speaks: Callable[[str], bool] = lambda line: True) -> Iterat
         sys.exit(2)
     finally:
         threading.excepthook = show
+        if _is_unread():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+
+
+def _is_unread() -> bool:
+    """Whether stdout is a pipe whose reader has ended."""
+    poll = select.poll()
+    poll.register(STDOUT, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))

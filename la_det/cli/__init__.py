@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"la_det {la_det.__version__}")
     parser.add_argument("command", metavar="COMMAND", choices=list(COMMANDS), help="one of the commands below")
-    parser.parse_args(argv or ["--help"])
+    with one_line_errors():
+        parser.parse_args(argv or ["--help"])
     return 2
 
 
@@ -73,8 +74,8 @@ def run(command: str, argv: Sequence[str], tool: str = "") -> int:
     Args:
         tool: name of the file in tools/ that was started, whose flags are those of Detectron2's tools.
     """
-    args = build_parser(command, tool).parse(argv)
     with one_line_errors():
+        args = build_parser(command, tool).parse(argv)
         return _module(command).run(args) or 0
 
 

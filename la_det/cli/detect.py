@@ -1,8 +1,9 @@
 """Detect objects in images, folders and videos.
 
 The output folder gets an annotated picture or video for every input; detections.json, in COCO's result format; and
-images.json, a COCO data set without annotations that has the image ids of detections.json. Files that cannot be read
-are named and skipped. Exit status: 0 if no file was skipped, 1 if files were skipped, 2 if nothing could be done.
+images.json, a COCO data set without annotations that has the image ids of detections.json. Files that cannot be read,
+or whose pictures cannot be written, are named, and what could be detected in them is kept; so are damaged videos. Exit
+status: 0 if all files were done, 1 if files are named, 2 if nothing could be done.
 """
 
 from __future__ import annotations

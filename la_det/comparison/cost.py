@@ -20,7 +20,7 @@ from la_det.build import build_model, device_of
 from la_det.comparison.results import device_name, read_record, versions, write_record
 from la_det.comparison.schemes import ENDINGS, config_name
 from la_det.engine.setup import load_config
-from la_det.errors import UserError, why_it_ended
+from la_det.errors import UserError, one_line_errors, why_it_ended
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,8 @@ def measure_in_fresh_process(scheme: str, data: str, overrides: list[str], steps
 
 
 def _child(scheme: str, data: str, overrides: list[str], steps: int) -> None:
-    print(json.dumps(asdict(measure(scheme, data, overrides, steps))))
+    with one_line_errors():
+        print(json.dumps(asdict(measure(scheme, data, overrides, steps))))
 
 
 def measure(scheme: str, data: str, overrides: list[str], steps: int) -> CostRecord:

@@ -29,7 +29,7 @@ from la_det.comparison.results import (
     write_record,
 )
 from la_det.config import load_yaml_config
-from la_det.errors import UserError, why_it_ended
+from la_det.errors import UserError, one_line_errors, why_it_ended
 
 logger = logging.getLogger(__name__)
 
@@ -155,10 +155,11 @@ def _machine(device: str, gpu: str | None) -> dict[str, str | int]:
     code = "import sys; from la_det.comparison.run import _print_machine; _print_machine(sys.argv[1])"
     done = subprocess.run([sys.executable, "-c", code, device], env=_environment(gpu), capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"train.device={device}: not found ({why_it_ended(done.returncode, done.stderr)})")
+        raise UserError(why_it_ended(done.returncode, done.stderr))
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def _print_machine(device: str) -> None:
-    device = device_of(OmegaConf.create({"train": {"device": device}}))
+    with one_line_errors():
+        device = device_of(OmegaConf.create({"train": {"device": device}}))
     print(json.dumps({"device": device_name(device), "threads": torch.get_num_threads()}))

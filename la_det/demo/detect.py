@@ -35,33 +35,36 @@ def detect(predictor: Predictor, files: Sequence[Path], output: Path, min_score:
         batch_size: images, or pictures of a video, in a batch.
     """
     output.mkdir(parents=True, exist_ok=True)
-    skipped: dict[Path, str] = {}
+    unread: dict[Path, str] = {}
     detections = Detections(predictor.metadata)
     seconds = 0.0
-    with Pictures(output, files, predictor.metadata) as pictures:
-        for batch in batches(readable_frames(files, skipped), batch_size):
-            start = time.perf_counter()
-            found = predictor([frame.image for frame in batch])
-            seconds += time.perf_counter() - start
-            for frame, instances in zip(batch, found, strict=True):
-                kept = instances[instances.scores >= min_score]
-                pictures.write(frame, kept)
-                detections.add(frame, kept)
-    detections.write(output)
+    try:
+        with Pictures(output, files, predictor.metadata) as pictures:
+            for batch in batches(readable_frames(files, unread), batch_size):
+                start = time.perf_counter()
+                found = predictor([frame.image for frame in batch])
+                seconds += time.perf_counter() - start
+                for frame, instances in zip(batch, found, strict=True):
+                    kept = instances[instances.scores >= min_score]
+                    detections.add(frame, kept)
+                    pictures.write(frame, kept)
+    finally:  # also after an error or Ctrl-C
+        detections.write(output)
     print(summary(detections, seconds))
-    print(f"{len(files) - len(skipped)} of {len(files)} files done; pictures and detections.json in {output}")
-    for reason in skipped.values():
-        print(f"skipped: {reason}", file=sys.stderr)
-    return 1 if skipped else 0
+    failed = unread.keys() | pictures.unwritten.keys()
+    print(f"{len(files) - len(failed)} of {len(files)} files done; pictures and detections.json in {output}")
+    for reason in [*unread.values(), *pictures.unwritten.values()]:
+        print(f"not done: {reason}", file=sys.stderr)
+    return 1 if failed else 0
 
 
-def readable_frames(files: Sequence[Path], skipped: dict[Path, str]) -> Iterator[Frame]:
-    """All frames of all files, with a progress bar; files that cannot be read go into `skipped` with the reason."""
+def readable_frames(files: Sequence[Path], unread: dict[Path, str]) -> Iterator[Frame]:
+    """All frames that can be read, with a progress bar; a file that cannot be read to its end goes into `unread`."""
     for file in track(files, "detecting", console=Console(stderr=True)):
         try:
             yield from read_frames(file)
         except UserError as error:
-            skipped[file] = str(error)
+            unread[file] = str(error)
 
 
 def summary(detections: Detections, seconds: float) -> str:

@@ -14,6 +14,10 @@ import numpy as np
 from la_det.data.images import read_bgr
 from la_det.errors import UserError
 
+# Of a video's length, for which OpenCV gives a number of pictures. AVI and MP4 store this number. For other files it is
+# rate x length, which is inexact: the rate may vary, and sound may last longer. So times are compared, and a tenth may
+# be missing.
+MIN_SHARE = 0.9
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
 
 
@@ -62,7 +66,7 @@ def read_frames(file: Path) -> Iterator[Frame]:
     """The frames of a video, or the one frame of an image.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read. A damaged video first gives the frames that can be read.
     """
     if file.suffix.lower() in VIDEO_SUFFIXES:
         if not file.is_file():  # OpenCV would wait for a pipe
@@ -75,14 +79,21 @@ def _read_video(file: Path) -> Iterator[Frame]:
     video = cv2.VideoCapture(str(file))
     try:
         fps = video.get(cv2.CAP_PROP_FPS) or 25.0  # some files do not give it
-        number = 0
+        length = video.get(cv2.CAP_PROP_FRAME_COUNT) / fps
+        number, end = 0, 0.0
         while (picture := video.read())[0]:
+            end = video.get(cv2.CAP_PROP_POS_MSEC) / 1000 + 1 / fps
             yield Frame(file, picture[1], number, fps)
             number += 1
     finally:
         video.release()
     if number == 0:
         raise UserError(f"{file}: cannot read this video; replace or remove it")
+    if max(end, number / fps) < MIN_SHARE * length - 1 / fps:
+        raise UserError(
+            f"{file}: cannot read all of this video ({number} pictures, up to second {end:.1f} of {length:.1f}); "
+            "replace or remove it"
+        )
 
 
 def batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:

@@ -49,13 +49,19 @@ class OnnxRuntime(Runtime):
     def __init__(self, path: Path, device: str, threads: int | None):
         with needed("pip install 'la_det[export]', or onnxruntime-gpu for GPUs"):
             import onnxruntime
-        if PROVIDERS[device] not in onnxruntime.get_available_providers():
+        provider = PROVIDERS.get(device)
+        if provider not in onnxruntime.get_available_providers():
             raise UserError(f"{device}: this onnxruntime cannot use it; install onnxruntime-gpu, or take the CPU")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         # Threads that wait busily after a run would slow everything else down.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[device]])
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+        used = self._session.get_providers()[0]
+        if used != provider:  # which ONNX Runtime only prints, or not even that
+            raise UserError(
+                f"{device}: onnxruntime took {used} instead; install the CUDA and cuDNN that it needs, or take the CPU"
+            )
         self.strings = self._session.get_modelmeta().custom_metadata_map
         inputs = {x.name: x.shape for x in self._session.get_inputs()}
         self.input_names = list(inputs)
@@ -100,8 +106,8 @@ class _Torch(Runtime):
             import torch
 
             import la_det.nms  # noqa: F401 (defines the operators of models with NMS)
-        if device == "cuda" and not torch.cuda.is_available():
-            raise UserError("cuda: torch finds no GPU; take the CPU")
+        if device != "cpu" and not torch.cuda.is_available():
+            raise UserError(f"{device}: torch finds no GPU; take the CPU")
         self._torch, self._device = torch, device
 
     def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,8 @@ from faster_coco_eval import COCO
 
 from la_det.cli import build_parser
 from la_det.cli.detect import run
-from la_det.demo.detect import build_predictor
+from la_det.demo.detect import build_predictor, detect
+from la_det.demo.inputs import read_frames
 from la_det.errors import UserError
 
 CONFIG = Path(__file__).parent / "configs" / "tiny_poto.py"
@@ -55,20 +57,23 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return build_parser("detect", "demo.py").parse(argv)
 
 
-def arguments(folder: Path, *more: str) -> list[str]:
+def options(folder: Path) -> list[str]:
     everywhere = ["+model.inference.score_threshold=0", "+model.inference.max_detections=10"]
-    options = [f"dataloader.test.dataset.names={folder / 'val.json'}", *everywhere]
+    return [f"dataloader.test.dataset.names={folder / 'val.json'}", *everywhere]
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
     start = ["--config-file", str(CONFIG), "--weights", str(folder / "weights.pth"), "--min-score", "0"]
-    return [*start, *more, "--opts", *options]
+    return [*start, *more, "--opts", *options(folder)]
 
 
 def test_folder_of_mixed_files(folder, tmp_path, capsys):
-    """Unreadable files are named and skipped, all others get pictures and detections."""
+    """Unreadable files are named, all others get pictures and detections."""
     argv = arguments(folder, str(folder / "pictures"), str(folder / "broken"), "--output", str(tmp_path))
     assert run(parse(argv)) == 1
     printed = capsys.readouterr()
-    skipped = [line for line in printed.err.splitlines() if line.startswith("skipped: ")]
-    assert {Path(line.split(": ")[1]).name for line in skipped} == BAD
+    named = [line for line in printed.err.splitlines() if line.startswith("not done: ")]
+    assert {Path(line.split(": ")[1]).name for line in named} == BAD
     assert "6 of 9 files done" in printed.out and "10 images" in printed.out
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == set(GOOD)
 
@@ -101,6 +106,55 @@ def test_threshold_is_for_pictures_and_detections(folder, tmp_path):
     assert run(parse(argv)) == 0
     assert json.loads((tmp_path / "detections.json").read_text()) == []
     assert np.array_equal(cv2.imread(str(tmp_path / "colour.png")), cv2.imread(str(picture)))
+
+
+def test_what_cannot_be_written_is_still_detected(folder, tmp_path, capsys):
+    """As is the beginning of a damaged video."""
+    names = ["clip.mp4", "colour.jpg", "colour.png", "deep.png"]
+    for name in ("clip.mp4", "deep.png"):
+        (tmp_path / "out" / name).mkdir(parents=True)  # where its picture should be
+    cut = tmp_path / "cut.avi"
+    video = cv2.VideoWriter(str(cut), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (64, 48))
+    for picture in np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), dtype=np.uint8):
+        video.write(picture)
+    video.release()
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    for name in names:
+        (tmp_path / name).write_bytes((folder / "pictures" / name).read_bytes())
+    files = [str(tmp_path / name) for name in ("clip.mp4", "cut.avi", *names[1:])]
+    assert run(parse(arguments(folder, *files, "--output", str(tmp_path / "out")))) == 1
+    printed = capsys.readouterr()
+    named = [line for line in printed.err.splitlines() if line.startswith("not done: ")]
+    assert [Path(line.split(": ")[1]).name for line in named] == ["cut.avi", "clip.mp4", "deep.png"]
+    assert "2 of 5 files done" in printed.out
+    found = read_detections(tmp_path / "out")
+    assert {name: found[name] for name in names} == {name: GOOD[name] for name in names}
+    assert 5 < found["cut.avi"] < 15
+    assert len(list(read_frames(tmp_path / "out" / "cut.avi.mp4"))) == found["cut.avi"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_what_was_detected_before_an_interruption_is_kept(folder, tmp_path, error):
+    predictor, calls = build_predictor(str(CONFIG), str(folder / "weights.pth"), "cpu", options(folder)), []
+
+    def interrupted(images):
+        calls.append(images)
+        if len(calls) == 3:
+            raise error
+        return predictor(images)
+
+    interrupted.metadata = predictor.metadata
+    files = [folder / "pictures" / name for name in GOOD]
+    with pytest.raises(error):
+        detect(interrupted, files, tmp_path, 0.0, batch_size=1)
+    assert read_detections(tmp_path) == dict.fromkeys(list(GOOD)[:2], 1)
+
+
+def read_detections(output: Path) -> Counter[str]:
+    """Number of images with detections of each file."""
+    truth = COCO(str(output / "images.json"))
+    results = truth.loadRes(str(output / "detections.json"))
+    return Counter(Path(image["file_name"]).name for i, image in truth.imgs.items() if results.imgToAnns[i])
 
 
 def test_nothing_readable(folder, tmp_path, capsys):

@@ -5,9 +5,12 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import onnxruntime
 import pytest
+import torch
 
 from la_det.deploy import Detector
+from la_det.deploy.runtimes import PROVIDERS
 from la_det.errors import UserError
 from tests.deploy.made_up import METADATA, write
 
@@ -109,6 +112,26 @@ def test_files_that_cannot_be_used(tmp_path, monkeypatch):
         Detector(write(tmp_path / "other.onnx", None))
     with pytest.raises(UserError, match="raw.onnx: its outputs are candidates before NMS"):
         Detector(write(tmp_path / "raw.onnx", replace(METADATA, nms="outside")))
+
+
+@pytest.mark.parametrize("device", ["cuda", "gpu"])
+def test_device_that_is_not_there(tmp_path, monkeypatch, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [PROVIDERS["cpu"]])
+    for name in ("model.onnx", "model.pt", "model.pt2"):
+        file = write(tmp_path / name, METADATA)
+        with pytest.raises(UserError, match=f"^{device}: .*take the CPU$"):
+            Detector(file, device, allow_code=True)
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_no_other_device_in_its_place(tmp_path, monkeypatch):
+    """ONNX Runtime falls back to the CPU where it was built for CUDA but finds no CUDA."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [*PROVIDERS.values()])
+    file = write(tmp_path / "model.onnx", METADATA)
+    with pytest.raises(UserError, match="^cuda: onnxruntime took CPUExecutionProvider instead; install the CUDA"):
+        Detector(file, "cuda")
+    assert len(Detector(file, "cpu")([image(64, 96)])) == 1
 
 
 ALONE = """
