@@ -252,6 +252,18 @@ def test_measured_figures_are_those_of_the_runs():
     assert compared == 19
 
 
+def test_measured_figures_on_crowds_are_those_of_the_comparison():
+    """Its runs have the recipe's length there."""
+    metrics = {"AP without NMS": "nms_gap/AP_without_nms", "AP with NMS": "nms_gap/AP_with_nms"}
+    metrics |= {metric: f"crowdhuman/{metric}" for metric in ("mMR", "JI", "Recall")}
+    runs = {run.config: run for row in COMPARISON["shapes_crowd"] for run in row.runs if run.seed == 0}
+    measured_here = {name for name, record in RECORDS.items() if name.endswith("_shapes_crowd") and record.measured}
+    assert measured_here == runs.keys()
+    for config, run in runs.items():
+        figures = {metric: round(run.evaluations[-1][name], 1) for metric, name in metrics.items()}
+        assert (config, RECORDS[config].measured) == (config, figures)
+
+
 def test_noise_of_the_verdicts_is_defcn_s():
     record = RECORDS["POTO/poto_r50_fpn_30k_crowdhuman"]
     assert NOISE == {"AP": record.noise["AP"], "mask AP": record.noise["AP"], "mMR": record.noise["mMR"]}
