@@ -213,7 +213,7 @@ def _overrides(repository: Repository, shapes: Mapping[str, torch.Size]) -> dict
     if repository.box_offset:
         overrides["model.head.predictors.main.priors.box_offset"] = repository.box_offset
     p6, p5 = (tuple(shapes.get(f"backbone.{layer}.weight", ()))[:2] for layer in ("top_block.p6", "fpn_lateral5"))
-    if p6 and p6 == p5:  # both read C5
+    if len(p6) == 2 and p6 == p5:  # both read C5
         overrides["model.backbone.top_block.in_feature"] = "res5"
         overrides["model.backbone.top_block.in_channels"] = p6[1]
     return overrides

@@ -36,6 +36,7 @@ CONVENTIONS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     # YOLO: centre and size.
     "cxcywh_fractions": lambda boxes, sizes: _of_size(_centred(boxes), sizes),
 }
+CORNERS = ("xyxy", "pixels")
 FRACTIONS = ("xywh_fractions", "xyxy_fractions", "cxcywh_fractions")
 
 
@@ -71,6 +72,19 @@ def check_convention(boxes: np.ndarray, sizes: np.ndarray, describe: Callable[[i
         )
 
 
+def have_area_inside(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """[A] bool, whether an XYXY box of [A, 4] is finite and has an area inside its image.
+
+    Args:
+        sizes: [A, 2] height and width of each box's image.
+    """
+    x1, y1, x2, y2 = corners.T
+    height, width = sizes.T
+    # Comparisons with NaN are false.
+    good = np.isfinite(corners).all(axis=1)
+    return good & (x1.clip(0) < x2.clip(max=width)) & (y1.clip(0) < y2.clip(max=height))
+
+
 def usable_boxes(
     boxes: np.ndarray, sizes: np.ndarray, describe: Callable[[int], str], problems: Problems
 ) -> np.ndarray:
@@ -79,12 +93,7 @@ def usable_boxes(
     Args:
         sizes: [A, 2] height and width of each box's image.
     """
-    width, height = sizes[:, 1], sizes[:, 0]
-    x1, y1 = boxes[:, 0], boxes[:, 1]
-    x2, y2 = x1 + boxes[:, 2], y1 + boxes[:, 3]
-    # Comparisons with NaN are false.
-    good = np.isfinite(boxes).all(axis=1)
-    good &= (x1.clip(0) < x2.clip(max=width)) & (y1.clip(0) < y2.clip(max=height))
+    good = have_area_inside(np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), axis=1), sizes)
     bad = np.flatnonzero(~good)
     if len(boxes) and not good.any():
         problems.stop(bad, describe, "no box at all is finite and has an area inside its image; correct the file")

@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from la_det.data.boxes import CONVENTIONS, MAX_COORDINATE, check_convention, note_boxes_beyond, usable_boxes
+from la_det.data.boxes import (
+    CONVENTIONS,
+    CORNERS,
+    FRACTIONS,
+    MAX_COORDINATE,
+    check_convention,
+    note_boxes_beyond,
+    usable_boxes,
+)
 from la_det.data.columns import Ids, Strings, ends_of, repeated
 from la_det.data.problems import Problems, show
 from la_det.data.segmentations import FINE, NONE, REASONS, Segmentations
@@ -117,7 +125,7 @@ def build(source: Source, options: Options) -> Records:
         note_boxes_beyond(boxes, sizes, good, source.describe, problems)
     problems.check()
 
-    masks = _read_masks(source, sizes)
+    masks = _read_masks(source, sizes, options.boxes in FRACTIONS)
     chosen = label_of[source.labels] >= 0
     kept = np.flatnonzero(good & chosen)
     kept = kept[np.argsort(source.images[kept], kind="stable")]
@@ -133,7 +141,7 @@ def build(source: Source, options: Options) -> Records:
         boxes=boxes[kept],
         labels=label_of[source.labels[kept]],
         crowd=source.crowd[kept],
-        areas=_areas(source, boxes, masks)[kept],
+        areas=_areas(source, options, boxes, masks)[kept],
         rows=kept,
         places=source.places[kept].astype(np.int32),
         place=source.place,
@@ -186,10 +194,11 @@ def _chosen_classes(source: Source, options: Options) -> tuple[Sequence[str], Se
     return [source.classes[i] for i in chosen], [source.class_ids[i] for i in chosen], label_of
 
 
-def _read_masks(source: Source, sizes: np.ndarray) -> Segmentations | None:
+def _read_masks(source: Source, sizes: np.ndarray, fractions: bool) -> Segmentations | None:
+    """The masks. With `fractions`, outlines are in fractions of the image unless they reach beyond the first pixel."""
     if source.masks is None:
         return None
-    masks = Segmentations(source.masks, sizes)
+    masks = Segmentations(source.masks, sizes, fractions)
     for state, reason in REASONS.items():
         if state != NONE:
             wrong = np.flatnonzero(masks.state == state)
@@ -199,9 +208,16 @@ def _read_masks(source: Source, sizes: np.ndarray) -> Segmentations | None:
     return masks
 
 
-def _areas(source: Source, boxes: np.ndarray, masks: Segmentations | None) -> np.ndarray:
-    """[A] area from the source, else from the mask, else from the box."""
-    areas = np.full(len(boxes), np.nan) if source.areas is None else source.areas.copy()
+def _areas(source: Source, options: Options, boxes: np.ndarray, masks: Segmentations | None) -> np.ndarray:
+    """[A] area from the source, else from the mask, else from the box.
+
+    The tool that wrote boxes of another convention may have computed areas from their numbers. These count as unknown.
+    """
+    areas = np.full(len(boxes), np.nan)
+    if source.areas is not None and options.boxes not in FRACTIONS:
+        areas = source.areas.copy()
+        if options.boxes in CORNERS:
+            areas[np.isclose(areas, source.boxes[:, 2] * source.boxes[:, 3])] = np.nan
     if masks is not None:
         for row in np.flatnonzero(np.isnan(areas) & (masks.state == FINE)):
             areas[row] = masks.area(int(row))

@@ -103,7 +103,10 @@ class Strings(Sequence[str]):
         return len(self._ends) - 1
 
     def __getitem__(self, index: int) -> str:
-        start, end = self._ends[index : index + 2] if index >= 0 else self._ends[[index - 1, index]]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        start, end = self._ends[index : index + 2]
         return self._bytes[start:end].tobytes().decode("utf-8", "surrogateescape")
 
 

@@ -52,7 +52,7 @@ def coco_to_odgt(coco: dict) -> Iterator[dict]:
         if name.suffix != ".jpg":
             raise UserError(f"the image {name} is not named *.jpg, as odgt takes for granted: convert or rename it")
         yield {
-            "ID": name.stem,
+            "ID": str(name.with_suffix("")),
             "height": image["height"],
             "width": image["width"],
             "gtboxes": [

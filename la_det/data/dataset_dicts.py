@@ -9,6 +9,7 @@ from numbers import Real
 import numpy as np
 from detectron2.structures import BoxMode
 
+from la_det.data.boxes import have_area_inside
 from la_det.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -23,10 +24,8 @@ def drop_degenerate_boxes(dataset_dicts: list[dict]) -> list[dict]:
     _check_keys(dataset_dicts)
     boxes = _boxes_xyxy(dataset_dicts)
     counts = [len(image["annotations"]) for image in dataset_dicts]
-    height, width = np.repeat([(image["height"], image["width"]) for image in dataset_dicts], counts, axis=0).T
-    x1, y1, x2, y2 = boxes.T
-    # Comparisons with NaN are false.
-    good = np.isfinite(boxes).all(axis=1) & (x1.clip(0) < x2.clip(max=width)) & (y1.clip(0) < y2.clip(max=height))
+    sizes = np.repeat([(image["height"], image["width"]) for image in dataset_dicts], counts, axis=0)
+    good = have_area_inside(boxes, sizes)
     if good.all():
         return dataset_dicts
 

@@ -30,7 +30,9 @@ TRANSPOSES = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+MAX_8_BITS = 255
 MAX_16_BITS = 65535
+BITS_PER_SAMPLE = 258  # number of a TIFF tag
 MAX_SIDE = 1_000_000  # pixels, upper bound of an image's width and height
 
 
@@ -42,7 +44,7 @@ class ImageHeader:
         size: (height, width) of what `read_image` returns.
         stored_size: (height, width) before the EXIF orientation turns it.
         mode: Pillow's name for the kind of pixels, such as "RGB" or "I;16".
-        frames: number of pictures in the file; only the first picture is used.
+        frames: number of pictures in the file, 1 if they cannot be counted; only the first picture is used.
     """
 
     size: tuple[int, int]
@@ -65,13 +67,14 @@ def read_header(path: str | Path) -> ImageHeader:
     with _opened(path) as image:
         width, height = image.size
         size = (width, height) if _orientation(image) in TURNED else (height, width)
-        return ImageHeader(size, (height, width), image.mode, getattr(image, "n_frames", 1))
+        return ImageHeader(size, (height, width), image.mode, _num_frames(image))
 
 
 def read_image(path: str | Path, image_format: str = "BGR") -> np.ndarray:
     """[H, W, C] uint8 of an image file, turned as its EXIF orientation says.
 
-    16-bit pixels keep their upper 8 bits. Alpha is left out. If there are several pictures, the first one is read.
+    8-bit values stay, in 32-bit files too, and 16-bit values keep their upper 8 bits. Alpha is left out. If there are
+    several pictures, the first one is read.
 
     Args:
         image_format: "BGR", "RGB", or "L" for one channel.
@@ -80,7 +83,7 @@ def read_image(path: str | Path, image_format: str = "BGR") -> np.ndarray:
         UserError: the file is missing, not a regular file, damaged, no image, or has pixels of unknown range.
     """
     with _opened(path) as image:
-        orientation = _orientation(image)
+        orientation, wide = _orientation(image), _has_32_bits(image)
         if orientation in TRANSPOSES:
             image = image.transpose(TRANSPOSES[orientation])
         if image.mode == "F":
@@ -89,7 +92,8 @@ def read_image(path: str | Path, image_format: str = "BGR") -> np.ndarray:
             pixels = np.asarray(image)
             if pixels.min() < 0 or pixels.max() > MAX_16_BITS:
                 raise ValueError("pixels beyond 16 bits, whose range is unknown; store them in 8 or 16 bits")
-            grey = (pixels >> 8).astype(np.uint8)[:, :, None]
+            shift = 0 if wide and pixels.max() <= MAX_8_BITS else 8
+            grey = (pixels >> shift).astype(np.uint8)[:, :, None]
             return grey if image_format == "L" else np.repeat(grey, 3, axis=2)
         return convert_PIL_to_numpy(image, image_format)
 
@@ -100,6 +104,19 @@ def _orientation(image: Image.Image) -> object:
         return image.getexif().get(ExifTags.Base.Orientation)
     except Exception:
         return None
+
+
+def _has_32_bits(image: Image.Image) -> bool:
+    """Whether a TIFF file has 32 bits for a value; Pillow's mode "I" may also stand for 16 bits."""
+    return getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE) == (32,)
+
+
+def _num_frames(image: Image.Image) -> int:
+    """Number of pictures; 1 if a later picture, which is not used, is damaged."""
+    try:
+        return getattr(image, "n_frames", 1)
+    except Exception:  # Pillow walks through all pictures, and raises all kinds of exceptions for damaged ones
+        return 1
 
 
 def read_bgr(path: str | Path) -> np.ndarray:

@@ -151,8 +151,10 @@ def _shared(dataset: Sequence[dict]) -> Sequence[dict]:
 
 def _has_objects(records: Sequence[dict]) -> bool:
     if isinstance(records, Records):
-        return records.annotated and len(records.labels) > 0
-    return any(record.get("annotations", True) for record in records)
+        return records.annotated and bool((records.is_used() & ~records.crowd).any())
+    return any(
+        "annotations" not in record or not all(a.get("iscrowd", 0) for a in record["annotations"]) for record in records
+    )
 
 
 def _source(records: Sequence[dict]) -> str:

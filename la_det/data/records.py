@@ -11,7 +11,7 @@ from detectron2.data.build import filter_images_with_only_crowd_annotations
 from tabulate import tabulate
 
 from la_det.data.dataset_dicts import drop_degenerate_boxes
-from la_det.data.sources import read_source
+from la_det.data.sources import is_read_here, read_source
 from la_det.data.table import Joined, Records
 from la_det.errors import UserError
 
@@ -65,10 +65,11 @@ def _with_objects(name: str, records: Records | list[dict]) -> Records | list[di
 
 def summary(records: Records, classes: Sequence[str]) -> str:
     """Numbers of images and of the objects of each class, as a table."""
-    objects = np.flatnonzero(~records.crowd & np.isin(records.annotation_images(), records.images()))
+    used = records.is_used()
+    objects = used & ~records.crowd
     counts = np.bincount(records.labels[objects], minlength=len(classes))
-    crowd = len(records.labels) - len(objects)
-    text = f"{len(records)} images, {len(objects)} objects of {len(classes)} classes" + (
+    crowd = np.count_nonzero(used & records.crowd)
+    text = f"{len(records)} images, {np.count_nonzero(objects)} objects of {len(classes)} classes" + (
         f", {crowd} regions to ignore" if crowd else ""
     )
     if len(classes) > MOST_CLASSES:
@@ -77,6 +78,28 @@ def summary(records: Records, classes: Sequence[str]) -> str:
     cells = [cell for pair in zip(classes, counts.tolist(), strict=True) for cell in pair]
     rows = [cells[i : i + 2 * columns] for i in range(0, len(cells), 2 * columns)]
     return f"{text}:\n" + tabulate(rows, ["class", "objects"] * columns, tablefmt="pipe")
+
+
+def check_records(names: Sequence[str], num_classes: int, masks: bool) -> None:
+    """Read data sets, and check all that can be checked before a model is built.
+
+    Data sets that functions of others read are checked when they are loaded.
+
+    Args:
+        num_classes: number of the model's classes.
+        masks: whether every object needs a mask.
+
+    Raises:
+        UserError: something is surely wrong, or the model has another number of classes.
+    """
+    for name in names:
+        if not is_read_here(name):
+            continue
+        records = read_source(name)
+        check_num_classes(name, num_classes)
+        records.require_files()
+        if masks and records.annotated:
+            records.require_masks()
 
 
 def check_num_classes(names: str | Sequence[str], num_classes: int) -> None:

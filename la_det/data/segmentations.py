@@ -29,13 +29,14 @@ class Segmentations:
     Args:
         values: JSON values of the annotations' key `segmentation`.
         sizes: [A, 2] height and width of each annotation's image.
+        fractions: whether a polygon whose coordinates are all at most 1 is in fractions of the image.
 
     Attributes:
         state: [A] int8, FINE or a key of REASONS, which says why there is no mask.
         polygons_dropped: [A] bool, whether some polygons were unusable while others are left.
     """
 
-    def __init__(self, values: Sequence[Any], sizes: np.ndarray) -> None:
+    def __init__(self, values: Sequence[Any], sizes: np.ndarray, fractions: bool = False) -> None:
         self.state = np.full(len(values), NONE, dtype=np.int8)
         self.polygons_dropped = np.zeros(len(values), dtype=bool)
         self._sizes = sizes.astype(np.int32)
@@ -50,6 +51,8 @@ class Segmentations:
             elif value is not None and value is not MISSING:
                 self.state[i] = POLYGON
         self._read_polygons(np.array(lists, dtype=np.int64), [values[i] for i in lists])
+        if fractions:
+            self._scale_fractions()
         self._read_codes(codes, [values[i] for i in codes])
 
     def _read_polygons(self, rows: np.ndarray, values: list[list]) -> None:
@@ -73,6 +76,14 @@ class Segmentations:
         self.state[count > 0] = FINE
         self.polygons_dropped[owner[~usable]] = True
         self.polygons_dropped &= count > 0
+
+    def _scale_fractions(self) -> None:
+        """Give polygons in fractions their pixels."""
+        owner = np.repeat(np.arange(len(self.state)), np.diff(self._ends))
+        in_fractions = np.maximum.reduceat(np.abs(self._coordinates), self._polygon_ends[:-1]) <= 1
+        scale = np.where(in_fractions[:, None], self._sizes[owner, ::-1], 1)
+        points = self._coordinates.reshape(-1, 2) * np.repeat(scale, np.diff(self._polygon_ends) // 2, axis=0)
+        self._coordinates = points.ravel()
 
     def _read_codes(self, rows: list[int], values: list[dict]) -> None:
         counts, good = [], []

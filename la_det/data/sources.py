@@ -16,10 +16,13 @@ from __future__ import annotations
 
 import csv
 import functools
+import hashlib
 import io
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -32,8 +35,8 @@ from la_det.data.coco import read_coco
 from la_det.data.odgt import read_odgt_records
 from la_det.data.problems import show
 from la_det.data.table import Records
-from la_det.data.voc import read_voc, voc_splits
-from la_det.data.yolo import read_yolo, yolo_splits
+from la_det.data.voc import read_voc, voc_files, voc_splits
+from la_det.data.yolo import read_yolo, yolo_files, yolo_splits
 from la_det.errors import UserError
 
 FORMAT = "coco:IMAGES,JSON[,IMAGES,JSON...] | yolo:DATA.yaml | voc:DIR[,DIR...] | odgt:IMAGES,ODGT[,IMAGES,ODGT...]"
@@ -76,6 +79,17 @@ class DataSource:
             case "yolo":
                 return read_yolo(self.paths[0], self.options)
         return _read_registered(self.paths[0], self.options)
+
+    def files(self) -> Sequence[str]:
+        """Paths of the files and folders that `read` reads."""
+        match self.kind:
+            case "voc":
+                return voc_files(self.paths[0])
+            case "yolo":
+                return yolo_files(self.paths[0], self.options)
+            case "registered":
+                return [MetadataCatalog.get(self.paths[0]).get("json_file", "")]
+        return self.paths
 
     def splits(self) -> tuple[str, str] | None:
         """Names of the parts for training and for testing; None unless one path holds both and no part is chosen."""
@@ -166,7 +180,13 @@ def labels_of(names: Sequence[str]) -> list[str]:
             source = parse_one(name)
             name = "_".join(filter(None, (Path(source.paths[-1]).stem, source.options.split)))
         labels.append(name)
-    return [f"{label}_{i}" if labels.count(label) > 1 else label for i, label in enumerate(labels, start=1)]
+    counts, taken, unique = Counter(labels), set(labels), []
+    for i, label in enumerate(labels, start=1):
+        if counts[label] > 1:
+            label = next(name for number in count(i) if (name := f"{label}_{number}") not in taken)
+        taken.add(label)
+        unique.append(label)
+    return unique
 
 
 def read_source(name: str) -> Records | list[dict]:
@@ -177,7 +197,7 @@ def read_source(name: str) -> Records | list[dict]:
     """
     if is_source(name):
         source = parse_one(name)
-        return _describe_classes(name, _read_once(source, _fingerprint(source.paths)))
+        return _describe_classes(name, _read_once(source, _fingerprint(source.files())))
     if name not in DatasetCatalog:
         raise UserError(f"{name}: no such data set; register it in Detectron2's DatasetCatalog or use --dataset")
     if _is_coco(name):
@@ -188,7 +208,7 @@ def read_source(name: str) -> Records | list[dict]:
 
 
 @functools.lru_cache(maxsize=8)
-def _read_once(source: DataSource, fingerprint: tuple) -> Records:
+def _read_once(source: DataSource, fingerprint: str) -> Records:
     """The records, which training, evaluation and its ground truths share."""
     records = source.read()
     records.problems.log()
@@ -196,22 +216,22 @@ def _read_once(source: DataSource, fingerprint: tuple) -> Records:
 
 
 @functools.lru_cache(maxsize=8)
-def _read_coco_once(json_file: str, image_root: str, fingerprint: tuple) -> Records:
+def _read_coco_once(json_file: str, image_root: str, fingerprint: str) -> Records:
     records = read_coco(json_file, image_root)
     records.problems.log()
     return records
 
 
-def _fingerprint(paths: Sequence[str]) -> tuple:
-    """A value that changes with the files."""
-    return tuple((s.st_mtime_ns, s.st_size) if (s := _stat(path)) else None for path in paths)
-
-
-def _stat(path: str) -> os.stat_result | None:
-    try:
-        return os.stat(path)
-    except OSError:
-        return None
+def _fingerprint(paths: Sequence[str]) -> str:
+    """A value that changes with the files: with their paths, sizes and times."""
+    found = hashlib.sha256()
+    for path in paths:
+        try:
+            status = os.stat(path)
+            found.update(repr((path, status.st_mtime_ns, status.st_size)).encode())
+        except (OSError, ValueError):  # a missing file is no error here, nor is an impossible name
+            found.update(repr(path).encode())
+    return found.hexdigest()
 
 
 def _is_coco(name: str) -> bool:

@@ -119,6 +119,10 @@ class Records(Sequence[dict]):
         """[A] number of each annotation's image in the columns."""
         return np.repeat(np.arange(len(self.names)), np.diff(self.ends))
 
+    def is_used(self) -> np.ndarray:
+        """[A] bool, whether the annotation's image is used."""
+        return np.isin(self.annotation_images(), self.images())
+
     def is_portrait(self) -> np.ndarray:
         """[M] bool, whether the image is at least as high as wide, for batches of one aspect ratio."""
         height, width = self.sizes[self.images()].T

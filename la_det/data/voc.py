@@ -9,7 +9,8 @@ the object, counted from 1: a box from 1 to 10 is 10 pixels wide and begins at t
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -37,7 +38,7 @@ def read_voc(folder: str, options: Options = DEFAULTS) -> Records:
     everything = sorted(path.stem for path in annotations.glob("*.xml"))
     if not everything:
         raise UserError(f"{folder}: no XML file in {annotations}; name a folder of Pascal VOC's form")
-    stems = everything if options.split is None else _read_split(folder, options.split)
+    stems = everything if options.split is None else _read_split(folder, options.split, set(everything))
     problems = Problems(str(folder))
     files = {stem: _read_xml(annotations / f"{stem}.xml", problems) for stem in dict.fromkeys([*stems, *everything])}
     problems.check()
@@ -74,6 +75,12 @@ def read_voc(folder: str, options: Options = DEFAULTS) -> Records:
     )
 
 
+def voc_files(folder: str) -> list[str]:
+    """Sorted paths of all files that `read_voc` may read."""
+    folders = {*_folders(folder), Path(folder, "ImageSets/Main")}
+    return sorted(str(path) for place in folders if place.is_dir() for path in place.iterdir())
+
+
 def voc_splits(folder: str) -> tuple[str, str] | None:
     """Names of the parts for training and for testing; None if the folder has no lists of parts."""
     lists = {path.stem for path in Path(folder, "ImageSets/Main").glob("*.txt")}
@@ -91,13 +98,15 @@ def _folders(folder: str) -> tuple[Path, Path]:
     return annotations, images if images.is_dir() else annotations
 
 
-def _read_split(folder: str, split: str) -> list[str]:
+def _read_split(folder: str, split: str, known: Collection[str]) -> list[str]:
+    """The names in a list of images. Lists of a class have -1, 0 or 1 after a name, which may itself hold spaces."""
     path = Path(folder, "ImageSets/Main", f"{split}.txt")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: no list of images that can be read ({error}); name another split") from error
-    stems = list(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
+    found = [line.strip() for line in lines if line.strip()]
+    stems = list(dict.fromkeys(line if line in known else re.sub(r"\s+(-1|0|1)$", "", line) for line in found))
     if not stems:
         raise UserError(f"{path}: it names no image; name another split")
     return stems

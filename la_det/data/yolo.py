@@ -3,13 +3,14 @@
 `data.yaml` names the folders or lists of images of each part (`train`, `val`, `test`) and the classes. The annotations
 of `.../images/x/a.jpg` are in `.../labels/x/a.txt`; other images have them beside the image. No file means no object. A
 line is `class x y width height`, the centre and size of a box, or `class x y x y x y ...`, the corners of an object's
-outline. Classes count from 0; all other numbers are fractions of the image.
+outline. If `data.yaml` has `kpt_shape`, a line is a box and then its keypoints, which are not used. Classes count from
+0; all other numbers are fractions of the image.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,15 +35,12 @@ def read_yolo(data_yaml: str, options: Options = DEFAULTS) -> Records:
         UserError: a file cannot be read, or something in it is surely wrong; the message names file and line.
     """
     content = _load_yaml(data_yaml)
-    split = options.split
-    if split is None or content.get(split) is None:
-        parts = ", ".join(key for key in ("train", "val", "test") if content.get(key) is not None)
-        raise UserError(f"{data_yaml}: split={split}: say which part to read, for instance ,split=val; it has {parts}")
     classes = _class_names(content, data_yaml)
-    images = _find_images(content, split, data_yaml)
+    images = _find_images(content, options.split, data_yaml)
     problems = Problems(str(data_yaml))
     root = os.path.commonpath([os.path.dirname(path) for path in images])
-    labels = [_read_labels(label_file(path), len(classes), problems) for path in images]
+    keypoints = _num_keypoint_values(content, data_yaml)
+    labels = [_read_labels(label_file(path), len(classes), keypoints, problems) for path in images]
     problems.check()
     sizes = read_sizes(images)
     count = [len(lines) for lines in labels]
@@ -74,6 +72,12 @@ def read_yolo(data_yaml: str, options: Options = DEFAULTS) -> Records:
     )
 
 
+def yolo_files(data_yaml: str, options: Options) -> list[str]:
+    """Paths of all files that `read_yolo` reads, except for lists of images; of label files, some may be missing."""
+    images = _find_images(_load_yaml(data_yaml), options.split, data_yaml)
+    return [data_yaml, *images, *map(label_file, images)]
+
+
 def yolo_splits(data_yaml: str) -> tuple[str, str]:
     """Names of the parts for training and for testing."""
     content = _load_yaml(data_yaml)
@@ -98,7 +102,11 @@ def read_sizes(images: Sequence[str]) -> np.ndarray:
 
 def _load_yaml(path: str) -> dict:
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
+        text = Path(path).read_text(encoding="utf-8-sig")
+        content = yaml.safe_load(text)
+        if isinstance(content, dict) and "names" in content:
+            # This loader makes no numbers, truth values and times of names such as 010, no and 12:30.
+            content["names"] = yaml.load(text, yaml.BaseLoader).get("names")
     except OSError as error:
         raise UserError(f"{path}: no such file or not readable ({error.strerror}); check the path") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -112,15 +120,14 @@ def _load_yaml(path: str) -> dict:
 def _class_names(content: dict, path: str) -> list[str]:
     names = content.get("names")
     if isinstance(names, dict):
-        if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
+        if set(names) != set(map(str, range(len(names)))):
             raise UserError(f"{path}: names: its numbers are {show(list(names))}, not 0, 1, ...; number the classes so")
-        names = [names.get(i, names.get(str(i))) for i in range(len(names))]
+        names = [names[str(i)] for i in range(len(names))]
     if not isinstance(names, list) or not names:
         raise UserError(f"{path}: names is {show(names)}; list the names of the classes")
     for i, name in enumerate(names):
-        if not isinstance(name, str | int | float) or not str(name).isprintable() or not str(name).strip():
+        if not isinstance(name, str) or not name.isprintable() or not name.strip():
             raise UserError(f"{path}: names[{i}] is {show(name)}, no name; name the class")
-    names = list(map(str, names))
     if len(set(names)) < len(names):
         raise UserError(f"{path}: names: {show(names)} has a name twice; give every class its own")
     if content.get("nc", len(names)) != len(names):
@@ -128,8 +135,21 @@ def _class_names(content: dict, path: str) -> list[str]:
     return names
 
 
-def _find_images(content: dict, split: str, data_yaml: str) -> list[str]:
+def _num_keypoint_values(content: dict, path: str) -> int | None:
+    """How many numbers of a line are keypoints; None if the data set has no keypoints."""
+    shape = content.get("kpt_shape")
+    if shape is None:
+        return None
+    if not isinstance(shape, list) or [type(x) for x in shape] != [int, int] or shape[0] < 1 or shape[1] not in (2, 3):
+        raise UserError(f"{path}: kpt_shape is {show(shape)}; write [number of keypoints, 2 or 3]")
+    return shape[0] * shape[1]
+
+
+def _find_images(content: dict, split: str | None, data_yaml: str) -> list[str]:
     """Sorted paths of the images of a part, which `data.yaml` gives as folder, list file, or several of both."""
+    if split is None or content.get(split) is None:
+        parts = ", ".join(key for key in ("train", "val", "test") if content.get(key) is not None)
+        raise UserError(f"{data_yaml}: split={split}: say which part to read, for instance ,split=val; it has {parts}")
     root = content.get("path")
     entries = content[split] if isinstance(content[split], list) else [content[split]]
     if not all(isinstance(entry, str) and "\0" not in entry for entry in [*entries, root or ""]):
@@ -158,13 +178,30 @@ def _images_of(place: str) -> list[str]:
     if os.path.isdir(place):
         return [
             os.path.join(folder, name)
-            for folder, _, names in os.walk(place)
+            for folder, names in _walk(place)
             for name in names
             if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
         ]
     text = _read_text(place)
     home = os.path.dirname(place)
     return [os.path.normpath(os.path.join(home, line.strip())) for line in text.splitlines() if line.strip()]
+
+
+def _walk(place: str) -> Iterator[tuple[str, list[str]]]:
+    """All folders below a folder, each once, and the names of their files.
+
+    Links to folders are followed at the end, so that a folder has the path by which it has its labels, if it has one.
+    """
+    waiting, seen = [place], set()
+    for start in waiting:
+        for folder, folders, names in os.walk(start):
+            real = os.path.realpath(folder)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            waiting += [path for name in sorted(folders) if os.path.islink(path := os.path.join(folder, name))]
+            yield folder, names
 
 
 def _read_text(path: str) -> str:
@@ -184,7 +221,7 @@ class _Line:
     segment: tuple[float, ...]
 
 
-def _read_labels(path: str, num_classes: int, problems: Problems) -> list[_Line]:
+def _read_labels(path: str, num_classes: int, keypoints: int | None, problems: Problems) -> list[_Line]:
     if not os.path.lexists(path):
         return []
     if not os.path.isfile(path):
@@ -193,7 +230,7 @@ def _read_labels(path: str, num_classes: int, problems: Problems) -> list[_Line]
     for number, line in enumerate(_read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
-        parsed = _parse(line, number, num_classes)
+        parsed = _parse(line, number, num_classes, keypoints)
         if isinstance(parsed, str):
             problems.stop([number], lambda i, line=line: f"{path}, line {i}: {show(line)}", parsed)
         else:
@@ -201,8 +238,8 @@ def _read_labels(path: str, num_classes: int, problems: Problems) -> list[_Line]
     return found
 
 
-def _parse(line: str, number: int, num_classes: int) -> _Line | str:
-    """The object of a line, or a text that says what is wrong."""
+def _parse(line: str, number: int, num_classes: int, keypoints: int | None) -> _Line | str:
+    """The object of a line, or a text that says what is wrong. A box may have numbers of keypoints after it."""
     try:
         label, *values = map(float, line.split())
     except ValueError:
@@ -211,6 +248,10 @@ def _parse(line: str, number: int, num_classes: int) -> _Line | str:
         return f"the class is none of 0 to {num_classes - 1}; correct the line or name the class in data.yaml"
     if not np.isfinite(values).all():
         return "not finite numbers; correct or remove the line"
+    if keypoints is not None:
+        if len(values) != 4 + keypoints:
+            return f"not class x y width height and {keypoints} numbers of keypoints; correct the line or kpt_shape"
+        del values[4:]
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         return "neither class x y width height nor class and at least 3 points x y; correct or remove the line"
     if values and max(map(abs, values)) > MAX_FRACTION:

@@ -17,6 +17,7 @@ from detectron2.utils.file_io import PathManager
 from faster_coco_eval import COCO, COCOeval_faster
 
 from la_det.data.coco import read_coco
+from la_det.data.loader import require_masks
 from la_det.data.sources import read_source
 from la_det.data.table import Records
 from la_det.errors import UserError
@@ -64,6 +65,7 @@ class COCOEvaluator(_COCOEvaluator):
             raise UserError(f"{dataset_name}: two images have the same image_id; give each its own")
         self._do_evaluation = len(records) > 0 and "annotations" in records[0]
         self._truth = COCO(_numbered(records, len(self._classes))) if self._do_evaluation else None
+        self._records = records
         self._tasks = tasks
         self._distributed = distributed
         self._output_dir = output_dir
@@ -97,7 +99,10 @@ class COCOEvaluator(_COCOEvaluator):
             d | {"image_id": self._number(d["image_id"]), "category_id": d["category_id"] + 1} for d in detections
         ]
         images = None if img_ids is None else [self._number(i) for i in img_ids]
-        for task in sorted(self._tasks or self._tasks_from_predictions(detections)):
+        tasks = sorted(self._tasks or self._tasks_from_predictions(detections))
+        if "segm" in tasks:
+            require_masks(self._records)
+        for task in tasks:
             evaluation = self._evaluate_task(numbered, task, images)
             results = self._derive_coco_results(evaluation, task, self._classes)
             recall = float(evaluation.stats[8])
@@ -149,7 +154,10 @@ def _classes_of(name: str, records: Records | list[dict]) -> tuple[list[str], li
 
 
 def _numbered(records: Records | list[dict], num_classes: int) -> dict[str, list[dict]]:
-    """The records in COCO's form, with numbers from 1: COCO's code takes an object with the number 0 for no object."""
+    """The records in COCO's form, with numbers from 1: COCO's code takes an object with the number 0 for no object.
+
+    The mask of a crowd region without one is its box.
+    """
     images, annotations = [], []
     for number, record in enumerate(records, start=1):
         images.append({"id": number, "height": record["height"], "width": record["width"]})
@@ -163,12 +171,18 @@ def _numbered(records: Records | list[dict], num_classes: int) -> dict[str, list
                 "area": a.get("area", box[2] * box[3]),
                 "iscrowd": a.get("iscrowd", 0),
             }
-            annotations.append(annotation | ({"segmentation": a["segmentation"]} if "segmentation" in a else {}))
+            mask = a.get("segmentation") or ([_outline(*box)] if annotation["iscrowd"] else None)
+            annotations.append(annotation | ({"segmentation": mask} if mask else {}))
     if isinstance(records, Records):
         for annotation, area in zip(annotations, records.areas.tolist(), strict=True):
             annotation["area"] = area
     categories = [{"id": i, "name": str(i)} for i in range(1, num_classes + 1)]
     return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _outline(x: float, y: float, width: float, height: float) -> list[float]:
+    """The corners of a box, as a polygon in COCO's form."""
+    return [x, y, x + width, y, x + width, y + height, x, y + height]
 
 
 def with_dataset_ids(detections: Iterable[dict], metadata: Metadata) -> list[dict]:

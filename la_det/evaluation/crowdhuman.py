@@ -15,6 +15,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
+from la_det.data.boxes import CONVENTIONS
 from la_det.data.odgt import TAG, is_ignored, read_odgt
 from la_det.data.sources import is_source, parse_one
 from la_det.errors import UserError
@@ -22,17 +23,30 @@ from la_det.errors import UserError
 from .crowdhuman_metrics import Detections, GroundTruth, evaluate_crowdhuman
 
 
-def read_ground_truths(odgt: str | Path, image_root: str | Path | None = None, tag: str = TAG) -> list[GroundTruth]:
-    """Full-body boxes of an annotation file, in its order. Errors are those of :func:`la_det.data.odgt.read_odgt`."""
-    return [
-        GroundTruth(
-            image_id=record["ID"],
-            size=(record["height"], record["width"]),
-            boxes=np.array([box["fbox"] for box in record["gtboxes"]], dtype=np.float64).reshape(-1, 4),
-            ignored=np.array([is_ignored(box, tag) for box in record["gtboxes"]], dtype=bool),
+def read_ground_truths(
+    odgt: str | Path, image_root: str | Path | None = None, tag: str = TAG, convention: str = "xywh"
+) -> list[GroundTruth]:
+    """Full-body boxes of an annotation file, in its order. Errors are those of :func:`la_det.data.odgt.read_odgt`.
+
+    Args:
+        odgt: the annotation file.
+        image_root: folder of the images; needed if a line has no size.
+        tag: tag of the objects.
+        convention: convention of the file's boxes, a key of `la_det.data.boxes.CONVENTIONS`.
+    """
+    truths = []
+    for record in read_odgt(odgt, image_root):
+        boxes = np.array([box["fbox"] for box in record["gtboxes"]], dtype=np.float64).reshape(-1, 4)
+        size = (record["height"], record["width"])
+        truths.append(
+            GroundTruth(
+                image_id=record["ID"],
+                size=size,
+                boxes=CONVENTIONS[convention](boxes, np.tile(size, (len(boxes), 1))),
+                ignored=np.array([is_ignored(box, tag) for box in record["gtboxes"]], dtype=bool),
+            )
         )
-        for record in read_odgt(odgt, image_root)
-    ]
+    return truths
 
 
 def read_detections(path: str | Path) -> dict[Hashable, Detections]:
@@ -83,7 +97,7 @@ class CrowdHumanEvaluator(DatasetEvaluator):
             distributed: gather the detections of all processes; then only the main process returns metrics.
             output_dir: folder for `crowdhuman_detections.odgt`, which the official evaluators can also read.
         """
-        self._odgt, self._image_root, self._tag = _files_of(dataset_name)
+        self._odgt, self._image_root, self._tag, self._convention = _form_of(dataset_name)
         self._distributed = distributed
         self._output_dir = output_dir
         self._logger = logging.getLogger(__name__)
@@ -111,7 +125,7 @@ class CrowdHumanEvaluator(DatasetEvaluator):
                 return OrderedDict()
             detections = {stem: dets for part in gathered for stem, dets in part.items()}
 
-        ground_truths = read_ground_truths(self._odgt, self._image_root, self._tag)
+        ground_truths = read_ground_truths(self._odgt, self._image_root, self._tag, self._convention)
         ids = {_stem(os.path.join(self._image_root, f"{gt.image_id}.jpg")): gt.image_id for gt in ground_truths}
         detections = {ids.get(stem, stem): dets for stem, dets in detections.items()}
         if self._output_dir:
@@ -129,19 +143,19 @@ class CrowdHumanEvaluator(DatasetEvaluator):
         return OrderedDict(crowdhuman=metrics)
 
 
-def _files_of(dataset_name: str) -> tuple[str, str, str]:
-    """The odgt file, the folder of its images, and the tag of its objects."""
+def _form_of(dataset_name: str) -> tuple[str, str, str, str]:
+    """The odgt file, the folder of its images, the tag of its objects, and the convention of its boxes."""
     if is_source(dataset_name):
         source = parse_one(dataset_name)
         if source.kind != "odgt":
             raise UserError(
                 f"{dataset_name}: CrowdHuman's metrics need an odgt file; name the data set odgt:IMAGES,ODGT"
             )
-        return source.paths[1], source.paths[0], source.options.tag or TAG
+        return source.paths[1], source.paths[0], source.options.tag or TAG, source.options.boxes or "xywh"
     metadata = MetadataCatalog.get(dataset_name)
     if metadata.get("odgt_file") is None:
         raise UserError(f"{dataset_name}: CrowdHuman's metrics need an odgt file; see register_crowdhuman")
-    return metadata.odgt_file, metadata.image_root, metadata.get("odgt_tag", TAG)
+    return metadata.odgt_file, metadata.image_root, metadata.get("odgt_tag", TAG), "xywh"
 
 
 def _stem(path: str) -> str:

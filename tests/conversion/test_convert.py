@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from la_det import model_zoo
 from la_det.checkpoint.recipe import apply_overrides
-from la_det.conversion.convert import Fit, find_fit
+from la_det.conversion.convert import Fit, _overrides, find_fit
+from la_det.conversion.repositories import REPOSITORIES
 from la_det.errors import UserError
 from la_det.modeling.candidate_rules import TopPairs
 from la_det.testing.seeded_weights import seeded_state_dict, zoo_config
@@ -171,6 +172,11 @@ def test_p6_from_c5_is_told_from_the_shape():
     recipe = fit_of("lla_fcos_crowdhuman_c5").recipe()
     assert recipe["network"]["p6_from"] == "res5"
     assert recipe["overrides"]["model.backbone.top_block.in_channels"] == 2048
+
+
+def test_weights_without_two_dimensions_are_no_convolution_of_p6():
+    shapes = {f"backbone.{name}.weight": torch.Size([4]) for name in ("top_block.p6", "fpn_lateral5")}
+    assert not any("top_block" in key for key in _overrides(REPOSITORIES[0], shapes))
 
 
 def test_pixel_inclusive_boxes_are_told_from_the_repository():

@@ -9,6 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json, register_coco_instances
 from PIL import Image
 
+from la_det.data.boxes import FRACTIONS
 from la_det.data.build import Options
 from la_det.data.coco import read_coco
 from la_det.data.sources import read_source
@@ -277,6 +278,39 @@ def test_boxes_of_another_convention_are_asked_about_and_converted(tmp_path, wri
     assert np.allclose(read(tmp_path, data, boxes=written).boxes, truth[order])
     if written.endswith("fractions"):
         assert np.allclose(read(tmp_path, data, boxes="xywh").boxes, boxes[order])
+
+
+@pytest.mark.parametrize("written", FRACTIONS)
+def test_outlines_in_fractions_are_converted_with_the_boxes(tmp_path, written):
+    """The last box is that of a run-length encoded mask, and the third has its outline in pixels."""
+    data = content()
+    for annotation in data["annotations"]:
+        annotation |= {"bbox": [0.25, 0.25, 0.5, 0.5], "area": 0.25, "segmentation": [[0.25, 0.5, 0.5, 0.5, 0.5, 1]]}
+    data["annotations"][1]["segmentation"].append([0, 0, 1, 0, 1, 1])
+    data["annotations"][2]["segmentation"] = SQUARE
+    data["annotations"][3]["segmentation"] = rle()
+    records = read(tmp_path, data, boxes=written)
+    assert not [problem for problem in records.problems.found if "segmentation" in problem.kind]
+    first = [16, 24, 32, 24, 32, 48]
+    assert [[a["segmentation"] for a in r["annotations"]] for r in records] == [
+        [SQUARE, rle()],
+        [[first], [first, [0, 0, 64, 0, 64, 48]]],
+    ]
+    triangle = pycocotools.mask.area(pycocotools.mask.frPyObjects([first], 48, 64))[0]
+    assert records.areas[:3].tolist() == [100, 25 * 33, triangle] and triangle > 150
+    assert read(tmp_path, data, boxes="xywh").areas.tolist() == [0.25] * 4
+
+
+@pytest.mark.parametrize("written", ["xyxy", "pixels"])
+def test_areas_that_were_computed_from_corners_as_sizes_are_not_used(tmp_path, written):
+    data = content()
+    for annotation in data["annotations"]:
+        annotation |= {"bbox": [10, 20, 30, 40], "area": 1200}
+    data["annotations"][1]["area"] = 77
+    data["annotations"][2]["segmentation"] = SQUARE
+    box = {"xyxy": 20 * 20, "pixels": 21 * 21}[written]
+    assert read(tmp_path, data, boxes=written).areas.tolist() == [100, box, box, 77]
+    assert read(tmp_path, data, boxes="xywh").areas.tolist() == [1200, 1200, 1200, 77]
 
 
 @pytest.mark.parametrize(

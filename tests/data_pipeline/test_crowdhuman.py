@@ -1,5 +1,6 @@
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_datas
 from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
 
+from la_det.data.boxes import CONVENTIONS
 from la_det.data.builtin import register_shapes
 from la_det.data.crowdhuman import load_annotated_records, load_crowdhuman, register_crowdhuman
+from la_det.data.crowdhuman_coco import coco_to_odgt, odgt_to_coco
 from la_det.data.odgt import read_odgt
 from la_det.data.shapes import SHAPES
+from la_det.data.sources import read_source
 from la_det.errors import UserError
 from la_det.evaluation.crowdhuman import CrowdHumanEvaluator
 
@@ -161,6 +165,13 @@ def test_images_of_the_loader_have_the_size_of_the_dicts(tmp_path: Path) -> None
     assert np.shape(pixels) == (50, 30, 3)
 
 
+def test_ids_keep_their_folders_in_cocos_form(tmp_path: Path) -> None:
+    records = [sized(image_id, BOX) for image_id in ("a/1", "b/1", "c.d/e.f")]
+    coco = odgt_to_coco(read_odgt(write_odgt(tmp_path / "a.odgt", *records)))
+    assert [image["file_name"] for image in coco["images"]] == ["a/1.jpg", "b/1.jpg", "c.d/e.f.jpg"]
+    assert [record["ID"] for record in coco_to_odgt(coco)] == ["a/1", "b/1", "c.d/e.f"]
+
+
 def test_generated_crowd_in_its_odgt_form(tmp_path: Path) -> None:
     spec = replace(SHAPES["shapes_crowd"], name="crowd_of_odgt_test", num_train=1, num_val=4)
     register_shapes(spec, tmp_path)
@@ -186,21 +197,28 @@ def test_generated_crowd_in_its_odgt_form(tmp_path: Path) -> None:
 class TestOwnPedestrians:
     """Data of others in the odgt form."""
 
-    def write(self, root: Path, tag: str = "person", folder: str = "", suffix: str = ".jpg") -> Path:
+    def write(
+        self,
+        root: Path,
+        tag: str = "person",
+        folder: str = "",
+        suffix: str = ".jpg",
+        box: Sequence[float] = (5, 5, 20, 30),
+    ) -> Path:
         records = []
         for i in range(2):
             Path(root / "Images" / folder).mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (60, 40)).save(root / "Images" / folder / f"{i}{suffix}")
             image_id = f"{folder}/{i}" if folder else str(i)
-            records.append({"ID": image_id, "gtboxes": [{"tag": tag, "fbox": [5, 5, 20, 30]}]})
+            records.append({"ID": image_id, "gtboxes": [{"tag": tag, "fbox": box}]})
         return write_odgt(root / "own.odgt", *records)
 
     def metrics(self, name: str) -> dict[str, float]:
         """Of perfect detections."""
         evaluator = CrowdHumanEvaluator(name)
         for record in load_annotated_records(name):
-            boxes = Boxes([[5, 5, 25, 35]])
-            instances = Instances((1, 1), pred_boxes=boxes, scores=torch.ones(1))
+            ((x, y, w, h),) = (a["bbox"] for a in record["annotations"])
+            instances = Instances((1, 1), pred_boxes=Boxes([[x, y, x + w, y + h]]), scores=torch.ones(1))
             evaluator.process([record], [{"instances": instances}])
         return evaluator.evaluate()["crowdhuman"]
 
@@ -213,6 +231,21 @@ class TestOwnPedestrians:
             str(tmp_path / "Images" / folder / f"{i}{suffix}") for i in range(2)
         ]
         assert self.metrics(name)["Recall"] == 100
+
+    @pytest.mark.parametrize("convention", CONVENTIONS)
+    def test_the_evaluator_follows_the_convention_of_the_boxes(self, tmp_path: Path, convention: str) -> None:
+        boxes = {
+            "xywh": [40, 20, 8, 8],
+            "xyxy": [40, 20, 48, 28],
+            "pixels": [41, 21, 48, 28],
+            "xywh_fractions": [40 / 60, 20 / 40, 8 / 60, 8 / 40],
+            "xyxy_fractions": [40 / 60, 20 / 40, 48 / 60, 28 / 40],
+            "cxcywh_fractions": [44 / 60, 24 / 40, 8 / 60, 8 / 40],
+        }
+        name = f"odgt:{tmp_path}/Images,{self.write(tmp_path, box=boxes[convention])},boxes={convention}"
+        assert np.allclose(read_source(name).boxes, boxes["xywh"])
+        metrics = self.metrics(name)
+        assert (metrics["mMR"], metrics["Recall"]) == (0, 100)
 
     def test_another_tag_is_asked_about(self, tmp_path: Path) -> None:
         odgt = self.write(tmp_path, tag="pedestrian")

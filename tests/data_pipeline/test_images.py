@@ -70,6 +70,37 @@ def test_more_kinds_of_pixels(tmp_path):
     assert read_header(tmp_path / "animated.png").frames == 2
 
 
+def test_8_bit_values_of_32_bit_files_stay(tmp_path):
+    Image.fromarray(PIXELS[:, :, 0].astype(np.int32)).save(tmp_path / "wide.tif")
+    assert np.array_equal(read_image(tmp_path / "wide.tif", "L"), PIXELS[:, :, :1])
+    # These modes have 16 bits, and Pillow calls two of them by the name of 32 bits.
+    dark = PIXELS[:, :, 0].astype(np.uint16)
+    (tmp_path / "dark.pgm").write_bytes(b"P5 6 4 65535\n" + dark.astype(">u2").tobytes())
+    for name in ("dark.png", "dark.tif"):
+        cv2.imwrite(str(tmp_path / name), dark)
+    cv2.imwrite(str(tmp_path / "signed.tif"), dark.astype(np.int16))
+    for name in ("dark.pgm", "dark.png", "dark.tif", "signed.tif"):
+        assert not read_image(tmp_path / name, "L").any(), name
+
+
+@pytest.mark.parametrize("suffix", ["tif", "gif", "png"])
+def test_pictures_after_the_first_one_may_be_damaged(tmp_path, suffix):
+    """Wherever the file is cut: if the pixels can be read, so can the header."""
+    path, second = tmp_path / f"a.{suffix}", Image.new("RGB", (6, 4))
+    Image.fromarray(PIXELS[:, :, ::-1]).save(path, save_all=True, append_images=[second, second])
+    whole, frames = path.read_bytes(), set()
+    for size in range(len(whole), 0, -1):
+        path.write_bytes(whole[:size])
+        try:
+            read_image(path)
+        except UserError:
+            continue
+        header = read_header(path)
+        assert header.size == (4, 6)
+        frames.add(header.frames)
+    assert max(frames) > 1
+
+
 @pytest.mark.parametrize("image_format", ["BGR", "RGB", "L"])
 def test_arrays_are_converted_like_files(tmp_path, image_format):
     cv2.imwrite(str(tmp_path / "a.png"), PIXELS)

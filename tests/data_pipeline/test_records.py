@@ -1,8 +1,11 @@
+import json
+
+import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
-from la_det.data.records import check_num_classes, load_records
+from la_det.data.records import check_num_classes, check_records, load_records, summary
 from la_det.errors import UserError
 
 
@@ -47,3 +50,34 @@ def test_class_count_has_to_agree(dataset):
     check_num_classes(dataset, 1)
     with pytest.raises(UserError, match="set model.num_classes=1"):
         check_num_classes([dataset], 80)
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Two images, which are missing: one with an object, and one with a region to ignore. Neither has a mask."""
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.png", "width": 8, "height": 8} for i in range(2)],
+        "annotations": [{"image_id": i, "category_id": 1, "bbox": [0, 0, 4, 4], "iscrowd": i} for i in range(2)],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    return f"coco:{tmp_path},{tmp_path}/a.json"
+
+
+def test_what_is_checked_before_a_model_is_built(dataset, file, tmp_path):
+    with pytest.raises(UserError, match="a.json: 2 of its 2 image files are missing"):
+        check_records([dataset, file], num_classes=1, masks=False)
+    for i in range(2):
+        (tmp_path / f"{i}.png").touch()
+    check_records([dataset, file], num_classes=1, masks=False)
+    with pytest.raises(UserError, match=r"a.json: annotations\[0\] of image 0.png: it has no segmentation"):
+        check_records([file], num_classes=1, masks=True)
+    with pytest.raises(UserError, match="set model.num_classes=1"):
+        check_records([file], num_classes=80, masks=False)
+
+
+def test_regions_of_images_that_are_left_out_are_not_counted(file):
+    assert "1 objects of 1 classes:" in summary(load_records(file, filter_empty=True), ["thing"])
+    records = load_records(file, filter_empty=False)
+    assert "1 objects of 1 classes, 1 regions to ignore:" in summary(records, ["thing"])
+    assert "0 objects of 1 classes, 1 regions" in summary(records.choose(np.array([False, True])), ["thing"])

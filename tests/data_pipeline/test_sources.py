@@ -7,6 +7,7 @@ from PIL import Image
 from la_det.data.build import Options
 from la_det.data.records import load_records
 from la_det.data.sources import DataSource, is_source, labels_of, parse, parse_one, read_source, train_and_test
+from la_det.data.voc import CORNERS
 from la_det.errors import UserError
 
 CONTENT = {
@@ -59,6 +60,14 @@ def test_labels_are_short_and_different():
     assert labels_of(names) == ["val_1", "val_2", "data_val", "coco_2017_val"]
 
 
+@pytest.mark.parametrize(
+    "files", [("a/val", "b/val", "c/val_1"), ("c/val_2", "a/val", "b/val"), ("a/val", "b/val", "c/val_1", "d/val_1")]
+)
+def test_labels_with_numbers_are_different(files):
+    labels = labels_of([f"coco:/images,/{file}.json" for file in files])
+    assert len(set(labels)) == len(files) and all(label.startswith("val_") for label in labels)
+
+
 def test_first_trains_and_the_others_test():
     train, tests = train_and_test("coco:a,b,c,d,e,f")
     assert [source.paths[1][-1] for source in (train, *tests)] == ["b", "d", "f"]
@@ -81,13 +90,64 @@ def test_is_read_once_until_it_changes(file, tmp_path):
     assert len(read_source(name).labels) == 0 and MetadataCatalog.get(name).thing_classes == ["mouse"]
 
 
+class TestIsReadAgainIfItChanges:
+    """Each step changes one file of a data set of other files than the one in its name."""
+
+    def boxes(self, name: str) -> list[int]:
+        return [len(record["annotations"]) for record in read_source(name)]
+
+    def test_yolo(self, tmp_path):
+        for folder in ("images/sub", "labels/sub"):
+            (tmp_path / folder).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "images/sub/a.png")
+        (tmp_path / "list.txt").write_text("images/sub/a.png\n")
+        (tmp_path / "data.yaml").write_text("train: [images, list.txt]\nnames: [nut]\n")
+        name = f"yolo:{tmp_path}/data.yaml,split=train"
+        assert self.boxes(name) == [0] and read_source(name) is read_source(name)
+        (tmp_path / "labels/sub/a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+        assert self.boxes(name) == [1] and read_source(name) is read_source(name)
+        (tmp_path / "labels/sub/a.txt").write_text("0 0.5 0.5 0.5 0.5\n" * 2)
+        assert self.boxes(name) == [2]
+        Image.new("RGB", (8, 4)).save(tmp_path / "images/sub/a.png")
+        assert read_source(name)[0]["width"] == 8
+        Image.new("RGB", (4, 4)).save(tmp_path / "images/sub/b.png")
+        assert self.boxes(name) == [2, 0]
+        Image.new("RGB", (4, 4)).save(tmp_path / "c.png")
+        (tmp_path / "list.txt").write_text("c.png\n")
+        assert self.boxes(name) == [0, 2, 0]
+
+    def test_voc(self, tmp_path):
+        def write(name: str, objects: int, size: str = "") -> None:
+            corners = "".join(f"<{key}>{x}</{key}>" for key, x in zip(CORNERS, (1, 1, 3, 3), strict=True))
+            found = f"<object><name>nut</name><bndbox>{corners}</bndbox></object>" * objects
+            (tmp_path / f"Annotations/{name}.xml").write_text(f"<annotation>{size}{found}</annotation>")
+
+        for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+            (tmp_path / folder).mkdir(parents=True)
+        for i in range(2):
+            Image.new("RGB", (4, 4)).save(tmp_path / f"JPEGImages/{i}.jpg")
+        write("0", 1)
+        (tmp_path / "ImageSets/Main/train.txt").write_text("0\n")
+        name = f"voc:{tmp_path},split=train"
+        assert self.boxes(name) == [1] and read_source(name) is read_source(name)
+        write("0", 2)
+        assert self.boxes(name) == [2] and read_source(name) is read_source(name)
+        write("1", 3)
+        (tmp_path / "ImageSets/Main/train.txt").write_text("0\n1\n")
+        assert self.boxes(name) == [2, 3]
+        Image.new("RGB", (8, 4)).save(tmp_path / "JPEGImages/1.jpg")
+        assert [record["width"] for record in read_source(name)] == [4, 8]
+
+
 def test_options_of_registered_data(file, tmp_path):
     from detectron2.data.datasets import register_coco_instances
 
     register_coco_instances("registered_here", {}, str(file), str(tmp_path))
     try:
-        (record,) = load_records('registered:registered_here,"class=dog, big"', filter_empty=True)
-        assert [a["category_id"] for a in record["annotations"]] == [0]
+        for number in (1, 2):
+            (record,) = load_records('registered:registered_here,"class=dog, big"', filter_empty=True)
+            assert [a["category_id"] for a in record["annotations"]] == [0] * number
+            file.write_text(json.dumps(CONTENT | {"annotations": CONTENT["annotations"] * 2}))  # it is read again
         with pytest.raises(UserError, match="options are only for data sets in COCO's form"):
             read_source("registered:unheard_of,class=a")
     finally:

@@ -61,6 +61,19 @@ def test_parts_have_the_same_classes(devkit):
     assert len(read_voc(str(devkit))) == 3
 
 
+def test_names_in_lists_may_have_spaces(devkit):
+    names = ["photo (1)", "photo (2)", "photo 1", "photo", "photo 0"]
+    for i, name in enumerate(names):
+        write(devkit / f"Annotations/{name}.xml", an_object("bolt", (1, 1, 10 + i, 20)))
+    (devkit / "ImageSets/Main/train.txt").write_text("photo (1)\nphoto (2)  1\nphoto 1\nphoto -1\n photo 0 -1 \n")
+    records = read_voc(str(devkit), Options(split="train"))
+    assert [r["image_id"] for r in records] == names
+    assert [r["annotations"][0]["bbox"][2] for r in records] == [10, 11, 12, 13, 14]
+    (devkit / "ImageSets/Main/train.txt").write_text("photo 2\n")
+    with pytest.raises(UserError, match="photo 2.xml: no XML that can be read"):
+        read_voc(str(devkit), Options(split="train"))
+
+
 def test_images_beside_their_files(tmp_path):
     write(tmp_path / "a.xml", an_object(), size="")
     write(tmp_path / "b.xml", an_object(), size=SIZE.replace("64", "0"), filename="other.png")

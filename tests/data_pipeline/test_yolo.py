@@ -39,6 +39,20 @@ def test_boxes_and_outlines(folder):
         records.require_masks()
 
 
+@pytest.mark.parametrize(("points", "dimensions"), [(3, 2), (2, 3), (17, 3)])
+def test_the_box_of_a_pose_is_in_its_first_four_numbers(folder, points, dimensions):
+    pose = " 0.9" * points * dimensions
+    (folder / "data.yaml").write_text(f"train: images/train\nkpt_shape: [{points}, {dimensions}]\nnames: [bolt, nut]\n")
+    (folder / "labels/train/a.txt").write_text(f"0 0.5 0.5 0.25 0.5{pose}\n")
+    (folder / "labels/train/sub/b.txt").write_text(f"1 0.5 0.5 0.5 0.5{pose}\n")
+    records = read(folder)
+    assert [[a["bbox"] for a in r["annotations"]] for r in records] == [[[24, 8, 16, 16]], [], [[16, 8, 32, 16]]]
+    assert records.masks is None
+    (folder / "labels/train/a.txt").write_text(f"0 0.5 0.5 0.25 0.5{pose} 0.5\n")
+    with pytest.raises(UserError, match=f"a.txt, line 1: .*not class x y width height and {points * dimensions} numb"):
+        read(folder)
+
+
 def test_lists_of_images_and_several_folders(folder):
     (folder / "list.txt").write_text("images/train/a.png\n./images/train/c.png\n")
     (folder / "data.yaml").write_text("train: [list.txt, images/train/sub]\nnames: [bolt, nut]\n")
@@ -96,7 +110,7 @@ def test_damaged_line(folder, line, reason):
         ("3", "it holds 3"),
         ("train: images/train", "names is None"),
         ("train: images/train\nnames: []", r"names is \[\]"),
-        ("train: images/train\nnames: {1: nut, 2: bolt}", r"its numbers are \[1, 2\]"),
+        ("train: images/train\nnames: {1: nut, 2: bolt}", r"its numbers are \['1', '2'\]"),
         ("train: images/train\nnames: [nut, nut]", "has a name twice"),
         ("train: images/train\nnames: [nut, [bolt]]", r"names\[1\] is \['bolt'\]"),
         ("train: images/train\nnames: [nut, bolt]\nnc: 3", "nc is 3, but there are 2 names"),
@@ -104,6 +118,10 @@ def test_damaged_line(folder, line, reason):
         ("train: labels\nnames: [nut, bolt]", "train: no image in labels"),
         ("train: 5\nnames: [nut, bolt]", "train is 5"),
         ("names: [nut, bolt]", "split=train: say which part"),
+        ("train: images/train\nnames: [nut, bolt]\nkpt_shape: 17", "kpt_shape is 17"),
+        ("train: images/train\nnames: [nut, bolt]\nkpt_shape: [17, 4]", r"kpt_shape is \[17, 4\]"),
+        ("train: images/train\nnames: [nut, bolt]\nkpt_shape: [true, 2]", r"kpt_shape is \[True, 2\]"),
+        ("train: images/train\nnames: [nut, '']", r"names\[1\] is ''"),
         ("train: !!python/object/apply:os.system [ls]\nnames: [a]", "malformed YAML"),
     ],
 )
@@ -123,3 +141,28 @@ def test_labels_that_are_no_text(folder):
     (folder / "labels/train/a.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="a.txt: no text file"):
         read(folder)
+
+
+@pytest.mark.parametrize("form", ["[{}]", "{{0: {}, 1: {}, 2: {}, 3: {}, 4: {}}}"])
+def test_names_are_read_as_they_are_written(folder, form):
+    names = ("no", "yes", "010", "1.10", "12:30")
+    text = form.format(*names) if "0:" in form else form.format(", ".join(names))
+    (folder / "data.yaml").write_text(f"train: images/train\nnames: {text}\nnc: 5\n")
+    assert read(folder).classes == names
+
+
+def test_linked_folders_are_followed_once(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    for name in ("images/deep", "labels/deep"):
+        (other / name).mkdir(parents=True)
+    Image.new("RGB", (64, 32)).save(other / "images/deep/d.png")
+    (other / "labels/deep/d.txt").write_text("0 0.5 0.5 0.25 0.5\n")
+    for part in ("images", "labels"):
+        (folder / part / "train/linked").symlink_to(other / part, target_is_directory=True)
+    (folder / "images/train/again").symlink_to(folder / "images/train/sub", target_is_directory=True)
+    (folder / "images/train/sub/loop").symlink_to(folder / "images", target_is_directory=True)
+    (other / "images/loop").symlink_to(other / "images", target_is_directory=True)
+    (folder / "images/train/nowhere").symlink_to(folder / "nowhere", target_is_directory=True)
+    records = read(folder)
+    assert [r["image_id"] for r in records] == ["a.png", "c.png", "linked/deep/d.png", "sub/b.png"]
+    assert records.counts().tolist() == [2, 0, 1, 1]

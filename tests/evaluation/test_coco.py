@@ -12,6 +12,7 @@ from detectron2.structures import Boxes, Instances
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from la_det.errors import UserError
 from la_det.evaluation import COCOEvaluator
 
 SIZE = 150
@@ -122,6 +123,36 @@ def test_numbers_are_those_of_pycocotools(scene, task):
     for name, value in reference.items():
         assert results[task][name] == pytest.approx(100 * value, abs=1e-9, nan_ok=True), name
     assert 5 < results[task]["AP"] < 95
+
+
+def without_masks(path, crowd):
+    """Take the masks of the crowd regions, or of the objects, out of the file."""
+    content = json.loads(path.read_text())
+    for annotation in content["annotations"]:
+        if annotation["iscrowd"] == crowd:
+            del annotation["segmentation"]
+    path.write_text(json.dumps(content))
+
+
+def test_a_crowd_region_without_mask_is_its_box(scene):
+    path, detections = scene
+    without_masks(path, crowd=1)
+    results = evaluate(detections, masks=True)["segm"]
+    content = json.loads(path.read_text())
+    for annotation in content["annotations"]:
+        x, y, w, h = annotation["bbox"]
+        annotation.setdefault("segmentation", [[x, y, x + w, y, x + w, y + h, x, y + h]])
+    path.write_text(json.dumps(content))
+    for name, value in expected(path, detections, "segm").items():
+        assert results[name] == pytest.approx(100 * value, abs=1e-9, nan_ok=True), name
+
+
+def test_an_object_without_mask_is_named(scene):
+    path, detections = scene
+    without_masks(path, crowd=0)
+    assert evaluate(detections)["bbox"]["AP"] > 5
+    with pytest.raises(UserError, match=r"scene.json: annotations\[\d+\] of image .*: it has no segmentation"):
+        evaluate(detections, masks=True)
 
 
 def test_without_detections_ap_is_zero(scene):
