@@ -14,9 +14,9 @@ from tabulate import tabulate
 from la_det.checkpoint.recipe import read_classes
 from la_det.config import class_node
 from la_det.data.classes import Classes, classes_of_data, classes_of_model
-from la_det.data.records import check_num_classes
+from la_det.data.records import check_records
 from la_det.data.sources import FORMAT as FORMAT
-from la_det.data.sources import DataSource, is_read_here, read_source, train_and_test
+from la_det.data.sources import DataSource, read_source, train_and_test
 from la_det.data.table import Records
 from la_det.errors import UserError
 from la_det.evaluation import COCOEvaluator, CrowdHumanEvaluator
@@ -86,14 +86,8 @@ def check_data(cfg: DictConfig) -> None:
     """
     masks = cfg.dataloader.train.mapper.get("use_instance_mask", False)
     train = cfg.dataloader.train.dataset.names
-    for name in dict.fromkeys([*([train] if isinstance(train, str) else train), *names_of_test_sets(cfg)]):
-        if not is_read_here(name):  # such a data set is checked when it is loaded
-            continue
-        records = read_source(name)
-        check_num_classes(name, class_node(cfg.model).num_classes)
-        records.require_files()
-        if masks and records.annotated:
-            records.require_masks()
+    names = dict.fromkeys([*([train] if isinstance(train, str) else train), *names_of_test_sets(cfg)])
+    check_records(list(names), class_node(cfg.model).num_classes, masks)
 
 
 def data_classes(cfg: DictConfig) -> Classes | None:
