@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -40,6 +40,7 @@ class Checkpointer(DetectionCheckpointer):
         strict: which parameters a checkpoint must have.
             True: exactly those of the model; in evaluation mode, the model's `training_only_keys()` may be missing.
             False: at least one of them, as initial weights of a backbone have.
+        before_write: called before each file is written; it raises an error if the folder is no longer the run's.
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class Checkpointer(DetectionCheckpointer):
         *,
         allow_pickle: bool = False,
         strict: bool = False,
+        before_write: Callable[[], None] = lambda: None,
         **checkpointables: Any,
     ) -> None:
         super().__init__(model, save_dir, **checkpointables)
         self.allow_pickle = allow_pickle
         self.strict = strict
+        self.before_write = before_write
         self._path = ""
         self._required: Set[str] = frozenset()
 
@@ -70,16 +73,13 @@ class Checkpointer(DetectionCheckpointer):
             return
         path = Path(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", path)
+        self.before_write()
         with replacing(path) as file:
             torch.save(data | kwargs, file)
         if mark_last:
+            self.before_write()
             with replacing(path.with_name("last_checkpoint")) as file:
                 file.write(path.name.encode())
-
-    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """With `resume`, go on from the newest intact checkpoint. Without one, load the weights at `path`."""
-        last = newest_intact(self.save_dir) if resume else ""
-        return self.resume(last) if last else self.load(path, checkpointables=[])
 
     def resume(self, path: str) -> dict[str, Any]:
         """Load a checkpoint of this run. Everything must be there and fit.

@@ -24,8 +24,34 @@ def _is_whole(least: int) -> Callable[[Any], bool]:
 
 POSITIVE, NOT_NEGATIVE = (_is_whole(1), "a whole number from 1 on"), (_is_whole(0), "a whole number from 0 on")
 AMOUNT = (lambda value: _is_number(value) and value >= 0, "a number from 0 on")
-SIGNALS = (lambda value: value == "" or value in signal.Signals.__members__, "the name of a signal, such as SIGUSR1")
+HANDLED = signal.Signals.__members__.keys() - {"SIGKILL", "SIGSTOP"}  # no process can handle these two
+SIGNALS = (lambda value: value == "" or value in HANDLED, "the name of a signal that can be handled, such as SIGUSR1")
+SWITCH = (lambda value: isinstance(value, bool), "True or False")
+PATH = (lambda value: isinstance(value, str), "a path")
+SECTION = (lambda value: isinstance(value, DictConfig), "a section with options of its own")
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "model": SECTION,
+    "optimizer": SECTION,
+    "lr_multiplier": SECTION,
+    "dataloader": SECTION,
+    "dataloader.train": SECTION,
+    "dataloader.test": SECTION,
+    "train": SECTION,
+    "train.amp": SECTION,
+    "train.ema": SECTION,
+    "train.ddp": SECTION,
+    "train.clip_grad": SECTION,
+    "train.auto_scale_lr": SECTION,
+    "train.checkpointer": SECTION,
+    "train.output_dir": PATH,
+    "train.init_checkpoint": PATH,
+    "train.allow_pickle": SWITCH,
+    "train.channels_last": SWITCH,
+    "train.deterministic": SWITCH,
+    "train.amp.enabled": SWITCH,
+    "train.ema.enabled": SWITCH,
+    "train.clip_grad.per_parameter": SWITCH,
+    "train.auto_scale_lr.enabled": SWITCH,
     "train.max_iter": POSITIVE,
     "train.log_period": POSITIVE,
     "train.checkpointer.period": POSITIVE,

@@ -65,6 +65,7 @@ class Fitting:
             if (value := getattr(self, name)) is not None and value <= 0:
                 raise UserError(f"--{name.replace('_', '-')} {value}: it has to be positive")
         recipe = _Length.of(cfg)
+        auto_scale_lr(cfg)  # before the epochs become iterations, which are those of the whole training
         if self.backbone is not None:
             use_backbone(cfg, self.backbone)
         if self.dataset is not None:
@@ -91,7 +92,8 @@ class _Length:
     def of(cfg: DictConfig) -> _Length:
         names = cfg.dataloader.train.dataset.names
         images = sum(IMAGES.get(name, 0) for name in ([names] if isinstance(names, str) else names))
-        return _Length(cfg.train.max_iter, cfg.dataloader.train.total_batch_size, images)
+        scaling, batch = cfg.train.auto_scale_lr, cfg.dataloader.train.total_batch_size
+        return _Length(cfg.train.max_iter, scaling.reference_batch_size if scaling.enabled else batch, images)
 
 
 def fit_schedule(cfg: DictConfig, recipe: _Length, epochs: float | None) -> None:
@@ -139,6 +141,8 @@ def use_batch(cfg: DictConfig, batch: int) -> None:
 
 def auto_scale_lr(cfg: DictConfig) -> None:
     """Fit the schedule to `total_batch_size`: the learning rate grows linearly with it, the iterations inversely.
+
+    It switches itself off, so nothing is scaled twice.
 
     The learning-rate multipliers of configs/common/schedules.py are functions of the relative progress. So steps and
     warm-up keep their relative places.

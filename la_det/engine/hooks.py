@@ -1,4 +1,4 @@
-"""Hooks that Detectron2 does not have. Their order after a step is checkpoint, evaluation, log.
+"""Hooks that Detectron2 does not have. Their order after a step is lock, checkpoint, evaluation, log.
 
 A checkpoint holds the step's values until a line of `metrics.json` has them. So a process can be killed at any moment:
 an interrupted evaluation is done again, and no line is lost.
@@ -52,6 +52,17 @@ class Periods:
     def writes(self, done: int) -> bool:
         """Whether the log is written after `done` iterations (the end of the training aside)."""
         return done % self.log == 0 or self.saves(done)
+
+
+class LockHook(HookBase):
+    """Ends the training when it has lost its output folder, before the other hooks write to the folder."""
+
+    def __init__(self, lock: RunLock) -> None:
+        self.lock = lock
+
+    def after_step(self) -> None:
+        if self.lock.lost:
+            raise UserError(f"{self.lock.path.parent}: {self.lock.lost}; this training ends at {self.trainer.iter}")
 
 
 class CheckpointHook(HookBase):
@@ -194,15 +205,15 @@ class BestCheckpoint:
 class WriterHook(HookBase):
     """Writes the log when it is time, the last time with the final evaluation's results. Runs in every process."""
 
-    def __init__(self, periods: Periods, writers: Sequence[EventWriter], folder: str) -> None:
+    def __init__(self, periods: Periods, writers: Sequence[EventWriter], lock: RunLock) -> None:
         """
         Args:
             writers: writers of the log; none in all processes but the main one.
-            folder: output folder, for error messages.
+            lock: lock of the output folder.
         """
         self.periods = periods
         self.writers = writers
-        self.folder = folder
+        self.lock = lock
 
     def before_train(self) -> None:
         if self.trainer.unwritten:
@@ -226,23 +237,13 @@ class WriterHook(HookBase):
                     writer.close()
 
     def _write(self) -> None:
+        self.lock.check()
+        folder = self.lock.path.parent
         try:
             for writer in self.writers:
                 writer.write()
         except OSError as error:
-            is_there = Path(self.folder).is_dir()
-            remedy = "free some space" if is_there else "the folder is gone; make it again"
+            remedy = "free some space" if folder.is_dir() else "the folder is gone; make it again"
             raise UserError(
-                f"{self.folder}: cannot write the log ({error.strerror or error}); {remedy}, and go on with --resume"
+                f"{folder}: cannot write the log ({error.strerror or error}); {remedy}, and go on with --resume"
             ) from error
-
-
-class LockHook(HookBase):
-    """Ends the training when it has lost its output folder."""
-
-    def __init__(self, lock: RunLock) -> None:
-        self.lock = lock
-
-    def after_step(self) -> None:
-        if self.lock.lost:
-            raise UserError(f"{self.lock.path.parent}: {self.lock.lost}; this training ends at {self.trainer.iter}")

@@ -49,7 +49,7 @@ class RunLock:
         """Take the lock.
 
         Args:
-            break_lock: take the lock also from a running training, which then stops at its next heartbeat.
+            break_lock: take the lock also from a running training, which then stops before its next write.
 
         Raises:
             UserError: another training has the lock.
@@ -98,7 +98,23 @@ class RunLock:
         """Why the lock is no longer held: the folder is gone, or another training has it. "" while it is held."""
         if self._lease.compromise is None:
             return ""
+        return self._loss(self._holder())
+
+    def check(self) -> None:
+        """Look at the lock file before something is written: the heartbeat notices a loss only after 20 seconds.
+
+        A folder that is gone passes, since the writer's own error says what to do.
+
+        Raises:
+            UserError: this process had the lock and has lost it.
+        """
+        if self._lease.token is None or not self.path.parent.is_dir():
+            return
         holder = self._holder()
+        if holder.get("token") != self._lease.token and (holder or not self.path.exists()):
+            raise UserError(f"{self.path.parent}: {self._loss(holder)}; this training ends")
+
+    def _loss(self, holder: dict[str, str]) -> str:
         if holder:
             return f"a training on {holder.get('host')} (process {holder.get('pid')}) has taken its place"
         return f"{NAME} in it is gone" if self.path.parent.is_dir() else "the folder is gone"

@@ -90,6 +90,11 @@ class EMA(AveragedModel):
         # The average descends the squared distance to the model: this is one fused kernel, which can be cancelled.
         self._descent = torch.optim.SGD(self._averaged, lr=1 - decay, fused=True)
 
+    def begin_at(self, model: nn.Module) -> None:
+        """Copy the model, unless the average has begun already."""
+        if self.n_averaged == 0:
+            self.module.load_state_dict(model.state_dict())
+
     @torch.no_grad()
     def update_parameters(self, model: nn.Module, cancel: Tensor) -> None:
         """Include the model in the average if `cancel` [] is 0.0, not if it is 1.0."""

@@ -17,7 +17,9 @@ from la_det.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-TEMPORARY = re.compile(r"\..+\.\d+")  # names of the temporary files of `replacing`
+JOB = ".torchrun_job"
+# Names of temporary files that writers of a run leave when they are killed: see `replacing` and `save_config`.
+TEMPORARY = re.compile(r"\.(?:model_\w+\.pth|last_checkpoint|metrics\.json|config\.yaml)\.\d+")
 
 
 class OutputDir:
@@ -49,29 +51,57 @@ class OutputDir:
         iterations = [line["iteration"] for line in self.read_metrics()]
         return bool(iterations) and max(iterations) <= 1 and (self.folder / "model_final.pth").is_file()
 
+    def note(self, job: str) -> None:
+        """Write which job of torchrun the run is of; nothing if `job` is ""."""
+        if job:
+            (self.folder / JOB).write_text(job)
+
+    def is_of(self, job: str) -> bool:
+        """Whether this job of torchrun has begun the run, or has gone on with it."""
+        file = self.folder / JOB
+        return bool(job) and file.is_file() and file.read_text(errors="replace") == job
+
     def check_new(self) -> None:
         """Refuse to start a new run over another run, unless this is a trial, which a new run moves away."""
-        if self.holds_run() and not self.holds_trial():
+        if not self.holds_run():
+            return
+        if not self.holds_trial():
             raise UserError(
                 f"{self.folder}: it holds a run; --resume goes on with it, train.output_dir=FOLDER leaves it alone, "
                 "--overwrite starts anew and keeps it whole beside the new one"
             )
+        self.check_movable()
 
     def check_movable(self) -> None:
-        """Refuse to move this folder if other runs lie below it."""
+        """Refuse to move a run in this folder if other runs lie below it, or if the command works in it."""
+        if self.holds_run() and Path.cwd().is_relative_to(self.folder.resolve()):
+            raise UserError(
+                f"{self.folder}: a run in it cannot be moved away, because it is or holds the current folder; go to "
+                "another folder, or choose another train.output_dir"
+            )
         for below in self.folder.rglob("metrics.json"):
             if below.parent != self.folder:
                 raise UserError(
-                    f"{self.folder}: {below.parent.relative_to(self.folder)} in it is another run, which --overwrite "
-                    "would move, too; choose another train.output_dir"
+                    f"{self.folder}: {below.parent.relative_to(self.folder)} in it is another run, which would be "
+                    "moved away, too; choose another train.output_dir"
                 )
 
     def move_away(self) -> Path:
-        """Rename the folder and make an empty folder in its place. Return the new path of the old folder."""
-        names = (self.folder.with_name(f"{self.folder.name}.old-{i}") for i in itertools.count(1))
+        """Rename the folder and make an empty folder in its place. Return the new path of the old folder.
+
+        Raises:
+            UserError: the folder cannot be renamed. It is as it was.
+        """
+        folder = self.folder.resolve()  # not the link to it
+        names = (folder.with_name(f"{folder.name}.old-{i}") for i in itertools.count(1))
         place = next(name for name in names if not name.exists())
-        self.folder.rename(place)
-        self.folder.mkdir()
+        try:
+            folder.rename(place)
+        except OSError as error:  # such as a mount point
+            raise UserError(
+                f"{self.folder}: cannot rename it to {place.name} ({error.strerror}); choose another train.output_dir"
+            ) from error
+        folder.mkdir()
         return place
 
     def remove_temporary_files(self) -> None:
@@ -91,7 +121,7 @@ class OutputDir:
         if start == 0:
             self.metrics.replace(self.folder / "metrics.old.json")
         else:
-            kept = [line for line in self.metrics.read_text().splitlines(keepends=True) if _is_before(line, start)]
+            kept = [line for line in self._lines() if _is_before(line, start)]
             with replacing(self.metrics) as file:
                 file.write("".join(kept).encode())
 
@@ -103,9 +133,13 @@ class OutputDir:
 
     def read_metrics(self) -> list[dict[str, float]]:
         """The complete lines of `metrics.json`."""
+        return [content for line in self._lines() if (content := _parse(line))]
+
+    def _lines(self) -> list[str]:
+        """The lines of `metrics.json`, with their ends. A damaged disk can leave bytes that are no text."""
         if not self.metrics.is_file():
             return []
-        return [content for line in self.metrics.read_text().splitlines() if (content := _parse(line))]
+        return self.metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
 
 
 def _parse(line: str) -> dict[str, float] | None:

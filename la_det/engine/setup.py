@@ -9,13 +9,14 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.config import LazyConfig
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from hydra.errors import OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from la_det import model_zoo
@@ -28,6 +29,9 @@ from la_det.errors import UserError
 from la_det.model_zoo.names import name_of_file
 
 logger = logging.getLogger(__name__)
+
+USED_BY_SCALING = ("train.auto_scale_lr", "train.max_iter=", "optimizer.lr=")  # overrides of what auto-scaling scales
+LIST_OR_ONE = ("names", "short_edge_length")  # options that take a list or one value
 
 
 def load_config(
@@ -56,10 +60,11 @@ def load_config(
     cfg = _apply_overrides(cfg, overrides)
     if fitting not in (None, Fitting()):
         check_config(cfg, comm.get_world_size())
+        used_up = USED_BY_SCALING if cfg.train.auto_scale_lr.enabled else ()
         keep_length = keep_length or any(override.startswith("train.max_iter=") for override in overrides)
         fitting.apply(cfg, keep_length=keep_length)
         fill_defaults(cfg)  # of what it has added
-        cfg = _apply_overrides(cfg, overrides)
+        cfg = _apply_overrides(cfg, [override for override in overrides if not override.startswith(used_up)])
     return cfg
 
 
@@ -90,11 +95,12 @@ def _apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 def _apply_override(cfg: DictConfig, override: str) -> DictConfig:
     """The config after an override in Hydra's grammar; where this fails and the value is text, as plain text."""
-    key, _, value = override.partition("=")
+    key, _, value = override.lstrip("+").partition("=")
     now = OmegaConf.select(cfg, key) if re.fullmatch(r"[\w.]+", key) else None
     try:
         changed = LazyConfig.apply_overrides(cfg, [override])
         if not isinstance(now, str) or isinstance(OmegaConf.select(changed, key), (str, type(None))):
+            _check_kind(override, key, now, OmegaConf.select(changed, key))
             return changed
     except (OverrideParseException, OmegaConfBaseException, KeyError) as error:
         if not isinstance(now, str):
@@ -103,9 +109,22 @@ def _apply_override(cfg: DictConfig, override: str) -> DictConfig:
     return cfg
 
 
+def _check_kind(override: str, key: str, now: Any, new: Any) -> None:
+    """Refuse a value of another kind: Hydra reads no, off and yes as text, which counts as true."""
+    if isinstance(now, bool) and not isinstance(new, bool):
+        raise UserError(f"{override}: it has to be True or False")
+    if new is None or isinstance(new, (DictConfig, ListConfig)):
+        return
+    if isinstance(now, DictConfig):
+        such_as = f", such as {key}.{next(iter(now))}" if now else ""
+        raise UserError(f"{override}: {key} is a section; set one of its options{such_as}")
+    if isinstance(now, ListConfig) and key.rpartition(".")[2] not in LIST_OR_ONE:
+        raise UserError(f"{override}: {key} is a list, so give {key}=[...]")
+
+
 def _check_override(cfg: DictConfig, override: str) -> None:
     key, separator, _ = override.partition("=")
-    if not separator:
+    if not separator or not key.lstrip("+"):
         raise UserError(f"{override}: an override has the form key=value")
     missing = object()
     if key.startswith("+") or OmegaConf.select(cfg, key, default=missing) is not missing:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from tabulate import tabulate
 from torch import nn
 from torch.utils.data import DataLoader
@@ -28,7 +29,7 @@ from la_det.checkpoint import Checkpointer, newest_intact
 from la_det.checkpoint.checkpointer import replacing
 from la_det.checkpoint.safe_pickle import DAMAGES
 from la_det.config import class_node, read_saved_config, save_yaml_config
-from la_det.data.records import check_num_classes
+from la_det.data.records import check_num_classes, check_records
 from la_det.data.sources import labels_of
 from la_det.engine.diagnostics import AssignmentDiagnostics
 from la_det.engine.hooks import BestCheckpoint, CheckpointHook, EvaluationHook, LockHook, Periods, WriterHook
@@ -76,12 +77,14 @@ def train(
         UserError: the output folder holds a run or is in use, or data or checkpoint cannot be read.
     """
     output = OutputDir(cfg.train.output_dir)
-    resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0  # torchrun restarts what has failed
+    job = torchrun_job()
+    # torchrun starts again whatever has failed, also an attempt that was refused the folder.
+    resume = resume or comm.all_gather(output.is_of(job))[0]
     with output.made(), RunLock(output.folder).held(break_lock) as lock:
         if comm.is_main_process() and not resume:
             output.check_movable() if overwrite else output.check_new()
         comm.synchronize()  # the other processes build nothing if the main process may not write
-        run = _Run(cfg, resume)
+        run = _Run(cfg, resume, lock)
         if comm.is_main_process():
             if not resume and output.holds_run():  # a run to move away, or a trial
                 lock.release()
@@ -90,18 +93,20 @@ def train(
             output.remove_temporary_files()
             output.start_at(run.start)
             save_config(cfg, output.folder)
+            output.note(job)
         comm.synchronize()
         if log is not None:
             log.open(output.folder)
-        results = run.train(output, lock)
+        results = run.train(output)
     return results
 
 
 class _Run:
     """A training that has read its model, data and checkpoint, and has not changed its output folder yet."""
 
-    def __init__(self, cfg: DictConfig, resume: bool) -> None:
+    def __init__(self, cfg: DictConfig, resume: bool, lock: RunLock) -> None:
         self.cfg = cfg
+        self.lock = lock
         check_data(cfg)
         self.model = model = build_model(cfg)
         parameters = sum(p.numel() for p in model.parameters())
@@ -130,9 +135,11 @@ class _Run:
         classes = data_classes(cfg)
         self.classes = {} if classes is None else {"classes": classes}
         self.checkpointer = build_checkpointer(
-            cfg, model, self.ema, trainer=self.trainer, stream=stream, **self.classes
+            cfg, model, self.ema, lock, trainer=self.trainer, stream=stream, **self.classes
         )
         self.start = self._load(resume)
+        if self.ema is not None:
+            self.ema.begin_at(model)  # an evaluation can come before the first step
         stream.start = self.start
 
     def _load(self, resume: bool) -> int:
@@ -160,7 +167,7 @@ class _Run:
             )
         return start
 
-    def train(self, output: OutputDir, lock: RunLock) -> Results:
+    def train(self, output: OutputDir) -> Results:
         """Do the training, in the output folder that now belongs to it."""
         cfg, trainer, start = self.cfg, self.trainer, self.start
         if start:
@@ -178,21 +185,23 @@ class _Run:
 
         best = None
         if cfg.train.get("best") and cfg.train.best.metric:
-            weights = build_checkpointer(cfg, self.model, self.ema, **self.classes)
+            weights = build_checkpointer(cfg, self.model, self.ema, self.lock, **self.classes)
             best = BestCheckpoint(weights, output.read_metrics(), **cfg.train.best)
         writers = _writers(cfg, output, start) if comm.is_main_process() else []
         trainer.register_hooks(
             [
                 hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+                LockHook(self.lock),
                 CheckpointHook(self.checkpointer, periods, cfg.train.checkpointer.max_to_keep),
                 EvaluationHook(periods, evaluate, best),
-                WriterHook(periods, writers, cfg.train.output_dir),
-                LockHook(lock),
+                WriterHook(periods, writers, self.lock),
             ]
         )
         trainer.train(start, cfg.train.max_iter)
         if comm.is_main_process():
+            self.lock.check()
             save_predictions(self.model, cfg.dataloader.test, output.folder / "predictions.png")
+            results = results or logged_results(output.read_metrics(), names_of_test_sets(cfg))  # of a finished run
         return results
 
 
@@ -206,6 +215,8 @@ def evaluate_checkpoint(cfg: DictConfig, last: bool = False, log: RunLog | None 
         raise UserError(
             "--eval-only: give train.init_checkpoint=FILE, or --resume for the output folder's last checkpoint"
         )
+    masks = OmegaConf.select(cfg, "dataloader.train.mapper.use_instance_mask", default=False)
+    check_records(names_of_test_sets(cfg), class_node(cfg.model).num_classes, masks)
     model, others = load_model(cfg, path)
     check_classes(cfg, path)
     ema = build_ema(cfg, model)
@@ -284,6 +295,22 @@ def save_config(cfg: DictConfig, folder: Path) -> None:
     whole.replace(folder / "config.yaml")
 
 
+def logged_results(lines: Sequence[Mapping[str, float | None]], test_sets: Sequence[str]) -> Results:
+    """The results of the evaluation whose values are in the last of the lines of `metrics.json`; NaN where it has null.
+
+    Args:
+        test_sets: names of the test sets that were evaluated.
+    """
+    prefixes = [f"{label}/" for label in labels_of(test_sets)] if len(test_sets) > 1 else [""]
+    results: dict[str, dict[str, float]] = defaultdict(dict)
+    for name, value in lines[-1].items() if lines else ():
+        prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
+        task, is_metric, metric = name.removeprefix(prefix).partition("/")  # names of classes in metrics can have a /
+        if is_metric and task != "assignment":  # the diagnostics' values
+            results[prefix + task][metric] = math.nan if value is None else value
+    return dict(results)
+
+
 def results_table(results: Results) -> str:
     """One row per task, and one table per set of metrics, without the metrics of single categories (`AP-<name>`)."""
     tables = defaultdict(list)
@@ -293,6 +320,15 @@ def results_table(results: Results) -> str:
     return "\n\n".join(tabulate(rows, headers="keys", tablefmt="pipe", floatfmt=".2f") for rows in tables.values())
 
 
+def torchrun_job() -> str:
+    """Name of torchrun's job, equal in all attempts of the main process; "" without torchrun.
+
+    It is the name of torchrun's folder for the job, which is random. The run id is "none" unless the user gives one.
+    """
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")  # <folder>/attempt_0/0/error.json
+    return Path(file).parent.parent.parent.name if file else ""
+
+
 def build_ema(cfg: DictConfig, model: nn.Module) -> EMA | None:
     """Moving average of parameters and buffers with `cfg.train.ema.decay`; None unless it is enabled."""
     if not cfg.train.ema.enabled:
@@ -300,11 +336,17 @@ def build_ema(cfg: DictConfig, model: nn.Module) -> EMA | None:
     return EMA(model, cfg.train.ema.decay)
 
 
-def build_checkpointer(cfg: DictConfig, model: nn.Module, ema: EMA | None, **checkpointables: object) -> Checkpointer:
-    """Checkpointer of the output folder for the model, its EMA if there is one, and `checkpointables`."""
+def build_checkpointer(
+    cfg: DictConfig, model: nn.Module, ema: EMA | None, lock: RunLock, **checkpointables: object
+) -> Checkpointer:
+    """Checkpointer of the output folder for the model, its EMA if there is one, and `checkpointables`.
+
+    It writes only while the lock is held.
+    """
     if ema is not None:
         checkpointables["ema"] = ema
-    return Checkpointer(model, cfg.train.output_dir, allow_pickle=cfg.train.allow_pickle, **checkpointables)
+    options = {"allow_pickle": cfg.train.allow_pickle, "before_write": lock.check}
+    return Checkpointer(model, cfg.train.output_dir, **options, **checkpointables)
 
 
 def _diagnostics(cfg: DictConfig, model: nn.Module, loader: DataLoader) -> AssignmentDiagnostics | None:

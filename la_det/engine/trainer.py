@@ -27,6 +27,8 @@ from la_det.signals import Interrupted, stop_signals
 
 logger = logging.getLogger(__name__)
 
+LEAST_SCALE = 1.0  # of float16's loss; torch begins at 65,536, and halves it after each gradient that is not finite
+
 
 @dataclass
 class Step:
@@ -55,7 +57,8 @@ class Trainer(TrainerBase):
 
     A step that is not finite changes neither the weights, nor the optimizer's state, nor the EMA. The device decides
     this, so nothing waits. The process reads a step's losses during the next step, or when `flush` is called. If the
-    step was not finite, it stops with a `UserError`; only float16's loss scaling goes on after an infinite gradient.
+    step was not finite, it stops with a `UserError`. After a gradient that is not finite, only float16's loss scaling
+    goes on, until the scale is below 1: then it is not the scale that makes the gradient infinite.
 
     A signal to stop (see `StopSignals`) is noted. It ends the training after a step that the hooks have saved. All
     processes end after the same step: the step of the signal or one of the next two.
@@ -258,8 +261,11 @@ class Trainer(TrainerBase):
             bad = [f"{name} is {value.item()}" for name, value in losses.items() if not value.isfinite()]
             reason = ", ".join(bad) or "a loss of another process is not finite"
             self._stop(unread.iteration, reason, losses, unread.batch)
-        if not (math.isfinite(norm) or self.grad_scaler.is_enabled()):
-            self._stop(unread.iteration, f"the gradient's norm is {norm}", losses, unread.batch)
+        if not math.isfinite(norm):
+            scale = self.grad_scaler.get_scale() if self.grad_scaler.is_enabled() else 0.0  # on a GPU, this waits
+            if scale < LEAST_SCALE:
+                also = f", also with a loss scale of {scale:g}" if scale else ""
+                self._stop(unread.iteration, f"the gradient's norm is {norm}{also}", losses, unread.batch)
         now, self.storage.iter = self.storage.iter, unread.iteration
         self.storage.put_scalars(
             data_time=unread.data_time, total_loss=sum(means), **dict(zip(unread.losses, means, strict=True))

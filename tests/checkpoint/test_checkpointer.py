@@ -33,7 +33,7 @@ def test_round_trip_marks_the_last_checkpoint(tmp_path):
     checkpointer.save("first")
     checkpointer.save("second", note="kept")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["first.pth", "last_checkpoint", "second.pth"]
-    extra = Checkpointer(loaded, str(tmp_path)).resume_or_load("", resume=True)
+    extra = Checkpointer(loaded, str(tmp_path)).resume(newest_intact(str(tmp_path)))
     assert extra["note"] == "kept"
     assert all(torch.equal(a, b) for a, b in zip(saved.parameters(), loaded.parameters(), strict=True))
 
@@ -107,9 +107,8 @@ def test_resuming_and_evaluating_need_every_parameter(change, message):
     Checkpointer(model()).load("other.pth")  # initial weights may be a part
     with pytest.raises(UserError, match=f"other.pth: this checkpoint is of another model: .*{message}"):
         Checkpointer(model(), strict=True).load("other.pth")
-    Path("last_checkpoint").write_text("other.pth")
     with pytest.raises(UserError, match=message):
-        Checkpointer(model(), ".").resume_or_load("", resume=True)
+        Checkpointer(model()).resume("other.pth")
 
 
 class WithTrainingBranch(nn.Module):
@@ -218,7 +217,7 @@ def test_weights_alone_are_no_run(tmp_path):
     make_run(tmp_path)
     other = Checkpointer(model(), str(tmp_path), trainer=model())
     with pytest.raises(UserError, match=r"it has weights, but not a training.s state \(trainer\)"):
-        other.resume_or_load("")
+        other.resume(newest_intact(str(tmp_path)))
 
 
 class State:

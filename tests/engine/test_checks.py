@@ -41,12 +41,23 @@ def test_configs_are_right(config):
         ("train.clip_grad.max_norm", -0.1),
         ("train.best.mode", "largest"),
         ("train.preemption_signal", "SIGNONE"),
+        ("train.preemption_signal", "SIGKILL"),
+        ("train.preemption_signal", "SIGSTOP"),
+        ("train.output_dir", None),
+        ("train.init_checkpoint", None),
+        ("train.allow_pickle", "no"),
+        ("train.ema.enabled", "no"),
+        ("train.deterministic", 0),
+        ("train.amp", None),
+        ("train.checkpointer", 5),
+        ("dataloader.train", None),
+        ("lr_multiplier", None),
         ("optimizer.lr", float("nan")),
         ("optimizer.lr", -1),
         ("optimizer.weight_decay", None),
     ],
 )
-def test_impossible_numbers(config, key, value):
+def test_impossible_values(config, key, value):
     changed = copy.deepcopy(config)
     OmegaConf.update(changed, key, value)
     with pytest.raises(UserError, match=f"{key}={value}: it has to be "):

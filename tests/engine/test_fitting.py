@@ -63,6 +63,25 @@ def test_a_batch_alone_keeps_the_epochs():
     assert (cfg.train.max_iter, cfg.optimizer.lr) == (4 * 270000, 0.01 / 4), "nothing is scaled twice"
 
 
+@pytest.mark.parametrize(
+    ("overrides", "wishes", "iterations", "lr"),
+    [
+        ((), {"epochs": 12}, 30, 0.01 / 4),
+        ((), {}, 8000, 0.01 / 4),
+        (("optimizer.lr=0.4",), {"epochs": 12}, 30, 0.1),
+        (("train.max_iter=100",), {}, 400, 0.01 / 4),
+        (("train.auto_scale_lr.reference_batch_size=8",), {"epochs": 12}, 30, 0.01 / 2),
+    ],
+)
+def test_auto_scaling_scales_once(option, overrides, wishes, iterations, lr):
+    """With a fitting as without one, it scales what the user sets; the fitted epochs stay."""
+    scaling = ("dataloader.train.total_batch_size=4", "train.auto_scale_lr.enabled=True")
+    cfg = fitted(*scaling, *overrides, dataset=option, **wishes)
+    for _ in range(2):
+        assert (cfg.train.max_iter, cfg.optimizer.lr) == (iterations, pytest.approx(lr))
+        auto_scale_lr(cfg)  # as `setup` does
+
+
 def test_what_the_user_sets_wins(option):
     cfg = fitted("train.max_iter=7", "optimizer.lr=0.5", "train.eval_period=3", dataset=option, batch=4)
     assert cfg.train.max_iter == 7 and cfg.optimizer.lr == 0.5 and cfg.train.eval_period == 3

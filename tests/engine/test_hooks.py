@@ -1,9 +1,12 @@
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from la_det.checkpoint import Checkpointer
-from la_det.engine.hooks import CheckpointHook, Periods
+from la_det.engine.hooks import BestCheckpoint, CheckpointHook, Periods
+from la_det.engine.lock import RunLock
+from la_det.errors import UserError
 
 
 def run(folder, start, max_iter, period=2, max_to_keep=2, evaluation=0):
@@ -35,3 +38,16 @@ def test_leaves_an_earlier_longer_run_alone(tmp_path):
 def test_saves_before_every_evaluation(tmp_path):
     names = run(tmp_path, 0, 7, period=4, evaluation=3, max_to_keep=9)
     assert names == ["model_0000002.pth", "model_0000003.pth", "model_0000005.pth", "model_final.pth"]
+
+
+def test_best_weights_are_not_written_without_the_lock(tmp_path):
+    """Another training can take the folder during an evaluation."""
+    with RunLock(tmp_path).held() as lock:
+        weights = Checkpointer(torch.nn.Linear(1, 1), str(tmp_path), before_write=lock.check)
+        best = BestCheckpoint(weights, [], metric="AP")
+        best.take({"AP": 1.0}, 0)
+        (tmp_path / "model_best.pth").unlink()
+        lock.path.unlink()
+        with pytest.raises(UserError, match=".lock in it is gone"):
+            best.take({"AP": 2.0}, 1)
+    assert not list(tmp_path.iterdir())

@@ -63,6 +63,25 @@ def test_elsewhere_with_a_heartbeat(tmp_path, monkeypatch):
         RunLock(tmp_path).acquire()
 
 
+def test_broken_lock_is_noticed_before_a_write(tmp_path):
+    with RunLock(tmp_path).held() as old:
+        old.check()
+        with RunLock(tmp_path).held(break_lock=True) as new:
+            new.check()
+            with pytest.raises(UserError, match=rf"{tmp_path}: a training on .* has taken its place"):
+                old.check()
+        with pytest.raises(UserError, match=rf"{tmp_path}: .lock in it is gone"):
+            old.check()
+    RunLock(tmp_path).check()  # as in the processes that never had it
+
+
+def test_lock_that_cannot_be_read_is_held(tmp_path, monkeypatch):
+    """On a shared disk that fails for a moment."""
+    with RunLock(tmp_path).held() as lock:
+        monkeypatch.setattr(RunLock, "_holder", lambda self: {})
+        lock.check()
+
+
 def test_broken_lock_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "HEARTBEAT", 0.1)
     with RunLock(tmp_path).held() as old:

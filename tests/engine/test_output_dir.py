@@ -1,4 +1,7 @@
+import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -80,10 +83,76 @@ def test_runs_below_are_not_moved(tmp_path):
 
 
 def test_temporary_files_of_killed_writers_go(tmp_path):
-    for name in (".model_final.pth.123", ".last_checkpoint.7", ".hidden", "model_final.pth", ".lock"):
+    """Files of others stay, since the output folder can be any folder, such as the user's home."""
+    temporary = [".model_final.pth.123", ".model_0000004.pth.5", ".last_checkpoint.7", ".metrics.json.8"]
+    others = [".bashrc.2024", ".config.yaml.1.2", ".lock", ".netrc.1", ".notes.model.pth.1", "model_final.pth"]
+    for name in [*temporary, ".config.yaml.9", *others]:
         (tmp_path / name).touch()
     OutputDir(tmp_path).remove_temporary_files()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", ".lock", "model_final.pth"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == others
+
+
+def write_trial(folder):
+    (folder / "model_final.pth").write_text("weights")
+    write(folder, [0, 1])
+
+
+@pytest.mark.parametrize("name", [".", "..", "../..", "absolute"])
+def test_the_current_folder_is_not_moved_away(tmp_path, monkeypatch, name):
+    """Paths of the command would then mean other files."""
+    current = tmp_path / "a" / "b"
+    current.mkdir(parents=True)
+    monkeypatch.chdir(current)
+    output = OutputDir(current if name == "absolute" else name)
+    output.check_new()
+    output.check_movable()
+    write_trial(output.folder)
+    for check in (output.check_new, output.check_movable):
+        with pytest.raises(UserError, match="it is or holds the current folder; go to another folder"):
+            check()
+
+
+def test_a_path_that_ends_in_dots_is_moved_away(tmp_path, monkeypatch):
+    (tmp_path / "run" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    output = OutputDir("run/below/..")
+    write_trial(output.folder)
+    output.check_new()
+    assert output.move_away() == tmp_path / "run.old-1"
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_link_keeps_its_target(tmp_path):
+    """The new run is on the same disk as the old one."""
+    (tmp_path / "disk" / "run").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "run")
+    write_trial(tmp_path / "link")
+    assert OutputDir(tmp_path / "link").move_away() == tmp_path / "disk" / "run.old-1"
+    assert (tmp_path / "link").resolve() == tmp_path / "disk" / "run" and not list((tmp_path / "link").iterdir())
+
+
+def test_a_folder_that_cannot_be_renamed(tmp_path, monkeypatch):
+    """Such as a mount point."""
+    write_trial(tmp_path)
+
+    def rename(self, target):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(UserError, match=rf"{tmp_path}: cannot rename it to .*old-1 \(.*busy\); choose another"):
+        OutputDir(tmp_path).move_away()
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    write(tmp_path, range(3))
+    lines = (tmp_path / "metrics.json").read_bytes().splitlines(keepends=True)
+    (tmp_path / "metrics.json").write_bytes(b"".join([lines[0], b"\x80" + lines[1], lines[2], b"\xff\xfe"]))
+    output = OutputDir(tmp_path)
+    assert [line["iteration"] for line in output.read_metrics()] == [0, 2]
+    with pytest.raises(UserError, match="it holds a run"):
+        output.check_new()
+    output.start_at(2)
+    assert read(output.metrics) == [0]
 
 
 def test_a_trial_of_one_iteration_is_not_in_the_way(tmp_path):

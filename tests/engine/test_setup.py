@@ -46,11 +46,41 @@ def test_text_is_taken_as_it_is(config, value):
         ("train.amp.enable=True", "did you mean train.amp.enabled"),
         ("train.max_iter", "has the form key=value"),
         ("train.max_iter=[1", r"cannot apply the override train.max_iter=\[1"),
+        ("=5", "=5: an override has the form key=value"),
+        ("+=5", "an override has the form key=value"),
     ],
 )
 def test_bad_overrides(config, override, message):
     with pytest.raises(UserError, match=message):
         load_config(config, [override])
+
+
+@pytest.mark.parametrize("value", ["no", "off", "yes", "on", "0", "1", "null", "''", "[True]", "{a: True}"])
+def test_switches_are_true_or_false(config, value):
+    """Hydra reads no and off as text, which counts as true."""
+    for plus in ("", "+"):
+        with pytest.raises(UserError, match="it has to be True or False"):
+            load_config(config, [f"{plus}train.amp.enabled={value}"])
+    assert load_config(config, ["train.amp.enabled=TRUE"]).train.amp.enabled is True
+
+
+@pytest.mark.parametrize("value", ["True", "5", "text", "0.5"])
+@pytest.mark.parametrize("node", ["train", "train.amp", "dataloader.train", "model.criteria", "train.hooks"])
+def test_a_value_takes_no_place_of_a_section_or_list(node, value):
+    for plus in ("", "+"):
+        with pytest.raises(UserError, match=rf"{node}={value}: {node} is a (section; set one of its|list, so give)"):
+            load_config("POTO/poto_r18_fpn_shapes_tiny", [f"{plus}{node}={value}"])
+
+
+def test_what_can_take_the_place_of_a_section_or_list():
+    overrides = ["train.best=null", "train.hooks=null", "optimizer.betas=[0.8,0.9]", "train.ema={decay: 0.5}"]
+    cfg = load_config("PAA/paa_dcnv2_r101_fpn_2x_ms_coco", [*overrides[:2], "model.inference.voting=null"])
+    assert cfg.train.best is None and cfg.train.hooks is None and cfg.model.inference.voting is None
+    cfg = load_config("POTO/poto_r18_fpn_shapes_tiny", overrides)
+    assert list(cfg.optimizer.betas) == [0.8, 0.9] and cfg.train.ema.decay == 0.5
+    sides, names = "dataloader.train.mapper.augmentations.0.short_edge_length", "dataloader.test.dataset.names"
+    cfg = load_config("FCOS/fcos_r50_fpn_3x_ms_coco", [f"{sides}=512", f"{names}=[a,b]", f"{names}=c"])
+    assert OmegaConf.select(cfg, sides) == 512 and OmegaConf.select(cfg, names) == "c"
 
 
 def scaled(batch_size, enabled=True):

@@ -6,7 +6,7 @@ from detectron2.engine import HookBase
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
-from la_det.checkpoint import Checkpointer
+from la_det.checkpoint import Checkpointer, newest_intact
 from la_det.engine import Trainer
 from la_det.engine.optimizers import EMA, SGD
 from la_det.errors import UserError
@@ -198,6 +198,20 @@ def test_step_that_is_not_finite_stops_and_changes_nothing(tmp_path, how, log_pe
     assert dump["losses"].keys() == {"loss"} and "non_finite_0000002" in str(error.value)
 
 
+@pytest.mark.parametrize("log_period", [1, 99])
+def test_float16_stops_when_no_scale_makes_the_gradient_finite(tmp_path, log_period):
+    """Instead of skipping all further steps."""
+    torch.manual_seed(0)
+    model = Spoiled("the gradient's norm is nan")
+    optimizer = fused_sgd(model.parameters())
+    trainer = Trainer(
+        model, Data(), optimizer, amp_dtype=torch.float16, log_period=log_period, output_dir=str(tmp_path)
+    )
+    with pytest.raises(UserError, match=r"iteration \d+: the gradient's norm is nan, also with a loss scale of 0.5"):
+        trainer.train(0, 99)
+    assert trainer.iter < 25 and all(weight.isfinite().all() for weight in model.parameters())
+
+
 def test_step_that_is_not_finite_is_found_before_the_next_one_changes_anything(tmp_path):
     """Without a checkpoint in between, the step after it has begun already."""
     torch.manual_seed(0)
@@ -291,7 +305,7 @@ def test_resumed_training_is_the_same_to_the_last_bit(tmp_path, stop, amp_dtype)
 
     trainer, resumed, checkpointer = build()
     torch.manual_seed(99)  # another process would start in another state
-    checkpointer.resume_or_load("", resume=True)
+    checkpointer.resume(newest_intact(str(tmp_path)))
     assert trainer.iter == stop - 1
     trainer.data_loader.start = stop
     trainer.train(stop, 6)

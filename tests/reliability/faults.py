@@ -437,17 +437,38 @@ def _torchrun(lab: Lab, row: Row) -> Row:
     return lab.compare(row, output, *VARIANTS["two processes"])
 
 
+@fault("torchrun --max-restarts: a forgotten --resume")
+def _torchrun_forgotten(lab: Lab, row: Row) -> Row:
+    """The second attempt is refused, too."""
+    output = lab.broken(row.name)
+    shutil.copytree(lab.whole(), output)
+    before = fingerprint(output)
+    process = lab.start(output, "optimizer.lr=0.5", launcher=(*TORCHRUN, "--max-restarts", "1"))
+    process.wait(TIMEOUT)
+    count_changed(row, output, before)
+    row.message = messages(output)
+    if "--resume goes on with it" not in row.message:
+        row.problems.append("it is not refused")
+    return row
+
+
 @fault("two trainings in one folder")
 def _two(lab: Lab, row: Row) -> Row:
     output = lab.broken(row.name)
     first = lab.start(output, before=SLOW_STEPS.replace("0.3", "2"))
     wait_for(lambda: (output / "model_0000002.pth").exists(), first)
+    grow = ("config.yaml", "metrics.json", "log.txt")  # or stay as they are
+    before = {name: (output / name).read_bytes() for name in grow}
     names = set(fingerprint(output))
-    second = lab.start(output, "--resume")
+    second = lab.start(output, "--resume", "optimizer.lr=0.5")
     second.wait(TIMEOUT)
     row.message = messages(output)
     failed(row, output, second, says="a training runs in it")
-    row.files_changed = sum(not (output / n).exists() for n in names if not n.startswith((".", "model_")))
+    gone = {name for name in names if not name.startswith((".", "model_")) and not (output / name).exists()}
+    altered = {name for name in grow if name not in gone and not (output / name).read_bytes().startswith(before[name])}
+    row.files_changed = len(gone | altered)
+    if row.files_changed:
+        row.problems.append("it changed files of the other")
     assert first.wait(TIMEOUT) == 0
     return lab.compare(row, output)
 
@@ -516,15 +537,19 @@ def _gone(lab: Lab, row: Row) -> Row:
     return failed(row, output, process, says=str(output))
 
 
+def count_changed(row: Row, output: Path, before: dict[str, str]) -> None:
+    after = fingerprint(output)
+    row.files_changed = sum(before.get(name) != after.get(name) for name in before.keys() | after.keys())
+    if row.files_changed:
+        row.problems.append("it changed files")
+
+
 def refused(lab: Lab, row: Row, output: Path, *options: str, says: str) -> Row:
     """A command that may change nothing."""
     before = fingerprint(output)
     process = lab.start(output, *options)
     process.wait(TIMEOUT)
-    after = fingerprint(output)
-    row.files_changed = sum(before.get(name) != after.get(name) for name in before.keys() | after.keys())
-    if row.files_changed:
-        row.problems.append("it changed files")
+    count_changed(row, output, before)
     return failed(row, output, process, says=says)
 
 
