@@ -18,7 +18,7 @@ from detectron2.engine import hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
+from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from omegaconf import DictConfig, OmegaConf
 from tabulate import tabulate
 from torch import nn
@@ -42,7 +42,7 @@ from la_det.engine.predictions import PredictionsWriter
 from la_det.engine.resume import changes, check_and_show
 from la_det.engine.trainer import Trainer
 from la_det.engine.visualize import save_predictions
-from la_det.engine.writers import MetricsWriter, finite_or_none
+from la_det.engine.writers import MetricsWriter, TensorBoardWriter, finite_or_none
 from la_det.errors import UserError
 from la_det.evaluation.batches import OneSizeBatches
 from la_det.evaluation.duplicates import objects_of
@@ -383,11 +383,11 @@ def _ddp_devices(model: nn.Module) -> list[int] | None:
 
 
 def _writers(cfg: DictConfig, output: OutputDir, start: int) -> list[EventWriter]:
-    # TensorBoard forgets what a killed run wrote for later iterations.
-    kept = start + output.has_line(start, False)
+    # TensorBoard forgets what a killed run wrote for iterations without a line in metrics.json: they are written again.
+    kept = start + output.has_line(start, False) if output.has_line(start - 1, True) else start - 1
     return [
         CommonMetricPrinter(cfg.train.max_iter),
+        TensorBoardWriter(cfg.train.output_dir, purge_step=max(kept, 0) or None),
         MetricsWriter(str(output.metrics), window_size=1),  # exact values, so that runs can be compared to the last bit
-        TensorboardXWriter(cfg.train.output_dir, purge_step=kept or None),
         *instantiate(cfg.train.get("writers") or []),
     ]

@@ -1,4 +1,4 @@
-"""Writers for the numbers of a training besides the console and TensorBoard."""
+"""Writers for the numbers of a training besides the console."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from detectron2.utils.events import EventWriter, JSONWriter, get_event_storage
+from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter, get_event_storage
 
 from la_det.errors import UserError
 
@@ -37,6 +37,14 @@ class MetricsWriter(JSONWriter):
 def finite_or_none(values: Mapping[str, float]) -> dict[str, float | None]:
     """The values, with None for NaN and infinity, which strict JSON does not have."""
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+class TensorBoardWriter(TensorboardXWriter):
+    """Writes TensorBoard's file, up to the disk: a killed run leaves every step that `metrics.json` has."""
+
+    def write(self) -> None:
+        super().write()
+        self._writer.flush()
 
 
 class WandbWriter(EventWriter):

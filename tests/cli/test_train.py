@@ -299,6 +299,40 @@ def test_looking_at_the_assignment_changes_nothing(tiny_coco, tmp_path):
     assert len(scalars.Scalars("assignment/main/POTO/conflicts")) == 3
 
 
+# A training whose process ends at once before or after a writer has written iteration 3.
+DIES = """
+import os, sys
+from detectron2.utils.events import get_event_storage
+from la_det import cli
+from la_det.engine import writers
+
+kind, before = getattr(writers, sys.argv[1]), sys.argv[2] == "before"
+write = kind.write
+
+def dying(self):
+    if get_event_storage().iter == 3 and before:
+        os._exit(9)
+    write(self)
+    if get_event_storage().iter == 3:
+        os._exit(9)
+
+kind.write = dying
+cli.run("train", sys.argv[3:], "train_net.py")
+"""
+
+
+@pytest.mark.parametrize("moment", ["TensorBoardWriter before", "MetricsWriter before", "MetricsWriter after"])
+def test_a_kill_between_the_writers_loses_and_repeats_nothing(tiny_coco, tmp_path, moment):
+    argv = arguments(tiny_coco, tmp_path, "train.max_iter=5", "train.checkpointer.period=2")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    died = subprocess.run([sys.executable, "-c", DIES, *moment.split(), *argv], env=environment, cwd=ROOT)
+    assert died.returncode == 9
+    run_here([*argv, "--resume"])
+    assert list(losses(tmp_path)) == list(range(5))
+    steps = [event.step for event in EventAccumulator(str(tmp_path)).Reload().Scalars("total_loss")]
+    assert steps == list(range(5))
+
+
 @pytest.mark.slow
 def test_killed_run_resumes_to_the_same_bits(tiny_coco, tmp_path):
     options = ["train.max_iter=10", "train.checkpointer.period=2", "train.ema.enabled=True"]
