@@ -53,7 +53,9 @@ class TestTorchrun:
         def run(job: str, number: int, *overrides: str, **options: bool) -> None:
             monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # its default: other jobs have it, too
             monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(number))
-            monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", f"/tmp/torchelastic_x/{job}/attempt_{number}/0/error.json")
+            monkeypatch.setenv(
+                "TORCHELASTIC_ERROR_FILE", str(tmp_path / job / f"attempt_{number}" / "0" / "error.json")
+            )
             la_det.train(CONFIG, dataset=dataset, overrides=overrides, output=tmp_path / "out", **options)
 
         return run
