@@ -79,11 +79,8 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def check_config(cfg: DictConfig, world_size: int) -> None:
-    """Check the values of a config; keys that the config does not have are not checked.
-
-    Args:
-        world_size: number of processes.
+def check_values(cfg: DictConfig) -> None:
+    """Check each value of a config alone; keys that the config does not have are not checked.
 
     Raises:
         UserError: a value is impossible; the message names the value and what it can be.
@@ -93,6 +90,18 @@ def check_config(cfg: DictConfig, world_size: int) -> None:
         value = OmegaConf.select(cfg, key, default=missing)
         if value is not missing and not is_right(value):
             raise UserError(f"{key}={value}: it has to be {wanted}")
+
+
+def check_config(cfg: DictConfig, world_size: int) -> None:
+    """Check the values of a config for a training, each alone and what has to fit together.
+
+    Args:
+        world_size: number of processes.
+
+    Raises:
+        UserError: a value is impossible; the message names the value and what it can be.
+    """
+    check_values(cfg)
     total, steps = cfg.dataloader.train.total_batch_size, cfg.train.grad_accum_steps
     if total % world_size:
         raise UserError(f"dataloader.train.total_batch_size={total} is no multiple of {world_size} processes")

@@ -23,7 +23,7 @@ from la_det import model_zoo
 from la_det.build import device_of
 from la_det.checkpoint.recipe import apply_recipe
 from la_det.config import fill_defaults, load_yaml_config
-from la_det.engine.checks import check_config
+from la_det.engine.checks import check_config, check_values
 from la_det.engine.fitting import Fitting, auto_scale_lr
 from la_det.errors import UserError
 from la_det.model_zoo.names import name_of_file
@@ -53,7 +53,7 @@ def load_config(
         keep_length: do not fit the length of the training.
 
     Raises:
-        UserError: there is no such config or key, or `fitting` is impossible.
+        UserError: there is no such config or key, a value is impossible, or `fitting` is.
     """
     cfg = copy.deepcopy(config) if isinstance(config, DictConfig) else _read(os.path.expanduser(config))
     fill_defaults(cfg)
@@ -65,6 +65,7 @@ def load_config(
         fitting.apply(cfg, keep_length=keep_length)
         fill_defaults(cfg)  # of what it has added
         cfg = _apply_overrides(cfg, [override for override in overrides if not override.startswith(used_up)])
+    check_values(cfg)
     return cfg
 
 
@@ -99,8 +100,10 @@ def _apply_override(cfg: DictConfig, override: str) -> DictConfig:
     now = OmegaConf.select(cfg, key) if re.fullmatch(r"[\w.]+", key) else None
     try:
         changed = LazyConfig.apply_overrides(cfg, [override])
-        if not isinstance(now, str) or isinstance(OmegaConf.select(changed, key), (str, type(None))):
-            _check_kind(override, key, now, OmegaConf.select(changed, key))
+        new = OmegaConf.select(changed, key)
+        is_list_of_such = isinstance(new, ListConfig) and key.rpartition(".")[2] in LIST_OR_ONE
+        if not isinstance(now, str) or new is None or isinstance(new, str) or is_list_of_such:
+            _check_kind(override, key, now, new)
             return changed
     except (OverrideParseException, OmegaConfBaseException, KeyError) as error:
         if not isinstance(now, str):

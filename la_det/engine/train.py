@@ -252,21 +252,21 @@ def evaluate_model(
     The tasks of EMA weights are called `<task>_ema`. With several test sets, tasks are called `<test set>/<task>`.
 
     Args:
-        predictions: folder for `predictions.json` and `predictions_ema.json`; with several test sets, the names of the
-            files contain the name of the test set. None: only detections on test sets without annotations are written,
-            to `inference/<test set>` in the output folder.
+        predictions: folder for `predictions.json` and `predictions_ema.json`; with several test sets, it has a folder
+            for each. None: only detections on test sets without annotations are written, to `inference/<test set>` in
+            the output folder.
     """
     models = {"": model} if ema is None else {"": model, "_ema": ema.module}
     names, results = names_of_test_sets(cfg), {}
     for name, label in zip(names, labels_of(names), strict=True):
-        prefix, of_set = (f"{label}/", f"_{label}") if len(names) > 1 else ("", "")
+        prefix = f"{label}/" if len(names) > 1 else ""
         records = instantiate({**cfg.dataloader.test.dataset, "names": name})
         check_num_classes(name, class_node(cfg.model).num_classes)
         loader, objects = instantiate({**cfg.dataloader.test, "dataset": records}), objects_of(records)
         of_data_set = _evaluator(cfg, name)
         for suffix, evaluated in models.items():
             _broadcast_buffers(evaluated)
-            path = predictions and predictions / f"predictions{of_set}{suffix}.json"
+            path = predictions and predictions / prefix / f"predictions{suffix}.json"
             if path is None and "annotations" not in records[0]:
                 path = Path(cfg.train.output_dir, "inference", label, f"predictions{suffix}.json")
             with variant_inference(evaluated) as inference:

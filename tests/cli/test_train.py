@@ -416,6 +416,22 @@ def test_several_test_sets_and_one_without_annotations(tiny_coco, tmp_path):
     assert LazyConfig.load(str(output / "config.yaml")).dataloader.classes == classes
 
 
+def test_predictions_of_test_sets_whose_names_end_like_ema(tiny_coco, tmp_path):
+    """Each evaluation of each set has a file of its own."""
+    for name in ("val_ema", "val_ema_ema"):
+        (tmp_path / f"{name}.json").write_text((tiny_coco / "val.json").read_text())
+    files = [tiny_coco / "val.json", tmp_path / "val_ema.json", tmp_path / "val_ema_ema.json"]
+    sets = ",".join(f"'coco:{tiny_coco}/images,{file}'" for file in files)
+    options = ["train.max_iter=1", "train.ema.enabled=True", f"dataloader.test.dataset.names=[{sets}]"]
+    run_here(arguments(tiny_coco, tmp_path / "out", *options))
+    run_here(arguments(tiny_coco, tmp_path / "out", "--eval-only", "--resume", *options))
+    folder = tmp_path / "out" / "evaluation" / "model_final"
+    written = {str(path.relative_to(folder)) for path in folder.rglob("predictions*.json")}
+    assert written == {
+        f"{name}/predictions{suffix}.json" for name in ("val", "val_ema", "val_ema_ema") for suffix in ("", "_ema")
+    }
+
+
 @pytest.mark.slow
 def test_own_data_with_a_config_of_crowds(tiny_coco, tmp_path, capsys):
     """Its evaluator is CrowdHuman's; one's own data is COCO's."""

@@ -38,6 +38,14 @@ def test_text_is_taken_as_it_is(config, value):
     assert load_config(config, [f"train.output_dir={value}", "train.max_iter=7"]).train.output_dir == value
 
 
+def test_values_of_a_file_are_checked_where_it_is_loaded(config):
+    """The text "no" would count as true, and let a checkpoint run code."""
+    cfg = load_config(config)
+    cfg.train.allow_pickle = "no"
+    with pytest.raises(UserError, match="^train.allow_pickle=no: it has to be True or False$"):
+        load_config(cfg)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -79,7 +87,9 @@ def test_what_can_take_the_place_of_a_section_or_list():
     cfg = load_config("POTO/poto_r18_fpn_shapes_tiny", overrides)
     assert list(cfg.optimizer.betas) == [0.8, 0.9] and cfg.train.ema.decay == 0.5
     sides, names = "dataloader.train.mapper.augmentations.0.short_edge_length", "dataloader.test.dataset.names"
-    cfg = load_config("FCOS/fcos_r50_fpn_3x_ms_coco", [f"{sides}=512", f"{names}=[a,b]", f"{names}=c"])
+    cfg = load_config("FCOS/fcos_r50_fpn_3x_ms_coco", [f"{sides}=512", f"{names}=[a,'b,c']"])
+    assert list(OmegaConf.select(cfg, names)) == ["a", "b,c"]
+    cfg = load_config(cfg, [f"{names}=c"])
     assert OmegaConf.select(cfg, sides) == 512 and OmegaConf.select(cfg, names) == "c"
 
 
