@@ -122,11 +122,13 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("return 4 / 3 *", "return 5 / 4 *"),
         ("closeness * (MU_SUM * t).exp() * t)", "(MU_SUM * t).exp() * t)"),
     ],
+    (f"{CRITERIA}/decision.py", "tests/matchers/test_dw.py"): [
+        ("float(len(self.targets))", "float(len(self.targets) + 1)"),
+    ],
     (f"{CRITERIA}/dw.py", "tests/matchers/test_dw.py", f"{GOLDEN} -k 'dw'"): [
         ("lowered, entries), lowered.sum())", "lowered, entries), lowered.sum(), floor=0.0)"),
-        ("loss, num_gts(decision.targets), weight=self.weight)", "loss, num_gts(decision.targets))"),
+        ("loss, decision.num_gts, weight=self.weight)", "loss, decision.num_gts)"),
         ("weight=self.weight * BETA", "weight=self.weight"),
-        ("float(len(targets))", "float(len(targets) + 1)"),
         ("lowered = 1 - n.weight", "lowered = n.weight"),
     ],
     (f"{MATCHERS}/o2f.py", "tests/matchers/test_o2f.py", f"{GOLDEN} -k 'o2f'"): [
@@ -156,9 +158,9 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("alpha: float = 0.8", "alpha: float = 0.75"),
         ("center_radius: float = 1.5", "center_radius: float = 1.4"),
         ("outside: float = -1.0", "outside: float = 0.0"),
-        ("targets, among=inside", "targets"),
+        ("drop_missing=self.drop_unmatched, among=omega", "drop_missing=self.drop_unmatched"),
         ("if not self.hungarian", "if self.hungarian"),
-        ('"drop_missing": self.drop_unmatched', '"drop_missing": False'),
+        ("drop_missing=self.drop_unmatched", "drop_missing=False"),
     ],
     (f"{MATCHERS}/one_to_one.py", f"{RULES} -k 'anchor or center or foreground or dropping'", f"{GOLDEN} -k 'poto'"): [
         ("difference.abs() / 2", "difference / 2"),
@@ -167,7 +169,8 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("box_weight: float = 2.0", "box_weight: float = 1.5"),
         ("missing=-1e8", "missing=-10"),
         ("- negative[of_pair, cls]", "+ 0 * negative[of_pair, cls]"),
-        ("drop_missing=self.drop_unmatched", "drop_missing=False"),
+        ("len(predictions.priors), self.drop_unmatched", "len(predictions.priors), False"),
+        ("drop_missing=drop, among=inside", "drop_missing=drop"),
     ],
     (f"{MATCHERS}/poto_aux.py", f"{RULES} -k 'aux'", f"{GOLDEN} -k 'aux'"): [
         ("margin=0.0", "margin=0.01"),
@@ -357,7 +360,7 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("floor_().clamp_(min=1)", "floor_()"),
         # k of a ground truth's own locations, another collision rule
         ("masked_fill(~is_valid, 0), near", "masked_fill(~self.is_own(near, priors, targets), 0), near"),
-        ("among = exists & (taken | (takers > 1).index_select(0, location))", "among = taken"),
+        ("among = exists & (taken | contested(pairs, taken, priors, targets.num_images))", "among = taken"),
         ("NOT_OWN * other)  #", "0 * other)  #"),
         ("other * num_own.index_select(0, gt)", "0 * num_own.index_select(0, gt)"),
         ("if len(doubtful)", "if False"),
@@ -490,7 +493,8 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("best - worst + EPS", "best - worst + 1"),
     ],
     (f"{CRITERIA}/autoassign.py", "tests/matchers/test_autoassign.py", f"{GOLDEN} -k 'autoassign'"): [
-        ("NOTHING_INSIDE = 100.0", "NOTHING_INSIDE = 50.0"),
+        ("LARGEST = 100.0", "LARGEST = 50.0"),
+        ("value.clamp(min=EPS)", "value.clamp(min=1e-6)"),
         ("weight: float = 0.25", "weight: float = 0.3"),
         (_NEGATIVE.format(0.75), _NEGATIVE.format(0.7)),
         (_CENTER.format(0.75), _CENTER.format(0.7)),
@@ -500,7 +504,7 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("* (total != 0)", ""),
         (', scope="local")', ")"),
         ("of_image.sum(), num_images", "of_image.sum(), 2 * num_images"),
-        ("num_gts(decision.targets), weight", "num_gts(decision.targets), scope='local', weight"),
+        ("decision.num_gts, weight", "decision.num_gts, scope='local', weight"),
     ],
     (f"{CRITERIA}/decision.py", f"{GOLDEN} -k 'paa'"): [
         ("aligned_iou(self.boxes.detach(),", "aligned_iou(self.boxes,"),
@@ -535,7 +539,7 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("nan=torch.inf, posinf=torch.inf", "nan=0.0, posinf=torch.inf"),
         ("is_best &= among", "pass"),
         ('len(group)), "amin"', 'len(group)), "amax"'),
-        ("rank < limit[group[order]]", "rank <= limit[group[order]]"),
+        ("index_select(0, location) > 1", "index_select(0, location) > 2"),
         ("rank < k)", "rank <= k)"),
     ],
     (f"{STEPS}/candidates/grid.py", "tests/steps/candidates/test_grid.py", "tests/matchers/test_max_iou.py"): [
@@ -610,9 +614,8 @@ _TABLE: dict[tuple[str, ...], list[tuple[str, ...]]] = {
         ("TARGET_EPS = 1e-9", "TARGET_EPS = 1e-5"),
         ("clamp(min=0)", "clamp(min=0.2)"),
         ("~(t <= 0)", "(t > 0)"),
-        ("location) > 1", "location) > 2"),
-        ("among=taken | contested", "among=taken"),
-        ("rank = u.nan_to_num", "rank = t.nan_to_num"),
+        ("among = taken | contested(pairs, taken, priors, targets.num_images)", "among = taken"),
+        ("u.nan_to_num", "t.nan_to_num"),
     ],
     (f"{MATCHERS}/switch.py", TASK_ALIGNED): [
         ("progress < matcher.at", "progress <= matcher.at"),

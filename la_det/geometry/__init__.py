@@ -1,4 +1,4 @@
-"""Overlaps, distances and centerness of boxes. Matchers, losses, evaluation and viewer use only these functions."""
+"""Overlaps, distances and centerness of boxes. Matchers and losses use only these."""
 
 from la_det.geometry.centerness import centerness
 from la_det.geometry.iou import FLOAT32_EPS, aligned_ciou, aligned_giou, aligned_iou

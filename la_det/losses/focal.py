@@ -18,6 +18,6 @@ def focal_entries(score: Score, c: Tensor, f: Tensor | None, alpha: float) -> tu
     Returns:
         -alpha (1 - p)^2 ln p, and -(1 - alpha) p^2 ln(1 - p), both of the shape of c.
     """
-    logs = torch.stack([score.log_probability(c, f), score.log_complement(c, f)])
+    logs = torch.stack(score.logs(c, f))
     entries = (2 * logs.flip(0)).exp() * logs
     return -alpha * entries[0], (alpha - 1) * entries[1]

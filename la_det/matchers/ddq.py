@@ -18,9 +18,9 @@ ALPHA, BETA = 1.0, 6.0  # exponents of p and IoU in the soft target
 
 @dataclass(frozen=True)
 class DDQCost(DETRCost):
-    """DETR's cost of the corners; its probabilities keep off 0 and 1.
+    """DETR's cost of the corners, with probabilities that are at least 1e-5 away from 0 and 1.
 
-    In the official code they go to logits and back, which also changes their sixth digit where they are at the bound.
+    The official code turns probabilities into logits and back, which rounds those at these bounds in the sixth digit.
     """
 
     corners: bool = True

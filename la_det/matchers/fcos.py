@@ -34,9 +34,10 @@ class FCOS:
     def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
         priors = predictions.priors
         inset = replace(targets, boxes=priors.inset(targets.boxes))
-        pairs = center_region(priors, inset, self.center_radius, levels=possible_levels(inset, self.size_ranges))
+        levels = possible_levels(inset, self.size_ranges)
+        pairs, inside = center_region(priors, inset, self.center_radius, levels=levels)
         ltrb = ltrb_of_pairs(pairs, priors, inset)
-        fits = in_size_range(ltrb, pairs, priors, self.size_ranges)
+        fits = inside & in_size_range(ltrb, pairs, priors, self.size_ranges)
         if self.margin:
             fits &= ltrb.amin(-1) > self.margin
         best = best_per_prior(pairs, -targets.areas[pairs.gt], priors, targets.num_images, among=fits)

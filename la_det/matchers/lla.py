@@ -55,7 +55,7 @@ class LLA:
         wanted, others = true_indices(wanted, num_below < k)  # host synchronisation
         taken = inside[order[wanted]]
         if len(others):
-            taken = _concatenate([taken, *take_from_all(cost, others, k)])
+            taken = Pairs.cat([taken, *take_from_all(cost, others, k)])
         return Assignment(resolve_conflicts(cost, taken, inside, cost_inside))
 
     def joint_cost(self, predictions: DensePredictions, targets: Targets, score: Score) -> "JointCost":
@@ -157,8 +157,4 @@ def resolve_conflicts(cost: JointCost, taken: Pairs, inside: Pairs, cost_inside:
         value = (-cost(rivals)).nan_to_num(nan=torch.inf)  # a location with NaN must not vanish
         best = best_per_prior(rivals, value, priors, num_images, among=same_image)
         winners.append(rivals[best])  # host synchronisation
-    return _concatenate(winners)
-
-
-def _concatenate(parts: list[Pairs]) -> Pairs:
-    return Pairs(*(torch.cat([getattr(part, name) for part in parts]) for name in ("image", "prior", "gt")))
+    return Pairs.cat(winners)

@@ -8,7 +8,7 @@ from la_det.geometry import aligned_iou
 from la_det.steps.candidates import center_region
 from la_det.steps.score import matching_quality
 from la_det.steps.select import best_in_group, best_per_prior, topk_in_group
-from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets
+from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets
 
 
 class O2F:
@@ -50,10 +50,12 @@ class O2F:
     @torch.no_grad()
     def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
         priors, num_gts = predictions.priors, len(targets)
-        pairs, p, q = self.matching_quality(predictions, targets, score)
-        q = q.nan_to_num(nan=torch.inf)  # NaN wins, so that a diverged prediction shows in the losses
+        pairs, inside = self.region(priors, targets)
+        p, q = self.matching_quality(predictions, targets, pairs, score)
+        # NaN wins, so that a diverged prediction shows in the losses.
+        q = q.nan_to_num(nan=torch.inf).masked_fill(~inside, 0)
         few = topk_in_group(pairs.gt, q, num_gts, self.topk)
-        few &= q > 0  # a predicted box that misses the ground truth is no candidate
+        few &= q > 0  # a predicted box that misses the ground truth is no candidate, nor is p that underflows
         # If several ground truths choose one location, the one of largest quality keeps it. Others get no substitute.
         few = best_per_prior(pairs, q, priors, targets.num_images, among=few)
         few = few.nonzero().squeeze(1)  # host synchronisation: the number of positives
@@ -65,10 +67,8 @@ class O2F:
         weight = torch.full_like(p, self.soft_weight).masked_fill_(certain, 1)
         return Assignment(pairs, weight=weight, target=target.masked_fill_(certain, 1))
 
-    def matching_quality(
-        self, predictions: DensePredictions, targets: Targets, score: Score
-    ) -> tuple[Pairs, Tensor, Tensor]:
-        """The pairs of the candidate regions, their p [P] and their q = p^(1 - alpha) IoU^alpha [P].
+    def region(self, priors: Priors, targets: Targets) -> tuple[Pairs, Tensor]:
+        """Pairs [P], and [P] bool whether a pair is in its ground truth's candidate region; all these are listed.
 
         Raises:
             UserError: the regions surround mask centroids, and there are no masks.
@@ -79,13 +79,18 @@ class O2F:
                 "dataloader.train.mapper.use_instance_mask=True and instance_mask_format=bitmask"
             )
         centers = targets.masks.centroids if self.mask_centers else targets.centers
-        pairs = center_region(predictions.priors, targets, self.center_radius, centers)
+        return center_region(priors, targets, self.center_radius, centers)
+
+    def matching_quality(
+        self, predictions: DensePredictions, targets: Targets, pairs: Pairs, score: Score
+    ) -> tuple[Tensor, Tensor]:
+        """p and q = p^(1 - alpha) IoU^alpha of each pair: [P] float32 each. Where p is 0, q is 0."""
         c, f = score.logits_at(predictions, pairs.image, pairs.prior, targets.classes[pairs.gt])
         iou = aligned_iou(predictions.boxes_at(pairs.image, pairs.prior), targets.boxes[pairs.gt], eps=1e-6)
         # Single-precision functions may differ in the last bit between elements that fill a vector register and other
         # elements. Rounded from double precision, ground truths with equal boxes and classes have equal qualities.
-        p = score.log_probability(c.double(), None if f is None else f.double()).exp()
-        return pairs, p.float(), matching_quality(p, iou.double(), self.alpha).float()
+        p = score.log_probability(c.double(), None if f is None else f.double()).exp().float()
+        return p, matching_quality(p.double(), iou.double(), self.alpha).float()
 
     def largest_soft_target(self, progress: float) -> float:
         """T of the epoch e = floor(progress E), which is constant inside an epoch."""

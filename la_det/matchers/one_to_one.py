@@ -96,12 +96,12 @@ class ForegroundLoss:
 
     @torch.no_grad()
     def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
-        pairs = center_region(predictions.priors, targets, self.center_radius)
+        pairs, inside = center_region(predictions.priors, targets, self.center_radius)
         boxes = predictions.boxes_at(pairs.image, pairs.prior)
         box_cost = self.box_weight * (1 - aligned_giou(boxes, targets.boxes[pairs.gt]))
         cost = foreground_focal_cost(predictions, targets, pairs, score, self.alpha) + box_cost
-        num_priors = len(predictions.priors)
-        return Assignment(match(pairs, -cost, targets, num_priors, missing=-1e8, drop_missing=self.drop_unmatched))
+        num_priors, drop = len(predictions.priors), self.drop_unmatched
+        return Assignment(match(pairs, -cost, targets, num_priors, missing=-1e8, drop_missing=drop, among=inside))
 
 
 def foreground_focal_cost(

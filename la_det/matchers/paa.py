@@ -69,10 +69,10 @@ class PAA:
         index = predictions.index("logits", image.unsqueeze(0), prior.unsqueeze(0), classes.unsqueeze(1))
         c = predictions.flat("logits").index_select(0, index.flatten()).view_as(index)  # [K, P]
         f = None if score.gate is None else predictions.at(score.gate, image, prior).T
-        log_complement = score.log_complement(c, f)
+        log_p, log_complement = score.logs(c, f)
         background = (1 - log_complement.exp()).square_().mul_(log_complement)
         background = background.sum(0) - background.gather(0, own)
-        positive = (2 * log_complement.gather(0, own)).exp_() * score.log_probability(c.gather(0, own), f)
+        positive = (2 * log_complement.gather(0, own)).exp_() * log_p.gather(0, own)
         return -torch.add((1 - self.alpha) * background, positive, alpha=self.alpha).squeeze(0)
 
 

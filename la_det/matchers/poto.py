@@ -1,15 +1,13 @@
 """POTO: prediction-aware one-to-one assignment (Wang et al., CVPR 2021, section 3.2)."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from la_det.geometry import aligned_iou
-from la_det.steps.candidates import center_windows, every_pair, inside_box
+from la_det.steps.candidates import center_region
 from la_det.steps.score import matching_quality
 from la_det.steps.select import best_of_each, match
-from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets
+from la_det.structures import Assignment, DensePredictions, Pairs, Score, Targets
 
 
 class POTO:
@@ -47,22 +45,18 @@ class POTO:
 
     @torch.no_grad()
     def __call__(self, predictions: DensePredictions, targets: Targets, *, score: Score, progress: float) -> Assignment:
-        omega, inside = self.region(predictions.priors, targets)
-        q = self.matching_quality(predictions, targets, omega, score)
+        priors = predictions.priors
+        pairs, omega = center_region(priors, targets, self.center_radius)
+        q = self.matching_quality(predictions, targets, pairs, score)
         if not self.hungarian:
-            return Assignment(best_of_each(omega, q, predictions.priors, targets, among=inside))
-        options: dict[str, Any] = {"missing": self.outside, "drop_missing": self.drop_unmatched, "among": inside}
-        return Assignment(match(omega, q, targets, len(predictions.priors), **options))
+            return Assignment(best_of_each(pairs, q, priors, targets, among=omega))
+        matched = match(
+            pairs, q, targets, len(priors), missing=self.outside, drop_missing=self.drop_unmatched, among=omega
+        )
+        return Assignment(matched)
 
     def matching_quality(self, predictions: DensePredictions, targets: Targets, pairs: Pairs, score: Score) -> Tensor:
         """q of each pair [P] (eq. 5)."""
         p = score.at(predictions, pairs.image, pairs.prior, targets.classes.index_select(0, pairs.gt))
         boxes = predictions.boxes_at(pairs.image, pairs.prior)
         return matching_quality(p, aligned_iou(boxes, targets.boxes.index_select(0, pairs.gt)), self.alpha)
-
-    def region(self, priors: Priors, targets: Targets) -> tuple[Pairs, Tensor | None]:
-        """Pairs [P] among which are all pairs of Omega, and [P] bool whether a pair is of Omega; None if all are."""
-        if self.center_radius == 0:
-            return inside_box(priors, targets), None
-        prior, inside = center_windows(priors, targets, self.center_radius)
-        return every_pair(prior, targets), inside.flatten()

@@ -17,7 +17,7 @@ from la_det.steps.candidates import (
     in_center_region,
     overlapping_pairs,
 )
-from la_det.steps.select import best_per_prior, rank_in_group
+from la_det.steps.select import best_per_prior, contested, rank_in_group
 from la_det.structures import Assignment, DensePredictions, Pairs, Priors, Score, Targets, true_indices
 
 NOT_OWN = 1e6  # added to the cost of a location that is not the ground truth's own: all of its own cost less
@@ -28,18 +28,19 @@ LEAST_UNION = 1e-6  # in the IoU, square pixels
 class SimOTA:
     """Each ground truth takes the k locations that cost it least, its own ones before all others.
 
-    Its own lie in a square around its centre. Locations that are nobody's own are background (but see `inside_box`).
-    The cost is the cross entropy of the score over all classes, plus `box_weight` times -ln IoU of the predicted box. k
-    is the sum of the `topk` largest predicted IoUs in the image, rounded down, at least 1. A location that several
-    ground truths take goes to the one of all in the image for which it costs least (ties: the first); the others get no
-    other. The predicted IoU is the soft target. Needs one prior per cell.
+    Its own lie in a square around its centre. `inside_box` says which locations that are nobody's own can be taken. The
+    cost is the cross entropy of the score over all classes, plus `box_weight` times -ln IoU of the predicted box. k is
+    the sum of the `topk` largest predicted IoUs in the image, rounded down, at least 1. A location that several ground
+    truths take goes to the one of all in the image for which it costs least (ties: the first); the others get no other.
+    The predicted IoU is the soft target. Needs one prior per cell.
 
     The defaults are the rule of YOLOX's releases, with which its weights were trained. Its main branch has
     `center_radius=1.5, inside_box=False, iou_eps=1e-8` since 2023.
 
     Attributes:
         center_radius: half side of the square in strides.
-        inside_box: own locations also lie inside the ground truth; all inside any square or ground truth may be taken.
+        inside_box: own locations also lie inside the ground truth, and all inside any square or ground truth of the
+            image can be taken. Otherwise only those inside a square can be.
         topk: IoUs that are summed.
         box_weight: weight of -ln IoU.
         iou_eps: added to the IoU in the logarithm.
@@ -58,7 +59,6 @@ class SimOTA:
         near = overlapping_pairs(predictions.boxes(), targets, slice(0, len(targets)))  # host synchronisation, twice
         # All pairs that can matter: the own ones, and those whose predicted box overlaps the ground truth.
         pairs, own = Pairs.cat([every_pair(window, targets), near]), own.flatten()
-        near = Pairs(*(x[len(own) :] for x in (pairs.image, pairs.prior, pairs.gt)))
         is_valid = valid.flatten().index_select(0, near.location(len(priors)))
         exists = torch.cat([own, is_valid & ~self.is_own(near, priors, targets)])
         cost, iou = self.cost(predictions, targets, score, base, pairs)
@@ -113,13 +113,12 @@ class SimOTA:
         self, pairs: Pairs, cost: Tensor, own: Tensor, exists: Tensor, k: Tensor, priors: Priors, targets: Targets
     ) -> tuple[Tensor, Tensor]:
         """The positives [P] bool among the pairs that exist, and the ground truths [G] bool that may prefer others."""
-        gt, location, other = pairs.gt, pairs.location(len(priors)), (~own).long()
+        gt, other = pairs.gt, (~own).long()
         order, rank = rank_in_group(2 * gt + other, (-cost).masked_fill(~exists, -torch.inf), 2 * len(targets))
         num_own = torch.zeros_like(targets.image).index_add_(0, gt, own.long())
         rank = torch.empty_like(rank).index_copy_(0, order, rank) + other * num_own.index_select(0, gt)
         taken = exists & (rank < k.index_select(0, gt))
-        takers = location.new_zeros(targets.num_images * len(priors)).index_add_(0, location, taken.long())
-        among = exists & (taken | (takers > 1).index_select(0, location))
+        among = exists & (taken | contested(pairs, taken, priors, targets.num_images))
         value = -(cost.double() + NOT_OWN * other)  # in single precision costs would become equal
         best = best_per_prior(pairs, value.nan_to_num_(nan=torch.inf), priors, targets.num_images, among)
         # Without overlap a location costs at least this.

@@ -5,7 +5,7 @@ import torch
 from la_det.geometry import aligned_ciou
 from la_det.steps.candidates import inside_box
 from la_det.steps.score import alignment, normalised_alignment
-from la_det.steps.select import best_in_group, topk_in_group
+from la_det.steps.select import best_per_prior, contested, topk_in_group
 from la_det.structures import Assignment, DensePredictions, Score, Targets
 
 TARGET_EPS = 1e-9
@@ -41,11 +41,8 @@ class TAL:
         t = alignment(p, u, self.alpha, self.beta)
         taken = topk_in_group(pairs.gt, t, num_gts, self.topk) & ~(t <= 0)  # NaN must not hide
 
-        location, num_locations = pairs.location(len(priors)), targets.num_images * len(priors)
-        takers = location.new_zeros(num_locations).index_add_(0, location, taken.long())
-        contested = takers.index_select(0, location) > 1
-        rank = u.nan_to_num(nan=torch.inf)
-        positive = best_in_group(location, rank, num_locations, among=taken | contested)
+        among = taken | contested(pairs, taken, priors, targets.num_images)
+        positive = best_per_prior(pairs, u.nan_to_num(nan=torch.inf), priors, targets.num_images, among)
         positive = positive.nonzero().squeeze(1)  # host synchronisation: the number of positives
         pairs, t, u = pairs[positive], t[positive], u[positive]
         return Assignment(pairs, target=normalised_alignment(t, u, pairs.gt, num_gts, TARGET_EPS))

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from la_det.geometry import aligned_iou, ltrb_distances
 from la_det.steps.candidates import grid_extents, nearest_priors, overlapping_anchors
-from la_det.steps.select import best_of_groups, best_per_prior
+from la_det.steps.select import best_per_prior, topk_in_group
 from la_det.structures import Assignment, DensePredictions, Priors, Score, Targets, constant
 
 
@@ -38,13 +38,10 @@ class TopKIoU:
 
         iou = aligned_iou(priors.boxes[pairs.prior], targets.boxes[pairs.gt])
         distance = (priors.points[pairs.prior] - targets.centers[pairs.gt]).norm(dim=-1)
-        chosen, _ = best_of_groups(
-            pairs.gt, iou - distance * penalty[pairs.gt], torch.full_like(targets.image, self.topk)
-        )
-        pairs, iou = pairs[chosen], iou[chosen]
+        best = topk_in_group(pairs.gt, iou - distance * penalty[pairs.gt], len(targets), self.topk)
         ltrb = ltrb_distances(priors.points[pairs.prior], priors.inset(targets.boxes)[pairs.gt])
-        inside = ltrb.amin(-1) > self.margin
-        best = best_per_prior(pairs, iou, priors, targets.num_images, among=inside)
+        best &= ltrb.amin(-1) > self.margin
+        best = best_per_prior(pairs, iou, priors, targets.num_images, among=best)
         return Assignment(pairs[best])  # host synchronisation: the number of positives
 
 

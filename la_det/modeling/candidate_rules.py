@@ -1,15 +1,32 @@
 """Which (location, class) pairs of a level become candidate detections: the first step of inference.
 
-A rule is called as `rule(p, quality, threshold, max_detections)`, for one level. It gets the probabilities p
-[N, A, K, h, w], the sigmoids of the quality map [N, A, 1, h, w] (None without a quality map), the threshold of p, and
-the final number of detections. It returns p, with 0 for pairs that it rules out, and indices [N, k] into p's flattened
-A K h w. While a graph is recorded, sizes may be symbols.
+While a graph is recorded, sizes may be symbols.
 """
+
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from la_det.structures.no_wait import at_most
+
+
+class CandidateRule(Protocol):
+    """What every rule is called with, for one level."""
+
+    def __call__(
+        self, p: Tensor, quality: Tensor | None, threshold: float, max_detections: int
+    ) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            p: [N, A, K, h, w] probabilities.
+            quality: [N, A, 1, h, w] sigmoids of the quality map; None without such a map.
+            threshold: a candidate has p > this.
+            max_detections: final number of detections of an image.
+
+        Returns:
+            p, with 0 for pairs that are ruled out; and [N, k] int64 indices of the candidates in p's flattened A K h w.
+        """
 
 
 class TopPairs:
@@ -26,7 +43,9 @@ class TopPairs:
         self.cap = cap
         self.by_quality = by_quality
 
-    def __call__(self, p: Tensor, quality: Tensor | None, threshold: float, max_detections: int):
+    def __call__(
+        self, p: Tensor, quality: Tensor | None, threshold: float, max_detections: int
+    ) -> tuple[Tensor, Tensor]:
         _, a, k, h, w = p.shape
         rank = torch.where(p > threshold, p * quality, -1) if self.by_quality else p
         return p, rank.flatten(1).topk(at_most(self.topk, h * w * a if self.cap else h * w * a * k)).indices
@@ -42,7 +61,7 @@ class TopLocations:
     def __init__(self, *, topk: int = 1000):
         self.topk = topk
 
-    def __call__(self, p: Tensor, quality: Tensor, threshold: float, max_detections: int):
+    def __call__(self, p: Tensor, quality: Tensor, threshold: float, max_detections: int) -> tuple[Tensor, Tensor]:
         p = _at_best(p, (p * quality).amax(2, keepdim=True), self.topk)
         rank = torch.where(p > threshold, p * quality, -1).flatten(1)
         # More pairs of one level than the final number of detections cannot matter.
@@ -50,22 +69,16 @@ class TopLocations:
 
 
 class TopClass:
-    """The best class of every location (YOLOX).
+    """The best class of every location (YOLOX)."""
 
-    Args:
-        topk: locations of each level, those of largest p; None for all.
-    """
-
-    def __init__(self, *, topk: int | None = None):
-        self.topk = topk
-
-    def __call__(self, p: Tensor, quality: Tensor | None, threshold: float, max_detections: int):
+    def __call__(
+        self, p: Tensor, quality: Tensor | None, threshold: float, max_detections: int
+    ) -> tuple[Tensor, Tensor]:
         _, _, k, h, w = p.shape
-        largest, cls = (x.flatten(1) for x in p.max(2))  # [N, A h w]
-        count = largest.shape[1]
-        location = largest.topk(count if self.topk is None else at_most(self.topk, count)).indices
+        cls = p.argmax(2).flatten(1)  # [N, A h w]
+        location = torch.arange(cls.shape[1], device=cls.device)
         prior_of_cell = location.div(h * w, rounding_mode="floor")
-        return p, location + (prior_of_cell * (k - 1) + cls.gather(1, location)) * (h * w)
+        return p, location + (prior_of_cell * (k - 1) + cls) * (h * w)
 
 
 class LocationsFirst:
@@ -83,7 +96,9 @@ class LocationsFirst:
         self.topk = topk
         self.pairs = pairs
 
-    def __call__(self, p: Tensor, quality: Tensor | None, threshold: float, max_detections: int):
+    def __call__(
+        self, p: Tensor, quality: Tensor | None, threshold: float, max_detections: int
+    ) -> tuple[Tensor, Tensor]:
         p = _at_best(p, p.amax(2, keepdim=True), self.topk)
         flat = p.flatten(1)
         return p, flat.topk(at_most(self.pairs or 4 * self.topk, flat.shape[1])).indices

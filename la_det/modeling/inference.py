@@ -8,7 +8,7 @@ from detectron2.modeling import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from la_det.modeling.candidate_rules import LocationsFirst, TopClass, TopLocations, TopPairs
+from la_det.modeling.candidate_rules import CandidateRule, TopPairs
 from la_det.nms import class_nms
 from la_det.structures import DensePredictions, Score
 from la_det.structures.no_wait import at_most
@@ -68,7 +68,7 @@ class DenseInference:
         self,
         *,
         score: Score | None = None,
-        candidates: TopPairs | TopLocations | TopClass | LocationsFirst | None = None,
+        candidates: CandidateRule | None = None,
         use_quality: bool = False,
         quality_exponent: float = 0.5,
         score_threshold: float = 0.05,

@@ -5,8 +5,7 @@ from torch import Tensor
 from la_det.modeling.candidate_rules import TopPairs
 from la_det.modeling.inference import Candidates, DenseInference, clip_boxes
 from la_det.steps.queries import DistinctQueries
-from la_det.structures import DensePredictions
-from la_det.structures.no_wait import at_most
+from la_det.structures import DensePredictions, Score
 
 
 class QueryInference(DenseInference):
@@ -18,11 +17,28 @@ class QueryInference(DenseInference):
     Args:
         queries: the rule of the training.
         topk: pairs that are candidates.
-        options: of `DenseInference`.
+        score, score_threshold, clip, nms_threshold, max_detections: of `DenseInference`.
     """
 
-    def __init__(self, *, queries: DistinctQueries, topk: int = 1000, **options):
-        super().__init__(candidates=TopPairs(topk=topk, cap=False), **options)
+    def __init__(
+        self,
+        *,
+        queries: DistinctQueries,
+        topk: int = 1000,
+        score: Score | None = None,
+        score_threshold: float = 0.05,
+        clip: bool = False,
+        nms_threshold: float | None = None,
+        max_detections: int = 100,
+    ):
+        super().__init__(
+            score=score,
+            candidates=TopPairs(topk=topk, cap=False),
+            score_threshold=score_threshold,
+            clip=clip,
+            nms_threshold=nms_threshold,
+            max_detections=max_detections,
+        )
         self.queries = queries
 
     def candidates(self, predictions: DensePredictions, image_sizes: Tensor) -> Candidates:
@@ -32,8 +48,9 @@ class QueryInference(DenseInference):
         if self.score.gate is not None:
             p = self.score.gated(p, predictions.at(self.score.gate, image, prior).sigmoid())
         k = p.shape[1]
-        p = (p * queries.valid.flatten().unsqueeze(1)).view(queries.prior.shape[0], -1)  # [N, Q K]
-        p, index = p.topk(at_most(self.candidate_rule.topk, p.shape[1]))
+        p = (p * queries.valid.flatten().unsqueeze(1)).view(*queries.prior.shape, k, 1, 1)  # a level of one cell
+        p, index = self.candidate_rule(p, None, self.score_threshold, self.max_detections)
+        p = p.flatten(1).gather(1, index)
         query = index.div(k, rounding_mode="floor")
         prior = queries.prior.gather(1, query)
         boxes = queries.boxes.gather(1, query.unsqueeze(-1).expand(-1, -1, 4))

@@ -36,5 +36,5 @@ class DistinctQueries:
         boxes = predictions.boxes_at(image.flatten(), prior.flatten()).view(*prior.shape, 4)
         valid = ~(s <= 0)  # NaN must not hide
         if self.nms_threshold is not None:
-            valid = agnostic_nms(boxes, s, valid, self.nms_threshold)
+            valid = agnostic_nms(boxes, s, valid, self.nms_threshold)  # host synchronisation, once per image
         return Queries(prior, boxes, valid, priors.points.shape[0])

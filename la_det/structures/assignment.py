@@ -47,7 +47,14 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Negatives:
-    """(prior, class) entries whose background weight is not 1; all fields [Q]."""
+    """(prior, class) entries whose background weight is not 1.
+
+    Attributes:
+        image: [Q] int64, index of the image in the batch.
+        prior: [Q] int64, 0..R-1.
+        cls: [Q] int64, 0..K-1.
+        weight: [Q] of the background loss.
+    """
 
     image: Tensor
     prior: Tensor

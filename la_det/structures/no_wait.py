@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 
-def on_device(values: Sequence, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+def on_device(values: float | Sequence, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
     """Like `torch.tensor(values, dtype=dtype, device=device)`, without a wait."""
     return move(torch.tensor(values, dtype=dtype, device="cpu"), device)
 
 
-def constant(values: Sequence, device: torch.device, dtype: torch.dtype) -> Tensor:
+def constant(values: float | Sequence, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Like `on_device`, for values that are the same in every step: a GPU gets them once. Never change the tensor.
 
     Args:
@@ -23,7 +23,7 @@ def constant(values: Sequence, device: torch.device, dtype: torch.dtype) -> Tens
 
 
 @lru_cache(maxsize=512)
-def _constant(values: Sequence, device: torch.device, dtype: torch.dtype) -> Tensor:
+def _constant(values: float | Sequence, device: torch.device, dtype: torch.dtype) -> Tensor:
     with torch.inference_mode(False):  # training may save the tensor for its backward pass
         return on_device(values, device, dtype)
 

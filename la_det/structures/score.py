@@ -63,18 +63,14 @@ class Score:
         return p.sqrt() if self.square_root else p
 
     def log_probability(self, c: Tensor, f: Tensor | None) -> Tensor:
-        """ln p from logits of equal shape, stable for all values."""
+        """ln p from logits whose shapes broadcast, stable for all values."""
         if self.gate is None:
             return F.logsigmoid(c)
         log_p = F.logsigmoid(c) + F.logsigmoid(f)
         return log_p / 2 if self.square_root else log_p
 
-    def log_complement(self, c: Tensor, f: Tensor | None) -> Tensor:
-        """ln(1 - p) from logits of equal shape, stable for all values."""
-        return self.logs(c, f)[1]
-
     def logs(self, c: Tensor, f: Tensor | None) -> tuple[Tensor, Tensor]:
-        """ln p and ln(1 - p) from logits of equal shape, stable for all values.
+        """ln p and ln(1 - p) from logits whose shapes broadcast, stable for all values.
 
         1 - sigma(c) sigma(f) = sigma(-c) + sigma(c) sigma(-f) is a sum of positive terms, and 1 - sqrt(P) is
         (1 - P) / (1 + sqrt(P)).

@@ -60,7 +60,7 @@ class Targets:
     def kinds(self, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
         """The (image, class) that ground truths are of, image [U] and class [U], and [G] which of them each is of.
 
-        U is a bound of their number that no GPU needs to be asked for; the rest repeats the first entry. Found once.
+        U is a bound of their number that no GPU needs to be asked for; the rest is image 0 and class 0. Found once.
         """
         key = "kinds", num_classes
         if key not in self._once:

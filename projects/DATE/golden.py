@@ -184,7 +184,8 @@ def check_matrices(golden: GoldenFile, predictions: DensePredictions, targets: T
 
 def _all_qualities(predictions: DensePredictions, targets: Targets, criterion: Criterion) -> Tensor:
     matcher = criterion.matcher
-    omega = center_region(predictions.priors, targets, matcher.center_radius)
+    pairs, inside = center_region(predictions.priors, targets, matcher.center_radius)
+    omega = pairs[inside]
     dense = torch.full((len(predictions.priors), len(targets)), matcher.outside)
     dense[omega.prior, omega.gt] = matcher.matching_quality(predictions, targets, omega, criterion.score)
     return dense

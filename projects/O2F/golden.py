@@ -111,7 +111,9 @@ def check_losses(golden: GoldenFile) -> None:
 def check_candidates(golden: GoldenFile, predictions: DensePredictions, targets: Targets, criterion) -> None:
     """Candidate regions and qualities, and the centroids of masks."""
     matcher, num_priors = criterion.matcher, len(predictions.priors)
-    pairs, _, q = matcher.matching_quality(predictions.detach(), targets, criterion.score)
+    pairs, listed = matcher.region(predictions.priors, targets)
+    pairs = pairs[listed]
+    _, q = matcher.matching_quality(predictions.detach(), targets, pairs, criterion.score)
     inside, quality = torch.zeros(num_priors, len(targets)), torch.zeros(num_priors, len(targets))
     inside[pairs.prior, pairs.gt] = 1
     quality[pairs.prior, pairs.gt] = q

@@ -9,38 +9,38 @@ from la_det.benchmark.matching import SCHEMES, scheme_case
 from la_det.benchmark.operations import count_operations
 from la_det.matchers import paa
 
-# scheme -> operations and waits at most, forward and backward, at 20 ground truths per image. One wait each for the
-# numbers of pairs of a matcher and for the copy of candidates that SciPy matches. PAA's are besides its fits.
+# scheme -> operations and waits at most, forward and backward, at 20 ground truths per image. Waits are exact; torch's
+# versions differ by a few operations. PAA's are besides its fits.
 LIMITS = {
-    "anchor": (250, 2),
-    "atss": (250, 2),
+    "anchor": (250, 1),
+    "atss": (275, 1),
     "autoassign": (500, 2),
-    "center": (250, 2),
-    "date_f": (500, 4),
-    "date_f_crowdhuman": (650, 8),
-    "date_r": (650, 4),
-    "ddq_fcn": (600, 5),  # of these one for the NMS of each image, as in the next
-    "dw": (400, 2),
-    "dynamic_atss": (250, 2),
-    "fcos": (250, 2),
-    "fcos_wo_ctrness": (250, 2),
-    "lla": (500, 8),
-    "loss": (250, 3),
-    "o2f": (400, 2),
-    "onenet_fcos": (500, 8),
-    "onenet_min": (500, 8),
-    "onenet_retinanet": (500, 8),
-    "ota": (1100, 3),  # 12 in each of Sinkhorn's 50 iterations
-    "paa": (300, 3),
-    "poto": (250, 3),
-    "poto_3dmf": (400, 3),
-    "poto_3dmf_aux": (500, 4),
-    "poto_argmax": (250, 2),
-    "poto_distinct": (300, 5),
-    "simota": (500, 3),
-    "simota_square": (500, 3),
-    "tal_dual": (500, 3),
-    "tood": (500, 2),
+    "center": (200, 1),
+    "date_f": (500, 3),
+    "date_f_crowdhuman": (700, 7),
+    "date_r": (600, 3),
+    "ddq_fcn": (650, 4),  # of these one for the NMS of each image, as in poto_distinct
+    "dw": (425, 2),
+    "dynamic_atss": (275, 1),
+    "fcos": (250, 1),
+    "fcos_wo_ctrness": (225, 1),
+    "lla": (550, 8),
+    "loss": (250, 2),
+    "o2f": (350, 1),
+    "onenet_fcos": (425, 5),
+    "onenet_min": (425, 2),
+    "onenet_retinanet": (450, 5),
+    "ota": (750, 3),  # 7 in each of Sinkhorn's 50 iterations
+    "paa": (500, 3),
+    "poto": (225, 1),
+    "poto_3dmf": (275, 1),
+    "poto_3dmf_aux": (475, 4),
+    "poto_argmax": (250, 1),
+    "poto_distinct": (275, 4),
+    "simota": (525, 3),
+    "simota_square": (425, 3),
+    "tal_dual": (550, 3),
+    "tood": (425, 2),
 }
 
 
@@ -51,7 +51,7 @@ def test_a_step_needs_few(scheme):
     with patch.object(paa, "em_step", wraps=paa.em_step) as em_step:
         counts = count_operations(case.train)
     operations, waits = LIMITS[scheme]
-    operations, waits = operations + 40 * em_step.call_count, waits + em_step.call_count // paa.LOOK
+    operations, waits = operations + 30 * em_step.call_count, waits + em_step.call_count // paa.LOOK
     assert 0 < counts.operations.total() <= operations, counts.operations.most_common()
     assert 0 < counts.waits.total() <= waits, counts.waits
 

@@ -14,6 +14,7 @@ from tests.matchers.anchor_scenes import STRIDES, Scene, make_scene, scenes
 CONTINUOUS, INCLUSIVE = AnchorGenerator(sizes=(8.0,)), AnchorGenerator(sizes=(8.0,), box_offset=1)
 # Anchors that are small for the scene, so that several levels compete.
 SMALL = AnchorGenerator(sizes=(2.0,))
+TOPK = [(9, 0.01), (3, 4.0)]  # options of `TopKIoU`
 
 
 def in_the_codes_coordinates(boxes: torch.Tensor, box_offset: int) -> torch.Tensor:
@@ -130,17 +131,17 @@ def test_predictions_decide_in_dynamic_atss():
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.data(), st.sampled_from([(CONTINUOUS, 8.0), (INCLUSIVE, 8.0), (SMALL, 2.0)]))
-def test_topk_is_the_dense_version(data, generator):
+@given(st.data(), st.sampled_from([(CONTINUOUS, 8.0), (INCLUSIVE, 8.0), (SMALL, 2.0)]), st.sampled_from(TOPK))
+def test_topk_is_the_dense_version(data, generator, options):
     scene = data.draw(scenes(generator[0], kinds=("object", "tiny", "duplicate", "narrow", "degenerate")))
     priors = scene.predictions.priors
     levels = reference.anchors(priors.grid_sizes, STRIDES, priors.box_offset, generator[1])
-    assignment = scene.assign(TopKIoU())
+    assignment = scene.assign(TopKIoU(topk=options[0], margin=options[1]))
     actual = scene.within_image(dense_matches(assignment, scene.targets.num_images, len(priors)))
     for i, matched in enumerate(actual):
         gts = in_the_codes_coordinates(scene.boxes(i), priors.box_offset)
         if len(gts):
-            expected, margin = reference.topk(levels, gts, priors.box_offset)
+            expected, margin = reference.topk(levels, gts, priors.box_offset, *options)
             assert margin < 1e-6 or torch.equal(matched, expected)
 
 

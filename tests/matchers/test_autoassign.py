@@ -7,11 +7,12 @@ from hypothesis import given, settings
 
 from la_det import model_zoo
 from la_det.matchers import AutoAssign
-from la_det.matchers.autoassign import MIN_SIGMA
-from la_det.modeling.criteria import reduce_losses
+from la_det.matchers.autoassign import MIN_SIGMA, SoftAssignment
+from la_det.modeling.criteria import AutoAssignPositiveLoss, reduce_losses
+from la_det.modeling.criteria.decision import Decision
 from la_det.references import autoassign as reference
 from la_det.references.image import images
-from la_det.structures import DensePredictions
+from la_det.structures import DensePredictions, Pairs
 from tests.matchers.gated_scenes import NUM_CLASSES, SCORE, make_predictions, make_targets, scenes
 
 SIZE = (64, 64)
@@ -42,6 +43,21 @@ def dense_weights(assignment, targets, predictions):
     assert len(torch.stack([n.image, n.prior, n.cls]).unique(dim=1).T) == len(n.weight), "an entry is listed twice"
     v[n.image, n.prior, n.cls] = n.weight
     return w, g, v
+
+
+def test_costs_of_tiny_bags():
+    """As PyTorch's cross entropy: -ln B is at most 100, and its derivative at least -1e12."""
+    bag = torch.tensor([0.0, 1e-45, 1e-20, 1e-12, 0.2, 0.9], requires_grad=True)
+    every = torch.arange(len(bag))
+    pairs = Pairs(torch.zeros_like(every), every, every)
+    assignment = SoftAssignment(pairs, weight=torch.ones_like(bag), confidence=bag)
+    targets = make_targets([[[0.0, 0.0, 8.0, 8.0]] * len(bag)], [[0] * len(bag)], SIZE)
+    decision = Decision(make_predictions(1, SIZE, targets, torch.Generator()), targets, assignment, SCORE)
+    loss = AutoAssignPositiveLoss()(decision).numerator
+    expected = torch.nn.functional.binary_cross_entropy(bag, torch.ones_like(bag), reduction="sum")
+    torch.testing.assert_close(loss, expected)
+    (gradient,), (expected,) = (torch.autograd.grad(x, bag) for x in (loss, expected))
+    torch.testing.assert_close(gradient, expected)
 
 
 @settings(max_examples=25, deadline=None)

@@ -17,6 +17,8 @@ from la_det.references.scene import make_targets, matched_in_image, random_boxes
 from la_det.steps.queries import DistinctQueries
 from la_det.structures import Score
 
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+
 KINDS = ("object", "object", "object", "tiny", "huge", "outside", "whole")
 SCORE = Score(gate="quality", square_root=True)
 

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from la_det import model_zoo
 from la_det.matchers import DW
-from la_det.modeling.criteria import Decision, reduce_losses
-from la_det.modeling.criteria.dw import DWNegativeLoss
+from la_det.modeling.criteria import Decision, DWNegativeLoss, reduce_losses
 from la_det.references import dw as reference
 from la_det.steps.candidates import inside_box
 from la_det.steps.select import last_of_class

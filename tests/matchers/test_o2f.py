@@ -17,6 +17,11 @@ from la_det.references.scene import dense_matches
 from la_det.structures import DensePredictions
 from tests.matchers.gated_scenes import SCORE, make_predictions, make_targets, scenes
 
+SOFT = [
+    {"soft_weight": 0.4, "soft_targets": (0.6, 0.2), "num_epochs": 12},  # the defaults
+    {"soft_weight": 0.7, "soft_targets": (0.9, 0.5), "num_epochs": 6},
+]
+
 
 def make_criterion(**options):
     config = model_zoo.get_config("O2F/o2f_r50_fpn_1x_coco").model.criteria[0]
@@ -34,10 +39,12 @@ def dense(predictions, targets, assignment):
 
 
 @settings(max_examples=30, deadline=None)
-@given(scenes(), st.sampled_from([1, 2, 4, 7]), st.integers(0, 11))
-def test_same_assignment_losses_and_gradients_as_the_dense_version(scene, topk, epoch):
+@given(scenes(), st.sampled_from([1, 2, 4, 7]), st.integers(0, 11), st.sampled_from(SOFT))
+def test_same_assignment_losses_and_gradients_as_the_dense_version(scene, topk, epoch, soft):
     targets, predictions = scene
-    criterion = make_criterion(topk=topk)
+    weight, (first, last), num_epochs = soft.values()
+    largest = first + (last - first) * (epoch * num_epochs // 12) / (num_epochs - 1)
+    criterion = make_criterion(topk=topk, **soft)
     matched, t, w = dense(predictions, targets, criterion.assign(predictions, targets, epoch / 12).assignment)
     flat = {name: predictions.joined(name).transpose(1, 2) for name in predictions.maps}
     priors = predictions.priors
@@ -48,7 +55,7 @@ def test_same_assignment_losses_and_gradients_as_the_dense_version(scene, topk, 
         gt = (targets.boxes[here], targets.classes[here])
         with torch.no_grad():
             region = (priors.points, priors.strides, *gt, targets.centers[here])
-            expected = reference.assign(cls, ctr, boxes, *region, 0.6 - 0.4 * epoch / 11, topk)
+            expected = reference.assign(cls, ctr, boxes, *region, largest, topk, soft_weight=weight)
         first = int(here.nonzero()[0]) if here.any() else 0
         assert torch.equal(matched[i], torch.where(expected[0] >= 0, expected[0] + first, -1))
         torch.testing.assert_close(t[i], expected[1], rtol=1e-5, atol=0)
@@ -111,12 +118,13 @@ def test_regions_surround_mask_centroids():
     size = (64, 128)
     targets = make_targets([[[0.0, 0.0, 128.0, 64.0]]], [[0]], size, [mask_of((96, 16, 128, 48), size).unsqueeze(0)])
     predictions = make_predictions(1, size, targets, torch.Generator().manual_seed(0)).detach()
-    pairs, _, _ = O2F(mask_centers=True).matching_quality(predictions, targets, SCORE)
+    pairs, inside = O2F(mask_centers=True).region(predictions.priors, targets)
+    pairs = pairs[inside]
     points = predictions.priors.points[pairs.prior[predictions.priors.levels[pairs.prior] == 0]]
     # The centroid of pixel indices is (111.5, 31.5); 1.5 strides are 12 pixels.
     assert points.unique(dim=0).tolist() == [[x, y] for x in (100.0, 108.0, 116.0) for y in (20.0, 28.0, 36.0)]
-    around_box, _, _ = O2F().matching_quality(predictions, targets, SCORE)
-    assert predictions.priors.points[around_box.prior][:, 0].min() < 96
+    pairs, inside = O2F().region(predictions.priors, targets)
+    assert predictions.priors.points[pairs.prior[inside]][:, 0].min() < 96
 
 
 def test_missing_masks_are_named():

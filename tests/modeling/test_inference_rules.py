@@ -71,13 +71,12 @@ def test_pairs_of_the_best_locations_below_the_threshold_take_no_place_of_others
     assert sorted(found.priors[found.valid].tolist()) == [0, 1]
 
 
-@pytest.mark.parametrize("topk, expected", [(None, [0, 1, 2, 3, 4, 5]), (2, [0, 2])])
-def test_one_class_of_each_location(topk, expected):
+def test_one_class_of_each_location():
     """That of largest p, also where another class of a better location is better."""
     p = torch.stack([P[0], 0.7 * P[0].flip(1)])
-    rule = DenseInference(candidates=TopClass(topk=topk), score_threshold=0.0)
+    rule = DenseInference(candidates=TopClass(), score_threshold=0.0)
     found = rule(make_predictions(p, QUALITY), SIZE)
-    assert sorted(found.priors[found.valid].tolist()) == expected
+    assert sorted(found.priors[found.valid].tolist()) == [0, 1, 2, 3, 4, 5]
     largest, cls = p.flatten(1).max(0)
     assert torch.equal(found.classes[0], cls[found.priors[0]])
     torch.testing.assert_close(found.scores[0], largest[found.priors[0]])

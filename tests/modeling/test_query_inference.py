@@ -51,6 +51,12 @@ def test_its_nms_is_part_of_the_candidates_that_nms_gap_compares(scene):
     assert 0 < len(with_nms) <= 100
 
 
+@pytest.mark.parametrize("option", ["use_quality", "quality_exponent", "candidates", "voting"])
+def test_options_that_do_nothing_are_refused(option):
+    with pytest.raises(TypeError, match=option):
+        QueryInference(queries=DistinctQueries(), **{option: None})
+
+
 def test_few_pairs_and_a_threshold(scene):
     predictions, _ = scene
     rule = QueryInference(queries=DistinctQueries(topk=2), score_threshold=0.5, max_detections=1000)

@@ -5,8 +5,7 @@ from detectron2.config import LazyCall as L
 from la_det.config import named
 from la_det.matchers import AutoAssign
 from la_det.modeling.candidate_rules import TopPairs
-from la_det.modeling.criteria import Criterion
-from la_det.modeling.criteria.autoassign import AutoAssignCenterLoss, AutoAssignNegativeLoss, AutoAssignPositiveLoss
+from la_det.modeling.criteria import AutoAssignCenterLoss, AutoAssignNegativeLoss, AutoAssignPositiveLoss, Criterion
 from la_det.modeling.inference import DenseInference
 from la_det.structures import Score
 

@@ -5,8 +5,7 @@ from detectron2.config import LazyCall as L
 from la_det.config import named
 from la_det.matchers import DW
 from la_det.modeling.candidate_rules import TopPairs
-from la_det.modeling.criteria import Criterion
-from la_det.modeling.criteria.dw import DWBoxLoss, DWNegativeLoss, DWPositiveLoss
+from la_det.modeling.criteria import Criterion, DWBoxLoss, DWNegativeLoss, DWPositiveLoss
 from la_det.modeling.heads import BoundaryRefinement
 from la_det.modeling.inference import DenseInference
 from la_det.modeling.layers import EvalBatchNorm2d

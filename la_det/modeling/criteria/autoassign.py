@@ -11,11 +11,10 @@ from torch import Tensor
 from la_det.losses.background import background_loss
 from la_det.matchers.autoassign import EPS
 from la_det.modeling.criteria.decision import Decision
-from la_det.modeling.criteria.dw import num_gts
 from la_det.modeling.criteria.reduction import LossTerm
 from la_det.structures import count
 
-NOTHING_INSIDE = 100.0  # cost of a ground truth without a location, which nothing can change
+LARGEST = 100.0  # of -ln B; so much costs a ground truth without a location, which nothing can change
 
 
 def bag_confidences(decision: Decision) -> Tensor:
@@ -29,6 +28,8 @@ def bag_confidences(decision: Decision) -> Tensor:
 class AutoAssignPositiveLoss:
     """Sum of -ln B over the ground truths, B their bag confidence, divided by their number.
 
+    -ln B is at most 100, and its derivative by B at least -1e12, as PyTorch's cross entropy has it.
+
     Attributes:
         weight: factor of the loss.
     """
@@ -37,9 +38,10 @@ class AutoAssignPositiveLoss:
 
     def __call__(self, decision: Decision) -> LossTerm:
         bag = bag_confidences(decision)
-        empty = (bag == 0).float()
-        loss = NOTHING_INSIDE * empty.sum() - (bag + empty).log().sum()
-        return LossTerm(loss, num_gts(decision.targets), weight=self.weight)
+        value = bag.detach()
+        gradient = (value - bag) / value.clamp(min=EPS)  # 0, with the derivative of -ln B
+        loss = gradient.sum() - value.log().clamp(min=-LARGEST).sum()
+        return LossTerm(loss, decision.num_gts, weight=self.weight)
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class AutoAssignNegativeLoss:
     def __call__(self, decision: Decision) -> LossTerm:
         n, score = decision.assignment.negatives, decision.score
         background, c, f = background_loss(decision.predictions, score, n.image, n.prior, n.cls)
-        log_p, log_complement = score.log_probability(c, f), score.log_complement(c, f)
+        log_p, log_complement = score.logs(c, f)
         # 1 - p v = (1 - p) + p (1 - v), a sum of positive numbers.
         lowered = log_complement.logaddexp(log_p + (1 - n.weight).log())
         correction = torch.dot((2 * log_p).exp(), log_complement - n.weight.square() * lowered)

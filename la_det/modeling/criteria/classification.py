@@ -21,13 +21,11 @@ class FocalLoss:
         alpha: weight of positive entries; background entries weigh 1 - alpha.
         weight: factor of the loss.
         floor: lower bound of the normaliser.
-        eps: added to the normaliser.
     """
 
     alpha: float = 0.25
     weight: float = 1.0
     floor: float = 1.0
-    eps: float = 0.0
 
     def __call__(self, decision: Decision) -> LossTerm:
         background, c, f = background_and_pairs(decision)
@@ -35,8 +33,7 @@ class FocalLoss:
         correction, classifies = positive - negative, decision.assignment.classifies
         correction = correction.sum() if classifies is None else torch.dot(correction, classifies.to(correction))
         numerator = torch.add(correction, background, alpha=1 - self.alpha)
-        positives = decision.assignment.num_positives
-        return LossTerm(numerator, positives, weight=self.weight, floor=self.floor, eps=self.eps)
+        return LossTerm(numerator, decision.assignment.num_positives, weight=self.weight, floor=self.floor)
 
 
 def background_and_pairs(decision: Decision, *, focal: bool = True) -> tuple[Tensor, Tensor, Tensor | None]:

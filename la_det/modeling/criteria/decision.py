@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from la_det.geometry import aligned_iou, centerness
@@ -24,6 +25,11 @@ class Decision:
     targets: Targets
     assignment: Assignment
     score: Score
+
+    @cached_property
+    def num_gts(self) -> Tensor:
+        """Scalar float32, the number of ground truths: a normaliser of losses."""
+        return torch.full((), float(len(self.targets)), device=self.targets.boxes.device)
 
     @cached_property
     def classes(self) -> Tensor:

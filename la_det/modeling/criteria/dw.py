@@ -7,7 +7,6 @@ location inside.
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from la_det.geometry import aligned_giou
 from la_det.losses.background import background_loss
@@ -15,12 +14,15 @@ from la_det.losses.focal import focal_entries
 from la_det.matchers.dw import BETA, GIOU_EPS
 from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
-from la_det.structures import Targets
 
 
 @dataclass(frozen=True)
 class DWPositiveLoss:
-    """Classification loss of positives: sum of w_pos (-ln p_cls)."""
+    """Classification loss of positives: sum of w_pos (-ln p_cls).
+
+    Attributes:
+        weight: factor of the loss.
+    """
 
     weight: float = 0.25
 
@@ -28,19 +30,23 @@ class DWPositiveLoss:
         pairs, score = decision.assignment.pairs, decision.score
         c, f = score.logits_at(decision.predictions, pairs.image, pairs.prior, decision.classes)
         loss = -torch.dot(decision.assignment.weight, score.log_probability(c, f))
-        return LossTerm(loss, num_gts(decision.targets), weight=self.weight)
+        return LossTerm(loss, decision.num_gts, weight=self.weight)
 
 
 @dataclass(frozen=True)
 class DWBoxLoss:
-    """Box loss of positives: sum of w_pos (-ln p_loc), where -ln p_loc = beta (1 - GIoU)."""
+    """Box loss of positives: sum of w_pos (-ln p_loc), where -ln p_loc = beta (1 - GIoU).
+
+    Attributes:
+        weight: factor of the loss.
+    """
 
     weight: float = 0.25
 
     def __call__(self, decision: Decision) -> LossTerm:
         giou = aligned_giou(decision.boxes, decision.gt_boxes, GIOU_EPS)
         loss = torch.dot(decision.assignment.weight, 1 - giou)
-        return LossTerm(loss, num_gts(decision.targets), weight=self.weight * BETA)
+        return LossTerm(loss, decision.num_gts, weight=self.weight * BETA)
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,3 @@ class DWNegativeLoss:
         _, entries = focal_entries(score, c, f, alpha=0.0)
         lowered = 1 - n.weight
         return LossTerm(background - torch.dot(lowered, entries), lowered.sum())
-
-
-def num_gts(targets: Targets) -> Tensor:
-    """Scalar float32, the number of ground truths."""
-    return torch.full((), float(len(targets)), device=targets.boxes.device)

@@ -14,6 +14,9 @@ class CenternessLoss:
     """Binary cross entropy of the quality logit and the target's centerness, divided by the number of positives.
 
     FCOS (ICCV 2019), section 3.3.
+
+    Attributes:
+        weight: factor of the loss.
     """
 
     weight: float = 1.0
@@ -27,6 +30,9 @@ class PredictedIoULoss:
     """Binary cross entropy of the quality logit and the predicted box's IoU, divided by the number of positives.
 
     No gradient flows through the IoU. This is the IoU branch of LLA and PAA.
+
+    Attributes:
+        weight: factor of the loss.
     """
 
     weight: float = 1.0
@@ -40,6 +46,9 @@ class SoftTargetLoss:
     """Binary cross entropy of the quality logit and the pair's soft target, divided by the number of positives.
 
     With Dynamic ATSS, whose target is the predicted box's IoU, this trains the IoU branch (arXiv 2201.09396).
+
+    Attributes:
+        weight: factor of the loss.
     """
 
     weight: float = 1.0

@@ -15,7 +15,11 @@ from la_det.structures import count
 
 @dataclass(frozen=True)
 class RetinaNetFocalLoss:
-    """Focal loss over all anchors that are not dropped."""
+    """Focal loss over all anchors that are not dropped.
+
+    Attributes:
+        weight: factor of the loss.
+    """
 
     weight: float = 1.0
 
@@ -26,7 +30,11 @@ class RetinaNetFocalLoss:
 
 @dataclass(frozen=True)
 class RetinaNetBoxLoss:
-    """L1 distance of the box channels to the encoded ground truths at the positives, summed over the four channels."""
+    """L1 distance of the box channels to the encoded ground truths at the positives, summed over the four channels.
+
+    Attributes:
+        weight: factor of the loss.
+    """
 
     weight: float = 1.0
 

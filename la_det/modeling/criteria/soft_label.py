@@ -30,7 +30,7 @@ class SoftLabelLoss:
     def __call__(self, decision: Decision) -> LossTerm:
         assignment, score, t = decision.assignment, decision.score, decision.assignment.target
         background, c, f = background_and_pairs(decision)
-        log_z, log_complement = score.log_probability(c, f), score.log_complement(c, f)
+        log_z, log_complement = score.logs(c, f)
         positive = torch.dot(assignment.weight, log_complement.lerp(log_z, t))
         as_background = torch.dot((2 * log_z).exp(), log_complement)
         numerator = self.alpha * (background + as_background) - positive  # the last two are negative

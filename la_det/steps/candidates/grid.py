@@ -69,31 +69,32 @@ def center_region(
     radius: float,
     centers: Tensor | None = None,
     levels: Tensor | None = None,
-) -> Pairs:
-    """All pairs (point, ground truth) whose point lies strictly inside the box and its centre region, on every level.
+) -> tuple[Pairs, Tensor]:
+    """Pairs (point, ground truth), and which of them are those whose point lies in the ground truth's centre region.
+
+    The region is open: the part of a square around the centre that is inside the box. All its points are among the
+    pairs. The GPU is waited for only if the region is the whole box.
 
     Args:
         radius: half side of the square around the ground truth's centre, in strides of the point's level
             (FCOS's centre sampling; 1.5 allows at most 3 x 3 points of a level). 0 means the whole box.
         centers: [G, 2] centres of the regions, by default of the boxes. A region with a NaN centre has no points.
-        levels: [G, L] bool, which levels count; by default all.
+        levels: [G, L] bool, outside of which no pair matters; by default every level matters.
 
     Returns:
-        Pairs ordered by ground truth, then prior.
+        Pairs [P], ordered by ground truth; those in the region also by prior. [P] bool, whether it is in the region.
     """
     if radius == 0:
-        return inside_box(priors, targets, levels)
+        pairs = inside_box(priors, targets, levels)
+        return pairs, torch.ones_like(pairs.gt, dtype=torch.bool)
     prior, inside = center_windows(priors, targets, radius, centers)
-    if levels is not None:
-        inside = (inside.unflatten(1, (levels.shape[1], -1)) & levels.unsqueeze(-1)).flatten(1)
-    gt, window = inside.nonzero().unbind(1)  # host synchronisation: the number of pairs
-    return Pairs(targets.image.index_select(0, gt), prior[gt, window], gt)
+    return every_pair(prior, targets), inside.flatten()
 
 
 def center_windows(
     priors: Priors, targets: Targets, radius: float, centers: Tensor | None = None, *, clipped: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """The points of `center_region` as a table with places for all points that a region can have.
+    """The points of centre regions as a table with places for all points that a region can have.
 
     With `clipped=False` the boxes do not matter: the points may lie outside.
 

@@ -18,6 +18,7 @@ from la_det.structures import Targets, move
 
 SMOOTHING, ROUNDS, RELAXATION = 0.3, 20, 1.6  # of the soft matching, which chooses columns for the sparse problem
 LEAST_SHARE = 0.04  # of the largest one
+LARGEST_SCALE = np.float32(1e30)  # of the shares of a row
 TOLERANCE = 1e-9  # of sums of costs
 
 
@@ -103,8 +104,10 @@ def _listed(cost: np.ndarray, k: int) -> np.ndarray:
     num_free = num_columns - num_rows * k
     for _ in range(ROUNDS):  # einsum has no threads, whereas those of a product would fight with torch's
         column = 1 / (np.einsum("r,rc->c", scale, share) + free_scale * free + tiny)
-        scale *= (k / (scale * np.einsum("rc,c->r", share, column) + tiny)) ** RELAXATION
-        free_scale *= (num_free / (free_scale * np.einsum("c,c->", free, column) + tiny)) ** RELAXATION
+        with np.errstate(over="ignore"):  # where nothing is near, the scale grows and grows
+            grown = scale * (k / (scale * np.einsum("rc,c->r", share, column) + tiny)) ** RELAXATION
+            free_scale *= (num_free / (free_scale * np.einsum("c,c->", free, column) + tiny)) ** RELAXATION
+        scale, free_scale = np.minimum(grown, LARGEST_SCALE), np.minimum(free_scale, LARGEST_SCALE)
     share *= scale[:, None]
     return share >= LEAST_SHARE * np.maximum(share.max(0), free_scale * free)
 

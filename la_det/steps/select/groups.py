@@ -44,7 +44,7 @@ def rank_in_group(group: Tensor, value: Tensor, num_groups: int) -> tuple[Tensor
         in its group, from 0.
     """
     value = value.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    bits = value.add_(0.0).view(torch.int32).to(torch.int64)  # of two zeros none is larger
+    bits = value.add_(0.0).view(torch.int32).to(torch.int64)  # -0.0 becomes 0.0, so that both tie
     ascending = bits.bitwise_xor_((bits >> 32).bitwise_and_(0x7FFFFFFF))  # integers in the order of the floats
     order = (group << 32).sub_(ascending).argsort(stable=True)
     group = group[order]
@@ -58,21 +58,16 @@ def topk_in_group(group: Tensor, value: Tensor, num_groups: int, k: int) -> Tens
     return torch.zeros_like(group, dtype=torch.bool).index_copy_(0, order, rank < k)
 
 
-def best_of_groups(group: Tensor, value: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
-    """The pairs with the largest values of each group, in the order of `rank_in_group`, and the rank of each pair.
-
-    Args:
-        group, value: see `rank_in_group`.
-        limit: [groups] int64, how many pairs of each group are wanted.
-    """
-    order, rank = rank_in_group(group, value, len(limit))
-    wanted = (rank < limit[group[order]]).nonzero().squeeze(1)  # host synchronisation: their number
-    return order[wanted], rank[wanted]
-
-
 def best_per_prior(pairs: Pairs, value: Tensor, priors: Priors, num_images: int, among: Tensor | None = None) -> Tensor:
     """Which pair has the largest value of its location, ties to the first: [P] bool; `among` as in `best_in_group`."""
     return best_in_group(pairs.location(len(priors)), value, num_images * len(priors), among)
+
+
+def contested(pairs: Pairs, taken: Tensor, priors: Priors, num_images: int) -> Tensor:
+    """Which pairs have a location that several of the taken pairs [P] bool have: [P] bool."""
+    location = pairs.location(len(priors))
+    takers = location.new_zeros(num_images * len(priors)).index_add_(0, location, taken.long())
+    return takers.index_select(0, location) > 1
 
 
 def best_of_each(pairs: Pairs, value: Tensor, priors: Priors, targets: Targets, among: Tensor | None = None) -> Pairs:

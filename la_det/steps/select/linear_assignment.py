@@ -44,7 +44,8 @@ def match(
         among: [P] bool, which pairs are candidates; all by default.
 
     Returns:
-        One pair per ground truth, ordered by ground truth. An image with more than R ground truths has R pairs.
+        One pair per ground truth, ordered by ground truth. An image with more than R ground truths has R pairs. With
+        `drop_missing`, a ground truth without a free candidate has none.
 
     Raises:
         FloatingPointError: a value is NaN or infinite.
@@ -94,6 +95,11 @@ def match_listed(pairs: Pairs, value: Tensor, rest: Tensor, targets: Targets) ->
 
 
 def finite(value: np.ndarray) -> np.ndarray:
+    """The same values, of any shape.
+
+    Raises:
+        FloatingPointError: one of them is NaN or infinite.
+    """
     if not np.isfinite(value).all():
         raise FloatingPointError(
             "NaN or infinite matching values: the predictions diverged (look at the learning rate and the inputs)"

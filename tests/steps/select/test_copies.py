@@ -10,6 +10,8 @@ from scipy.optimize import linear_sum_assignment
 from la_det.references.scene import make_targets
 from la_det.steps.select import copies, match_copies
 
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+
 
 def check(cost: np.ndarray, counts: list[int], most: int) -> None:
     """Costs [G, Q] of images one after the other."""

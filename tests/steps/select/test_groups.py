@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from la_det.references.scene import make_targets
-from la_det.steps.select import best_in_group, best_of_each, best_of_groups, topk_in_group
+from la_det.steps.select import best_in_group, best_of_each, contested, rank_in_group, topk_in_group
 from la_det.structures import Pairs, PointGenerator
 
 # Few different values, so that ties are common; both zeros, denormals and the largest numbers.
@@ -17,13 +17,13 @@ def ranked(pairs: list[tuple[int, float]], group: int) -> list[int]:
     return sorted((i for i, (g, _) in enumerate(pairs) if g == group), key=lambda i: (-pairs[i][1], i))
 
 
-@given(PAIRS, st.lists(st.integers(0, 6), min_size=5, max_size=5))
+@given(PAIRS)
 @settings(max_examples=200, deadline=None)
-def test_best_of_groups(pairs, limit):
+def test_rank_in_group(pairs):
     group = torch.tensor([g for g, _ in pairs], dtype=torch.int64)
     value = torch.tensor([v for _, v in pairs])
-    index, rank = best_of_groups(group, value, torch.tensor(limit))
-    expected = [ranked(pairs, g)[:n] for g, n in enumerate(limit)]
+    index, rank = rank_in_group(group, value, 5)
+    expected = [ranked(pairs, g) for g in range(5)]
     assert index.tolist() == sum(expected, [])
     assert rank.tolist() == [r for group in expected for r in range(len(group))]
 
@@ -50,14 +50,14 @@ def test_best_in_group_among_some(pairs, data):
 
 
 def test_of_two_zeros_none_is_larger():
-    index, _ = best_of_groups(torch.zeros(3, dtype=torch.int64), torch.tensor([-1.0, -0.0, 0.0]), torch.tensor([3]))
+    index, _ = rank_in_group(torch.zeros(3, dtype=torch.int64), torch.tensor([-1.0, -0.0, 0.0]), 1)
     assert index.tolist() == [1, 2, 0]
 
 
 @pytest.mark.parametrize("nan", [float("nan"), -float("nan")])
 def test_nan_does_not_hide(nan):
-    index, _ = best_of_groups(torch.zeros(3, dtype=torch.int64), torch.tensor([1.0, nan, 2.0]), torch.tensor([1]))
-    assert index.tolist() == [1]
+    index, _ = rank_in_group(torch.zeros(3, dtype=torch.int64), torch.tensor([1.0, nan, 2.0]), 1)
+    assert index.tolist() == [1, 2, 0]
 
 
 def test_best_of_each_gives_a_location_to_one_and_the_loser_nothing():
@@ -75,6 +75,14 @@ def test_best_of_each_gives_a_location_to_one_and_the_loser_nothing():
         (0, 3, 2),
         (1, 1, 3),
     ]
+
+
+def test_contested_locations():
+    """In the second image nobody else takes location 1."""
+    priors = PointGenerator(strides=(8,))([(1, 4)], torch.device("cpu"))
+    pairs = Pairs(torch.tensor([0, 0, 0, 0, 1]), torch.tensor([1, 1, 1, 2, 1]), torch.tensor([0, 1, 2, 2, 3]))
+    taken = torch.tensor([True, True, False, True, True])
+    assert contested(pairs, taken, priors, 2).tolist() == [True, True, True, False, False]
 
 
 def test_the_largest_values_of_each_group():
