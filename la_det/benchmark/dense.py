@@ -18,11 +18,10 @@ from la_det.matchers import Matcher
 from la_det.model_zoo.schemes import references
 from la_det.modeling.criteria import Criterion
 from la_det.references import autoassign, ddq, dw
-from la_det.references.image import PROGRESS, Image, images
+from la_det.references.image import NO_LOSS, PROGRESS, Image, images
 from la_det.steps.queries import DistinctQueries
 from la_det.structures import DensePredictions, Targets
 
-NO_QUERY = -2  # of a prior that takes part in no loss
 MAX_PAIR_LOGITS = 2e8  # upper bound of the logits expanded per image; beyond it, the foreground loss needs over 10 GB
 
 
@@ -50,7 +49,7 @@ def _assign(rule: Callable, matcher: Matcher, queries: DistinctQueries | None, x
         return rule(matcher, x)
     x = replace(x, queries=ddq.queries(x.p, x.boxes, x.priors.level_starts, queries.topk, queries.nms_threshold))
     assigned = rule(matcher, x)
-    return torch.full_like(assigned, NO_QUERY).index_copy_(0, x.queries, assigned[x.queries])
+    return torch.full_like(assigned, NO_LOSS).index_copy_(0, x.queries, assigned[x.queries])
 
 
 def loss(criterion: Criterion, predictions: DensePredictions, targets: Targets) -> Tensor:
@@ -66,7 +65,7 @@ def loss(criterion: Criterion, predictions: DensePredictions, targets: Targets) 
             total = total + sum(dw.losses(x.logits, x.gates["quality"], x.boxes, x.gts, x.classes, *decision))
             count += len(x.gts)
             continue
-        part = (decision != NO_QUERY).nonzero().squeeze(1)
+        part = (decision != NO_LOSS).nonzero().squeeze(1)
         positive = (decision >= 0).nonzero().squeeze(1)
         gt = decision[positive]
         one_hot = torch.zeros_like(x.logits)

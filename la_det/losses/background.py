@@ -10,7 +10,8 @@ few entries, so that autograd can differentiate the corrections. Plain cross ent
 same with b(p) = -ln(1 - p).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -60,10 +61,12 @@ def background_loss(
     c = predictions.flat("logits")
     index = predictions.index("logits", image, prior, cls)
     if score.gate is None:
+        entries = None
         if dropped is not None:
+            of_image, of_prior = (x.unsqueeze(1) for x in dropped)
             classes = torch.arange(predictions.num_classes, device=c.device)
-            dropped = predictions.index("logits", *(x.unsqueeze(1) for x in dropped), classes).flatten()
-        return *_Background.apply(c, index, dropped, _focal if focal else _cross_entropy), None
+            entries = predictions.index("logits", of_image, of_prior, classes).flatten()
+        return *_Background.apply(c, index, entries, _focal if focal else _cross_entropy), None
     mask = None if dropped is None else _mask(predictions, *dropped)
     gate_index = predictions.index(score.gate, image, prior)
     return _GatedBackground.apply(c, predictions.flat(score.gate), index, gate_index, mask, levels, score.square_root)
@@ -120,7 +123,9 @@ def _without(c: Tensor, mask: Tensor | None, levels: list[tuple[int, int]]) -> T
 
 class _Background(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, c, index, dropped, entries):
+    def forward(
+        ctx: Any, c: Tensor, index: Tensor, dropped: Tensor | None, entries: Callable[[Tensor, Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """`entries(c, out)` returns the sum of b(sigma(c)) and writes db/dc to `out`, which may be `c` itself."""
         # The logits are copied only if entries are dropped.
         logits = c if dropped is None else c.index_fill(0, dropped, -torch.inf)
@@ -132,7 +137,7 @@ class _Background(torch.autograd.Function):
         return _sum(totals), c.index_select(0, index)
 
     @staticmethod
-    def backward(ctx, grad_total, grad_values):
+    def backward(ctx: Any, grad_total: Tensor, grad_values: Tensor) -> tuple[Tensor, None, None, None]:
         grad, index = ctx.saved_tensors
         return (grad * grad_total).index_add_(0, index, grad_values), None, None, None
 
@@ -156,7 +161,16 @@ def _focal(c: Tensor, out: Tensor) -> Tensor:
 
 class _GatedBackground(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, c, f, index, gate_index, mask, levels, square_root):
+    def forward(
+        ctx: Any,
+        c: Tensor,
+        f: Tensor,
+        index: Tensor,
+        gate_index: Tensor,
+        mask: Tensor | None,
+        levels: list[tuple[int, int]],
+        square_root: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Sum of b(p) and its gradients, for p = sigma(c) sigma(f) or its square root.
 
         With u = p db/dp = p (2 p (-ln(1 - p)) + p^2 / (1 - p)): db/dc = u sigma(-c) and db/df = u sigma(-f), summed
@@ -190,7 +204,7 @@ class _GatedBackground(torch.autograd.Function):
         return _sum(totals), *values
 
     @staticmethod
-    def backward(ctx, grad_total, *grad_values):
+    def backward(ctx: Any, grad_total: Tensor, *grad_values: Tensor) -> tuple[Tensor | None, ...]:
         grad, gate_grad, index, gate_index = ctx.saved_tensors
         grad = (grad * grad_total).index_add_(0, index, grad_values[0])
         gate_grad = (gate_grad * grad_total).index_add_(0, gate_index, grad_values[1])

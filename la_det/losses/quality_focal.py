@@ -1,5 +1,7 @@
 """The quality focal loss of single entries (Li et al., NeurIPS 2020, eq. 6; beta = 2), with an analytic gradient."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,7 +24,7 @@ def quality_focal_correction(score: Score, c: Tensor, f: Tensor | None, q: Tenso
 
 class _Correction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, q, square_root):
+    def forward(ctx: Any, logits: Tensor, q: Tensor, square_root: bool) -> Tensor:
         """With ln p and ln(1 - p) as in `Score`, dp/dlogit = p sigma(-logit), and half of that with the square root."""
         log_sigmoid, log_opposite = F.logsigmoid(torch.stack([logits, -logits])).unbind()
         log_p, log_complement = log_sigmoid[0], log_opposite[0]
@@ -47,6 +49,6 @@ class _Correction(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (slope,) = ctx.saved_tensors
         return grad * slope, None, None

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from la_det.matchers import AutoAssign
 from la_det.references.image import Image
 
 
@@ -55,5 +56,5 @@ def _iou_giou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return iou, iou - (hull - union) / hull.clamp(min=eps)
 
 
-def rule(matcher, x: Image) -> tuple[Tensor, ...]:
+def rule(matcher: AutoAssign, x: Image) -> tuple[Tensor, ...]:
     return weights(x.p, x.boxes, *x.place, x.gts, x.classes, matcher.mu, matcher.sigma)

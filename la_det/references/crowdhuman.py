@@ -5,15 +5,41 @@ Overlaps are computed once per image and used by all metrics.
 """
 
 import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 FPPI_MR2 = (0.0100, 0.0178, 0.03160, 0.0562, 0.1000, 0.1778, 0.3162, 0.5623, 1.000)
 FPPI_MR4 = (0.0001, 0.0003, 0.001, 0.0032, 0.01, 0.0316, 0.1, 0.3162, 1)
 
 
-def clip(box, height, width):
+class Detections(Protocol):
+    """One image's detections: `boxes` [D, 4] XYWH in pixels, `scores` [D]."""
+
+    @property
+    def boxes(self) -> np.ndarray: ...
+    @property
+    def scores(self) -> np.ndarray: ...
+
+
+class GroundTruth(Protocol):
+    """One image's annotation: `boxes` [G, 4] XYWH in pixels, `ignored` [G] bool, `size` (height, width)."""
+
+    @property
+    def image_id(self) -> Hashable: ...
+    @property
+    def size(self) -> tuple[int, int]: ...
+    @property
+    def boxes(self) -> np.ndarray: ...
+    @property
+    def ignored(self) -> np.ndarray: ...
+
+
+def clip(box: Sequence[float], height: int, width: int) -> Box:
     x, y, w, h = box
     return (
         min(max(x, 0), width - 1),
@@ -23,27 +49,27 @@ def clip(box, height, width):
     )
 
 
-def area(box):
+def area(box: Box) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def intersection(a, b):
+def intersection(a: Box, b: Box) -> float:
     w = min(a[2], b[2]) - max(a[0], b[0])
     h = min(a[3], b[3]) - max(a[1], b[1])
     return w * h if w > 0 and h > 0 else 0.0
 
 
-def iou(det, gt):
+def iou(det: Box, gt: Box) -> float:
     common = intersection(det, gt)
     return common / (area(det) + area(gt) - common + 1e-6)
 
 
-def lies_in(box, ignored):
+def lies_in(box: Box, ignored: Sequence[Box]) -> bool:
     return any(intersection(box, region) / (area(box) + 1e-6) > 0.5 for region in ignored)
 
 
 class Image:
-    def __init__(self, gt, dets):
+    def __init__(self, gt: GroundTruth, dets: Detections | None):
         height, width = gt.size
         boxes = [clip(box, height, width) for box in gt.boxes.tolist()]
         self.gts = [box for box, ignored in zip(boxes, gt.ignored, strict=True) if not ignored]
@@ -54,7 +80,7 @@ class Image:
         self.det_excused = [lies_in(det, ignored_boxes) for det in self.dets]
         self.gt_excused = [lies_in(gt, ignored_boxes) for gt in self.gts]
 
-    def flags(self):
+    def flags(self) -> list[int]:
         """Per detection in file order: 1 TP, 0 FP, -1 discarded."""
         flags = [0] * len(self.dets)
         taken = [False] * len(self.gts)
@@ -70,10 +96,10 @@ class Image:
                 flags[d] = -1
         return flags
 
-    def by_score(self):
+    def by_score(self) -> list[int]:
         return sorted(range(len(self.scores)), key=lambda d: -self.scores[d])
 
-    def jaccard_counts(self, threshold):
+    def jaccard_counts(self, threshold: float) -> tuple[int, int, int]:
         """k, m, n of the detections above a score threshold."""
         kept = [d for d, score in enumerate(self.scores) if score > threshold]
         weight = np.zeros((len(self.gts), len(kept)))
@@ -88,7 +114,7 @@ class Image:
         return len(pairs), m, n
 
 
-def miss_rates(points, references):
+def miss_rates(points: Sequence[tuple[float, float]], references: Sequence[float]) -> list[float]:
     rates = []
     for reference in references:
         reached = [miss for miss, fppi in points if fppi >= reference]
@@ -96,7 +122,7 @@ def miss_rates(points, references):
     return rates
 
 
-def log_average(rates):
+def log_average(rates: Sequence[float]) -> float:
     if any(math.isnan(rate) for rate in rates):
         return math.nan
     if min(rates) == 0:
@@ -104,7 +130,7 @@ def log_average(rates):
     return math.exp(sum(math.log(rate) for rate in rates) / len(rates))
 
 
-def evaluate(ground_truths, detections):
+def evaluate(ground_truths: Sequence[GroundTruth], detections: Mapping[Any, Detections]) -> dict[str, Any]:
     """All that CrowdHumanResult has, as a dict; `jaccard` maps a threshold to (JI, k, m, n)."""
     images = [Image(gt, detections.get(gt.image_id)) for gt in ground_truths]
     flags = [image.flags() for image in images]

@@ -1,30 +1,34 @@
 """DDQ's queries, matching and soft targets, one image at a time, as the official code has them."""
 
+from dataclasses import asdict
+from typing import Any
+
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchvision.ops import nms
 
+from la_det.matchers import DDQ
 from la_det.references.hungarian import cost_matrix
-from la_det.references.image import Image
+from la_det.references.image import NO_LOSS, Image
 from la_det.references.poto import iou_matrix
 
 
 def queries(p: Tensor, boxes: Tensor, level_starts: list[int], topk: int, threshold: float | None) -> Tensor:
     """Query priors [D], from probabilities [R, K] and boxes [R, 4]."""
     s = p.amax(1)
-    candidates = []
+    parts = []
     for start, end in zip(level_starts[:-1], level_starts[1:], strict=True):
         index = s[start:end].topk(min(topk, end - start)).indices + start
-        candidates.append(index[s[index] > 0])
-    candidates = torch.cat(candidates)
+        parts.append(index[s[index] > 0])
+    candidates = torch.cat(parts)
     return candidates if threshold is None else candidates[nms(boxes[candidates], s[candidates], threshold)]
 
 
-def costs(p: Tensor, boxes: Tensor, gts: Tensor, classes: Tensor, size: tuple[int, int]) -> Tensor:
-    """[Q, G] of queries with probabilities [Q, K] and boxes [Q, 4]."""
+def costs(p: Tensor, boxes: Tensor, gts: Tensor, classes: Tensor, size: tuple[int, int], **options: Any) -> Tensor:
+    """[Q, G] of queries with probabilities [Q, K] and boxes [Q, 4]; `options` of `cost_matrix`."""
     positive, negative = p.clamp(min=1e-5), (1 - p).clamp(min=1e-5)
-    return cost_matrix(positive / (positive + negative), boxes, gts, classes, size, corners=True)
+    return cost_matrix(positive / (positive + negative), boxes, gts, classes, size, **{"corners": True} | options)
 
 
 def match(cost: Tensor, topk: int) -> Tensor:
@@ -48,9 +52,11 @@ def soft_targets(matched: Tensor, p: Tensor, boxes: Tensor, gts: Tensor, classes
     return target
 
 
-def rule(matcher, x: Image) -> Tensor:
+def rule(matcher: DDQ, x: Image) -> Tensor:
+    if len(x.gts) == 0 and not matcher.train_empty:
+        return torch.full((len(x.p),), NO_LOSS)
     index = x.queries
-    cost = costs(x.p[index], x.boxes[index], x.gts, x.classes, x.size)
+    cost = costs(x.p[index], x.boxes[index], x.gts, x.classes, x.size, **asdict(matcher.cost))
     assigned = torch.full((len(x.p),), -1)
     assigned[index] = match(cost, matcher.topk)
     return assigned

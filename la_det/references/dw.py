@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from la_det.matchers import DW
 from la_det.references.image import Image
 
 
@@ -68,5 +69,5 @@ def _iou_giou(boxes: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
     return overlap / union, overlap / union - (hull - union) / hull
 
 
-def rule(matcher, x: Image) -> tuple[Tensor, ...]:
+def rule(matcher: DW, x: Image) -> tuple[Tensor, ...]:
     return weights(x.logits, x.gates["quality"], x.boxes, *x.place, x.gts, x.classes, matcher.soft_prior)

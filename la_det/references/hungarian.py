@@ -1,9 +1,12 @@
 """DETR's cost on the dense matrix, as the official code of DATE and OneNet computes it, and their rules."""
 
+from dataclasses import asdict
+
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from la_det.matchers import Hungarian, OneNet
 from la_det.references.image import Image
 
 
@@ -14,18 +17,21 @@ def cost_matrix(
     gt_classes: Tensor,
     size: tuple[int, int],
     *,
+    class_weight: float = 2.0,
+    l1_weight: float = 5.0,
+    giou_weight: float = 2.0,
     corners: bool = False,
     eps: float = 1e-12,
 ) -> Tensor:
     """K [R, G] of one image from probabilities [R, K], boxes [R, 4] and an image of (height, width)."""
     positive = -0.25 * (1 - p) ** 2 * torch.log(p + eps)
     negative = -0.75 * p**2 * torch.log(1 - p + eps)
-    cls = 2 * (positive - negative)[:, gt_classes]
+    cls = class_weight * (positive - negative)[:, gt_classes]
 
     scale = torch.tensor([size[1], size[0], size[1], size[0]], dtype=torch.float32)
     a, b = boxes / scale, gt_boxes / scale
-    l1 = 5 * (torch.cdist(a, b, p=1) if corners else torch.cdist(_cxcywh(a), _cxcywh(b), p=1))
-    return cls + l1 - 2 * _giou(boxes, gt_boxes)
+    l1 = torch.cdist(a, b, p=1) if corners else torch.cdist(_cxcywh(a), _cxcywh(b), p=1)
+    return cls + l1_weight * l1 - giou_weight * _giou(boxes, gt_boxes)
 
 
 def assign(cost: Tensor) -> Tensor:
@@ -51,16 +57,15 @@ def _giou(a: Tensor, b: Tensor) -> Tensor:
     return intersection / union - (enclosing - union) / enclosing.clamp(min=1e-6)
 
 
-def _costs(matcher, x: Image) -> Tensor:
-    options = dict(corners=matcher.cost.corners, eps=matcher.cost.eps)
-    return cost_matrix(x.p, x.boxes, x.gts, x.classes, x.size, **options)
+def _costs(matcher: Hungarian | OneNet, x: Image) -> Tensor:
+    return cost_matrix(x.p, x.boxes, x.gts, x.classes, x.size, **asdict(matcher.cost))
 
 
-def rule(matcher, x: Image) -> Tensor:
+def rule(matcher: Hungarian, x: Image) -> Tensor:
     return assign(_costs(matcher, x))
 
 
-def minimum_rule(matcher, x: Image) -> Tensor:
+def minimum_rule(matcher: OneNet, x: Image) -> Tensor:
     """OneNet's first rule; of several ground truths at one location the last one, whose class it has."""
     assigned = torch.full((len(x.boxes),), -1)
     for g, column in enumerate(_costs(matcher, x).T):

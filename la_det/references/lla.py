@@ -3,12 +3,21 @@
 import torch
 from torch import Tensor
 
+from la_det.matchers import LLA
 from la_det.references.image import Image
 
 EPS = 1.1920929e-07
 
 
-def costs(logits: Tensor, ltrb: Tensor, points: Tensor, boxes: Tensor, classes: Tensor) -> Tensor:
+def costs(
+    logits: Tensor,
+    ltrb: Tensor,
+    points: Tensor,
+    boxes: Tensor,
+    classes: Tensor,
+    reg_weight: float = 1.5,
+    alpha: float = 0.25,
+) -> Tensor:
     """[G, R] joint costs of one image, from logits [R, K], predicted distances [R, 4] and points [R, 2]."""
     rows = []
     for (x1, y1, x2, y2), k in zip(boxes, classes.tolist(), strict=True):
@@ -16,9 +25,9 @@ def costs(logits: Tensor, ltrb: Tensor, points: Tensor, boxes: Tensor, classes: 
         one_hot[:, k] = 1
         p = logits.sigmoid()
         p_y = one_hot * p + (1 - one_hot) * (1 - p)
-        alpha = one_hot * 0.25 + (1 - one_hot) * 0.75
+        weight = one_hot * alpha + (1 - one_hot) * (1 - alpha)
         bce = torch.nn.functional.binary_cross_entropy_with_logits(logits, one_hot, reduction="none")
-        cost_cls = (alpha * (1 - p_y) ** 2 * bce).sum(1)
+        cost_cls = (weight * (1 - p_y) ** 2 * bce).sum(1)
 
         x, y = points.T
         t = torch.stack([x - x1, y - y1, x2 - x, y2 - y], 1)
@@ -26,7 +35,7 @@ def costs(logits: Tensor, ltrb: Tensor, points: Tensor, boxes: Tensor, classes: 
         intersection = (low[:, 0] + low[:, 2]).clamp(min=0) * (low[:, 1] + low[:, 3]).clamp(min=0)
         union = _area(ltrb) + _area(t) - intersection
         iou = intersection / union.clamp(min=EPS)
-        rows.append(cost_cls + 1.5 * -iou.clamp(min=EPS).log() + 1000 * (t.amin(1) <= 0.01))
+        rows.append(cost_cls + reg_weight * -iou.clamp(min=EPS).log() + 1000 * (t.amin(1) <= 0.01))
     return torch.stack(rows) if rows else logits.new_zeros(0, len(logits))
 
 
@@ -55,5 +64,6 @@ def _area(v: Tensor) -> Tensor:
     return (v[:, 0] + v[:, 2]).clamp(min=0) * (v[:, 1] + v[:, 3]).clamp(min=0)
 
 
-def rule(matcher, x: Image) -> Tensor:
-    return assign(costs(x.logits, x.raw_boxes, x.priors.points, x.gts, x.classes))[0]
+def rule(matcher: LLA, x: Image) -> Tensor:
+    weights = matcher.reg_weight, matcher.alpha
+    return assign(costs(x.logits, x.ltrb, x.priors.points, x.gts, x.classes, *weights), matcher.topk)[0]

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from la_det.matchers import O2F
 from la_det.references.image import PROGRESS, Image
 
 
@@ -20,6 +21,9 @@ def assign(
     centers: Tensor,
     largest_target: float,
     topk: int = 7,
+    alpha: float = 0.8,
+    center_radius: float = 1.5,
+    soft_weight: float = 0.4,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """For one image: ground truth of each location [R] (-1: none), target t [R] and weight w [R] of the location.
 
@@ -29,12 +33,12 @@ def assign(
     p, q = torch.zeros(num_priors, num_gts), torch.zeros(num_priors, num_gts)
     for g in range(num_gts):
         p[:, g] = cls[:, gt_classes[g]].sigmoid() * ctr.sigmoid()
-        radius = 1.5 * strides.unsqueeze(1)
+        radius = center_radius * strides.unsqueeze(1)
         lower = torch.maximum(centers[g] - radius, gt_boxes[g, :2])
         upper = torch.minimum(centers[g] + radius, gt_boxes[g, 2:])
         inside = torch.cat([points - lower, upper - points], 1).amin(1) > 0
         iou = _iou(boxes, gt_boxes[g]) * inside
-        q[:, g] = p[:, g] ** 0.2 * iou**0.8
+        q[:, g] = p[:, g] ** (1 - alpha) * iou**alpha
 
     selected = torch.zeros(num_priors, num_gts, dtype=torch.bool)
     for g in range(num_gts):
@@ -52,12 +56,20 @@ def assign(
         t[certain] = w[certain] = 1
         if len(soft) > 0:
             t[soft] = largest_target * p[soft, g] / p[soft, g].max()
-            w[soft] = 0.4
+            w[soft] = soft_weight
     return matched, t, w
 
 
 def losses(
-    cls: Tensor, ctr: Tensor, boxes: Tensor, points: Tensor, gt_boxes: Tensor, gt_classes: Tensor, matched, t, w
+    cls: Tensor,
+    ctr: Tensor,
+    boxes: Tensor,
+    points: Tensor,
+    gt_boxes: Tensor,
+    gt_classes: Tensor,
+    matched: Tensor,
+    t: Tensor,
+    w: Tensor,
 ) -> tuple[Tensor, Tensor, int, Tensor]:
     """For one image: the sums of both losses before division, |P|, and the sum of the centerness weights."""
     z = cls.sigmoid() * ctr.sigmoid().unsqueeze(1)
@@ -91,8 +103,8 @@ def _giou(box: Tensor, gt: Tensor) -> Tensor:
     return sides.prod() / union - (enclosing - union) / enclosing
 
 
-def rule(matcher, x: Image) -> Tensor:
-    centers = (x.gts[:, :2] + x.gts[:, 2:]) / 2
-    largest = matcher.largest_soft_target(PROGRESS)
-    quality = x.gates["quality"]
-    return assign(x.logits, quality, x.boxes, *x.place, x.gts, x.classes, centers, largest, matcher.topk)[0]
+def rule(matcher: O2F, x: Image) -> Tensor:
+    centers = x.centroids if matcher.mask_centers else (x.gts[:, :2] + x.gts[:, 2:]) / 2
+    options = matcher.topk, matcher.alpha, matcher.center_radius, matcher.soft_weight
+    place = *x.place, x.gts, x.classes, centers
+    return assign(x.logits, x.gates["quality"], x.boxes, *place, matcher.largest_soft_target(PROGRESS), *options)[0]

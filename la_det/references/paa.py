@@ -8,18 +8,19 @@ from fvcore.nn import giou_loss, sigmoid_focal_loss
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from la_det.matchers import PAA
 from la_det.references.atss import max_iou
 from la_det.references.image import Image
 
 
-def scores(logits: Tensor, boxes: Tensor, gts: Tensor, classes: Tensor, first: Tensor) -> Tensor:
+def scores(logits: Tensor, boxes: Tensor, gts: Tensor, classes: Tensor, first: Tensor, alpha: float = 0.25) -> Tensor:
     """[R] focal loss over all classes + 1 - GIoU of each anchor with its ground truth; 0 without one."""
     s = torch.zeros(len(first))
     matched = (first >= 0).nonzero().squeeze(1)
     own = first[matched]
     one_hot = torch.zeros_like(logits[matched])
     one_hot[torch.arange(len(matched)), classes[own]] = 1
-    focal = sigmoid_focal_loss(logits[matched], one_hot, alpha=0.25, gamma=2.0, reduction="none").sum(1)
+    focal = sigmoid_focal_loss(logits[matched], one_hot, alpha=alpha, gamma=2.0, reduction="none").sum(1)
     s[matched] = focal + giou_loss(boxes[matched], gts[own], reduction="none")
     return s
 
@@ -28,11 +29,11 @@ def assign(first: Tensor, s: Tensor, levels: Tensor, num_gts: int, k: int = 9) -
     """[R] ground truth of each positive anchor, -1 for background; from the anchors' own ones, scores and levels."""
     matched = torch.full_like(first, -1)
     for g in range(num_gts):
-        candidates = []
+        parts = []
         for level in levels.unique():
             mine = ((first == g) & (levels == level)).nonzero().squeeze(1)
-            candidates.append(mine[s[mine].topk(min(k, len(mine)), largest=False).indices])
-        candidates = torch.cat(candidates)
+            parts.append(mine[s[mine].topk(min(k, len(mine)), largest=False).indices])
+        candidates = torch.cat(parts)
         candidates = candidates[s[candidates].sort(stable=True).indices]
         if len(candidates) > 1:
             candidates = candidates[: num_positives(s[candidates].double().numpy())]
@@ -61,10 +62,8 @@ def num_positives(x: np.ndarray) -> int:
     return int(np.flatnonzero((component == 0) & (density == peak))[0]) + 1
 
 
-def rule(matcher, x: Image) -> Tensor:
-    if len(x.gts) == 0:
-        return torch.full((len(x.priors),), -1)
+def rule(matcher: PAA, x: Image) -> Tensor:
     min_iou = matcher.first.foreground
-    first = max_iou(box_iou(x.priors.boxes, x.gts), min_iou, min_iou, to_that=False)
-    s = scores(x.logits, x.boxes, x.gts, x.classes, first)
+    first = max_iou(box_iou(x.anchors, x.gts), min_iou, min_iou, to_that=False)
+    s = scores(x.logits, x.priors.inset(x.boxes), x.priors.inset(x.gts), x.classes, first, matcher.alpha)
     return assign(first, s, x.priors.levels, len(x.gts), matcher.topk)

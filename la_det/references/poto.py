@@ -4,14 +4,18 @@ Functions take ground truths [G, 4] and [G] of one image and return the matched 
 for background.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from la_det.matchers import FCOS, POTO, ForegroundLoss, OneToOneAnchor, OneToOneCenter, POTOAux
 from la_det.references.image import Image
 
-SIZE_RANGES = ((-1, 64), (64, 128), (128, 256), (256, 512), (512, float("inf")))
+SizeRanges = Sequence[tuple[float, float]]
+SIZE_RANGES: SizeRanges = ((-1, 64), (64, 128), (128, 256), (256, 512), (512, float("inf")))
 
 
 def area(boxes: Tensor) -> Tensor:
@@ -60,7 +64,7 @@ def omega(points: Tensor, strides: Tensor, gts: Tensor, radius: float) -> Tensor
     return ((points > region[..., :2]) & (points < region[..., 2:])).all(-1)
 
 
-def in_range(points: Tensor, levels: Tensor, gts: Tensor, size_ranges=SIZE_RANGES) -> Tensor:
+def in_range(points: Tensor, levels: Tensor, gts: Tensor, size_ranges: SizeRanges) -> Tensor:
     """[G, R] whether max(l, t, r, b) lies in the size range of the location's level."""
     reach = distances(points, gts).amax(-1)
     low, high = torch.tensor(size_ranges)[levels].unbind(-1)
@@ -86,18 +90,33 @@ def only_first_best(value: Tensor) -> Tensor:
     return kept
 
 
-def fcos(points, strides, levels, gts, radius=1.5, size_ranges=SIZE_RANGES) -> Tensor:
-    """FCOS: a location gets the smallest of the ground truths whose region and size range contain it."""
-    eligible = omega(points, strides, gts, radius) & in_range(points, levels, gts, size_ranges)
+def fcos(
+    points: Tensor,
+    strides: Tensor,
+    levels: Tensor,
+    gts: Tensor,
+    radius: float = 1.5,
+    size_ranges: SizeRanges = SIZE_RANGES,
+    margin: float = 0.0,
+    inset: Tensor | None = None,
+) -> Tensor:
+    """FCOS: a location gets the smallest of the ground truths whose region and size range contain it.
+
+    It lies more than `margin` pixels inside. Distances are those to the sides of the boxes `inset` [G, 4], by default
+    the ground truths.
+    """
+    inset = gts if inset is None else inset
+    eligible = omega(points, strides, inset, radius) & in_range(points, levels, inset, size_ranges)
+    eligible &= distances(points, inset).amin(-1) > margin
     return largest_wins((-area(gts)[:, None]).masked_fill(~eligible, -torch.inf))
 
 
-def anchor(anchors, gts) -> Tensor:
+def anchor(anchors: Tensor, gts: Tensor) -> Tensor:
     """Each ground truth's anchor of largest IoU."""
     return largest_wins(only_first_best(iou_matrix(gts, anchors)))
 
 
-def center(points, levels, gts, size_ranges=SIZE_RANGES) -> Tensor:
+def center(points: Tensor, levels: Tensor, gts: Tensor, size_ranges: SizeRanges = SIZE_RANGES) -> Tensor:
     """Each ground truth's nearest location of every level, in the size range."""
     to_center = (points[None].double() - ((gts[:, :2].double() + gts[:, 2:].double()) / 2)[:, None]).square().sum(-1)
     nearest = torch.zeros_like(to_center, dtype=torch.bool)
@@ -109,7 +128,9 @@ def center(points, levels, gts, size_ranges=SIZE_RANGES) -> Tensor:
     return largest_wins((-area(gts)[:, None]).masked_fill(~eligible, -torch.inf))
 
 
-def foreground_cost(logits, boxes, gts, classes, alpha=0.25, box_weight=2.0) -> Tensor:
+def foreground_cost(
+    logits: Tensor, boxes: Tensor, gts: Tensor, classes: Tensor, alpha: float = 0.25, box_weight: float = 2.0
+) -> Tensor:
     """[G, R] the training loss of each pair, from class logits [R, K] and predicted boxes [R, 4]."""
     one_hot = torch.nn.functional.one_hot(classes, logits.shape[1]).to(logits.dtype)[:, None]  # [G, 1, K]
     p = logits.sigmoid()[None]
@@ -121,7 +142,7 @@ def foreground_cost(logits, boxes, gts, classes, alpha=0.25, box_weight=2.0) -> 
     return focal.sum(-1) + box_weight * (1 - giou_matrix(gts, boxes))
 
 
-def quality(p, boxes, gts, classes, alpha=0.8) -> Tensor:
+def quality(p: Tensor, boxes: Tensor, gts: Tensor, classes: Tensor, alpha: float = 0.8) -> Tensor:
     """[G, R] POTO's q, from probabilities [R, K] and predicted boxes [R, 4]."""
     return p.T[classes] ** (1 - alpha) * iou_matrix(gts, boxes) ** alpha
 
@@ -132,6 +153,16 @@ def hungarian(value: Tensor) -> Tensor:
     rows, columns = linear_sum_assignment(value.double().numpy(), maximize=True)
     matched[torch.from_numpy(columns)] = torch.from_numpy(rows)
     return matched
+
+
+def one_to_one(value: Tensor, region: Tensor, outside: float, drop: bool = False) -> Tensor:
+    """`hungarian` with the value `outside` outside of the regions [G, R]; `drop` leaves out matches of this value."""
+    value = value.masked_fill(~region, outside)
+    matched = hungarian(value)
+    if not drop:
+        return matched
+    found = (value > outside) & (torch.arange(len(value)).unsqueeze(1) == matched)
+    return matched.where(found.any(0), -1)
 
 
 def argmax(q: Tensor, region: Tensor) -> Tensor:
@@ -147,12 +178,12 @@ def aux(q: Tensor, points: Tensor, levels: Tensor, gts: Tensor, topk: int = 9) -
     kept, margin = torch.full_like(q, -torch.inf), torch.inf
     inside = (distances(points, gts) > 0).all(-1)
     for row, kept_row, inside_row in zip(q, kept, inside, strict=True):
-        candidates = []
+        parts = []
         for level in levels.unique():
             here = torch.nonzero(levels == level).squeeze(1)
             order = np.argsort(-row[here].numpy(), kind="stable")[:topk]
-            candidates.append(here[torch.from_numpy(order)])
-        candidates = torch.cat(candidates)
+            parts.append(here[torch.from_numpy(order)])
+        candidates = torch.cat(parts)
         threshold = row[candidates].mean() + row[candidates].std()
         positive = candidates[(row[candidates] >= threshold) & inside_row[candidates]]
         kept_row[positive] = row[positive]
@@ -161,28 +192,32 @@ def aux(q: Tensor, points: Tensor, levels: Tensor, gts: Tensor, topk: int = 9) -
     return largest_wins(kept), margin
 
 
-def fcos_rule(matcher, x: Image) -> Tensor:
-    return fcos(*x.place, x.priors.levels, x.gts, matcher.center_radius)
+def fcos_rule(matcher: FCOS, x: Image) -> Tensor:
+    points, strides = x.place
+    options = matcher.center_radius, matcher.size_ranges, matcher.margin, x.priors.inset(x.gts)
+    return fcos(points, strides, x.priors.levels, x.gts, *options)
 
 
-def poto_rule(matcher, x: Image) -> Tensor:
-    q = quality(x.p, x.boxes, x.gts, x.classes)
+def poto_rule(matcher: POTO, x: Image) -> Tensor:
+    q = quality(x.p, x.boxes, x.gts, x.classes, matcher.alpha)
     region = omega(*x.place, x.gts, matcher.center_radius)
-    return hungarian(q.masked_fill(~region, matcher.outside)) if matcher.hungarian else argmax(q, region)
+    return one_to_one(q, region, matcher.outside, matcher.drop_unmatched) if matcher.hungarian else argmax(q, region)
 
 
-def aux_rule(matcher, x: Image) -> Tensor:
-    return aux(quality(x.p, x.boxes, x.gts, x.classes), x.priors.points, x.priors.levels, x.gts)[0]
+def aux_rule(matcher: POTOAux, x: Image) -> Tensor:
+    q = quality(x.p, x.boxes, x.gts, x.classes, matcher.alpha)
+    return aux(q, x.priors.points, x.priors.levels, x.priors.inset(x.gts), matcher.topk)[0]
 
 
-def anchor_rule(matcher, x: Image) -> Tensor:
-    return anchor(x.priors.boxes, x.gts)
+def anchor_rule(matcher: OneToOneAnchor, x: Image) -> Tensor:
+    return anchor(x.anchors, x.gts)
 
 
-def center_rule(matcher, x: Image) -> Tensor:
-    return center(x.priors.points, x.priors.levels, x.gts)
+def center_rule(matcher: OneToOneCenter, x: Image) -> Tensor:
+    return center(x.priors.points, x.priors.levels, x.gts, matcher.size_ranges)
 
 
-def foreground_loss_rule(matcher, x: Image) -> Tensor:
-    cost = foreground_cost(x.logits, x.boxes, x.gts, x.classes)
-    return hungarian(-cost.masked_fill(~omega(*x.place, x.gts, matcher.center_radius), 1e8))
+def foreground_loss_rule(matcher: ForegroundLoss, x: Image) -> Tensor:
+    cost = foreground_cost(x.logits, x.boxes, x.gts, x.classes, matcher.alpha, matcher.box_weight)
+    region = omega(*x.place, x.gts, matcher.center_radius)
+    return one_to_one(-cost, region, -1e8, matcher.drop_unmatched)

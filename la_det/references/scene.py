@@ -1,18 +1,20 @@
 """Random scenes for property tests: ground truths of all kinds, and predictions around them."""
 
+from collections.abc import Sequence
+
 import torch
 from detectron2.structures import Boxes, Instances
 
-from la_det.structures import Assignment, DensePredictions, LTRBCodec, PointGenerator, Targets
+from la_det.structures import Assignment, DensePredictions, LTRBCodec, PointGenerator, Priors, Targets
 
 KINDS = ("object", "object", "tiny", "huge", "degenerate", "duplicate", "outside", "whole")
 
 
-def grid_sizes(height: int, width: int, strides=(8, 16, 32, 64, 128)) -> list[tuple[int, int]]:
+def grid_sizes(height: int, width: int, strides: Sequence[int] = (8, 16, 32, 64, 128)) -> list[tuple[int, int]]:
     return [(-(-height // s), -(-width // s)) for s in strides]
 
 
-def make_targets(boxes: list, classes: list | None = None, size: tuple[int, int] = (128, 160)) -> Targets:
+def make_targets(boxes: Sequence, classes: Sequence | None = None, size: tuple[int, int] = (128, 160)) -> Targets:
     """Targets from one list of boxes, and of classes (0 by default), per image."""
     instances = []
     for i, b in enumerate(boxes):
@@ -22,9 +24,9 @@ def make_targets(boxes: list, classes: list | None = None, size: tuple[int, int]
     return Targets.from_instances(instances)
 
 
-def random_boxes(generator: torch.Generator, kinds: list[str], height: int, width: int) -> torch.Tensor:
+def random_boxes(generator: torch.Generator, kinds: Sequence[str], height: int, width: int) -> torch.Tensor:
     """One box of each kind [len(kinds), 4], on quarters of pixels, so that areas and products are exact."""
-    boxes = []
+    boxes: list[list[float]] = []
     for kind in kinds:
         x, y, dx, dy = torch.rand(4, generator=generator).tolist()
         box = {
@@ -41,7 +43,12 @@ def random_boxes(generator: torch.Generator, kinds: list[str], height: int, widt
 
 
 def random_predictions(
-    generator: torch.Generator, targets: Targets, height: int, width: int, num_classes: int, priors=None
+    generator: torch.Generator,
+    targets: Targets,
+    height: int,
+    width: int,
+    num_classes: int,
+    priors: Priors | None = None,
 ) -> DensePredictions:
     """Boxes near a random ground truth of the image, or noise, with some distances 0; logits between -6 and 6."""
     priors = PointGenerator()(grid_sizes(height, width), torch.device("cpu")) if priors is None else priors
@@ -67,7 +74,7 @@ def random_predictions(
     return DensePredictions(priors, LTRBCodec(), levels)
 
 
-def _to_levels(rows: torch.Tensor, sizes: list[tuple[int, int]]) -> list[torch.Tensor]:
+def _to_levels(rows: torch.Tensor, sizes: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
     """Turns rows [N, R, C] into L maps [N, C, h, w]."""
     levels = rows.transpose(1, 2).split([h * w for h, w in sizes], 2)
     return [x.unflatten(2, hw).contiguous() for x, hw in zip(levels, sizes, strict=True)]

@@ -1,31 +1,19 @@
 """SimOTA on dense [G, R] tensors, image by image, as the official code does it."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from la_det.matchers import SimOTA
 from la_det.references.image import Image
 from la_det.references.poto import distances, iou_matrix
 
 
-@dataclass(frozen=True)
-class Variant:
-    """What the two released rules differ in, and their common constants."""
-
-    center_radius: float = 2.5
-    inside_box: bool = True
-    iou_eps: float = 1e-7
-    topk: int = 10
-    box_weight: float = 3.0
-
-
-def regions(points: Tensor, strides: Tensor, gts: Tensor, variant: Variant) -> tuple[Tensor, Tensor]:
+def regions(points: Tensor, strides: Tensor, gts: Tensor, matcher: SimOTA) -> tuple[Tensor, Tensor]:
     """Each ground truth's own locations [G, R], and the valid ones [R]."""
     middle = ((gts[:, :2] + gts[:, 2:]) / 2)[:, None]
-    half = (variant.center_radius * strides)[None, :, None]
+    half = (matcher.center_radius * strides)[None, :, None]
     in_square = ((points > middle - half) & (points < middle + half)).all(-1)
-    if not variant.inside_box:
+    if not matcher.inside_box:
         return in_square, in_square.any(0)
     in_box = distances(points, gts).amin(-1) > 0
     return in_square & in_box, (in_square | in_box).any(0)
@@ -42,16 +30,16 @@ def class_costs(q: Tensor, classes: Tensor) -> Tensor:
 
 
 def assign(
-    q: Tensor, boxes: Tensor, points: Tensor, strides: Tensor, gts: Tensor, classes: Tensor, variant: Variant
+    q: Tensor, boxes: Tensor, points: Tensor, strides: Tensor, gts: Tensor, classes: Tensor, matcher: SimOTA
 ) -> Tensor:
     """Matched ground truth of each location [R], -1 for background."""
     matched = torch.full((len(points),), -1)
-    own, valid = regions(points, strides, gts, variant)
+    own, valid = regions(points, strides, gts, matcher)
     if len(gts) == 0 or not valid.any():
         return matched
     iou = iou_matrix(gts, boxes)
-    k = iou[:, valid].topk(min(variant.topk, int(valid.sum())), 1).values.sum(1).int().clamp(min=1)
-    cost = class_costs(q, classes) - variant.box_weight * (iou + variant.iou_eps).log()
+    k = iou[:, valid].topk(min(matcher.topk, int(valid.sum())), 1).values.sum(1).int().clamp(min=1)
+    cost = class_costs(q, classes) - matcher.box_weight * (iou + matcher.iou_eps).log()
     # What is not its own costs more than anything that is; in double precision no costs become equal by that.
     cost = cost.double() + 1e6 * ~own
     cost[:, ~valid] = torch.inf
@@ -63,5 +51,5 @@ def assign(
     return torch.where(number == 1, takers.int().argmax(0), torch.where(number > 1, best, -1))
 
 
-def rule(matcher, x: Image) -> Tensor:
+def rule(matcher: SimOTA, x: Image) -> Tensor:
     return assign(x.p, x.boxes, *x.place, x.gts, x.classes, matcher)

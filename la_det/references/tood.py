@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor
 
+from la_det.matchers import TAL, TOOD
 from la_det.references.image import Image
 from la_det.references.poto import largest_wins
 
@@ -45,26 +46,44 @@ def inside_by(points: Tensor, gts: Tensor) -> Tensor:
 
 
 def tood(
-    p: Tensor, boxes: Tensor, points: Tensor, valid: Tensor, gts: Tensor, classes: Tensor, k: int = 13
+    p: Tensor,
+    boxes: Tensor,
+    points: Tensor,
+    valid: Tensor,
+    gts: Tensor,
+    classes: Tensor,
+    k: int = 13,
+    alpha: float = 1.0,
+    beta: float = 6.0,
+    margin: float = 0.01,
 ) -> tuple[Tensor, Tensor]:
     """From probabilities [R, K], predicted boxes [R, 4], points [R, 2] and which locations take part [R]."""
     if len(gts) == 0:
         return torch.full((len(p),), -1), torch.zeros(len(p))
     u = iou(gts, boxes)
-    t = p.T[classes] * u**6 * valid
+    t = p.T[classes] ** alpha * u**beta * valid
     candidate = torch.zeros_like(t, dtype=torch.bool)
     candidate.scatter_(1, t.topk(min(k, t.shape[1])).indices, True)
-    positive = candidate & (t > 0) & (inside_by(points, gts) > 0.01)
+    positive = candidate & (t > 0) & (inside_by(points, gts) > margin)
     return targets(largest_wins(u.masked_fill(~positive, -torch.inf)), t, u, 1e-7)
 
 
-def tal(p: Tensor, boxes: Tensor, points: Tensor, gts: Tensor, classes: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def tal(
+    p: Tensor,
+    boxes: Tensor,
+    points: Tensor,
+    gts: Tensor,
+    classes: Tensor,
+    k: int = 10,
+    alpha: float = 0.5,
+    beta: float = 6.0,
+) -> tuple[Tensor, Tensor]:
     """From probabilities [R, K], predicted boxes [R, 4] and points [R, 2]."""
     if len(gts) == 0:
         return torch.full((len(p),), -1), torch.zeros(len(p))
     inside = inside_by(points, gts) > 1e-9
     u = ciou(gts, boxes).clamp(min=0) * inside
-    t = p.T[classes] ** 0.5 * u**6
+    t = p.T[classes] ** alpha * u**beta
     taken = torch.zeros_like(inside).scatter_(1, t.topk(min(k, t.shape[1])).indices, True) & (t > 0)
     matched = torch.where(taken.sum(0) > 1, largest_wins(u), taken.int().argmax(0))
     return targets(torch.where(taken.any(0), matched, -1), t, u, 1e-9)
@@ -77,16 +96,11 @@ def targets(matched: Tensor, t: Tensor, u: Tensor, eps: float) -> tuple[Tensor, 
     return matched, (t * own / (largest_t + eps) * largest_u).sum(0)
 
 
-def valid_locations(x: Image, pad_to: int) -> Tensor:
-    """[R] whether a location's cell begins inside the image, padded to a multiple."""
-    height, width = (math.ceil(side / pad_to) * pad_to for side in x.size)
-    left, top = (x.priors.points - x.priors.offset * x.priors.strides.unsqueeze(1)).unbind(1)
-    return (left < width) & (top < height)
+def tood_rule(matcher: TOOD, x: Image) -> Tensor:
+    valid, options = x.begins_inside(matcher.pad_to), (matcher.topk, matcher.alpha, matcher.beta, matcher.margin)
+    return tood(x.p, x.boxes, x.priors.points, valid, x.gts, x.classes, *options)[0]
 
 
-def tood_rule(matcher, x: Image) -> Tensor:
-    return tood(x.p, x.boxes, x.priors.points, valid_locations(x, matcher.pad_to), x.gts, x.classes, matcher.topk)[0]
-
-
-def tal_rule(matcher, x: Image) -> Tensor:
-    return tal(x.p, x.boxes, x.priors.points, x.gts, x.classes, matcher.topk)[0]
+def tal_rule(matcher: TAL, x: Image) -> Tensor:
+    options = matcher.topk, matcher.alpha, matcher.beta
+    return tal(x.p, x.boxes, x.priors.points, x.gts, x.classes, *options)[0]

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from la_det.matchers import POTO
-from la_det.references import date as reference
-from la_det.references.scene import flat, grid_sizes, make_targets, matched_in_image, random_boxes, random_predictions
+from la_det.references import poto as reference
+from la_det.references.image import images
+from la_det.references.scene import grid_sizes, make_targets, matched_in_image, random_boxes, random_predictions
 from la_det.structures import DensePredictions, LTRBCodec, PointGenerator, Score
 
 KINDS = ("object", "object", "tiny", "huge", "degenerate", "outside")
@@ -30,11 +31,8 @@ def test_same_as_the_dense_form(data, size, empty):
     for x in predictions.maps["boxes"]:
         x *= torch.rand(x[:, :1].shape, generator=generator) >= empty
     actual = match(predictions, targets, outside=0.0)
-    p, predicted = flat(predictions, "logits").sigmoid(), predictions.boxes()
-    for i, (b, c) in enumerate(zip(boxes, classes, strict=True)):
-        priors = predictions.priors
-        expected = reference.poto(priors.points, priors.strides, p[i], predicted[i], b, c)
-        assert actual[i].tolist() == expected.tolist()
+    for i, x in enumerate(images(Score(), predictions, targets)):
+        assert actual[i].tolist() == reference.poto_rule(POTO(outside=0.0), x).tolist()
 
 
 def test_a_ground_truth_without_overlap_gets_the_first_location():

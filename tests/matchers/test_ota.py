@@ -61,8 +61,7 @@ def expected(predictions, targets, **options):
 
 def check(predictions, targets, **options):
     """Equal, except where the shares of two rows differ by less than single precision can tell."""
-    names = {"center_radius": "radius"}
-    matched, plans, ks = expected(predictions, targets, **{names.get(k, k): v for k, v in options.items()})
+    matched, plans, ks = expected(predictions, targets, **options)
     actual = matched_in_image(assign(predictions, targets, **options), targets, len(predictions.priors))
     _, transport = OTA(**options).transport(predictions.detach(), targets, Score())
     assert transport.supply[: len(targets)].tolist() == torch.cat(ks).tolist()

@@ -50,9 +50,7 @@ def expected(predictions, targets, options):
         q = flat(predictions, "logits")[i].double().sigmoid() * flat(predictions, "quality")[i].double().sigmoid()
         boxes, gts = predictions.boxes()[i].double(), targets.boxes[here].double()
         place = priors.points.double(), priors.strides.double()
-        matched.append(
-            reference.assign(q.sqrt(), boxes, *place, gts, targets.classes[here], reference.Variant(**options))
-        )
+        matched.append(reference.assign(q.sqrt(), boxes, *place, gts, targets.classes[here], SimOTA(**options)))
     return torch.stack(matched)
 
 

@@ -63,7 +63,7 @@ def check(assignment, predictions, targets, expected):
 
 def tood_of(predictions, targets, matcher):
     return [
-        reference.tood(x.p, x.boxes, x.priors.points, reference.valid_locations(x, 32), x.gts, x.classes, matcher.topk)
+        reference.tood(x.p, x.boxes, x.priors.points, x.begins_inside(32), x.gts, x.classes, matcher.topk)
         for x in images(GATED, predictions, targets)
     ]
 

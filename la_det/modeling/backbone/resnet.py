@@ -45,7 +45,7 @@ class DeformBottleneckBlock(BottleneckBlock):
             norm=norm,
             stride_in_1x1=stride_in_1x1,
         )
-        conv = self.conv2
+        conv = self.get_submodule("conv2")
         self.conv2 = ModulatedDeformConv2d(
             conv.in_channels,
             conv.out_channels,

@@ -1,6 +1,7 @@
 """Models of the library timm as Detectron2 backbones."""
 
 from collections.abc import Sequence
+from types import ModuleType
 
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
@@ -62,7 +63,7 @@ class TimmBackbone(Backbone):
         return self.shapes
 
 
-def import_timm():
+def import_timm() -> ModuleType:
     """The module timm, which only these backbones need.
 
     Raises:

@@ -4,12 +4,13 @@ The weights are not detached: the first and the last term train the centre prior
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from la_det.losses.background import background_loss
-from la_det.matchers.autoassign import EPS
+from la_det.matchers.autoassign import EPS, SoftAssignment
 from la_det.modeling.criteria.decision import Decision
 from la_det.modeling.criteria.reduction import LossTerm
 from la_det.structures import count
@@ -17,9 +18,14 @@ from la_det.structures import count
 LARGEST = 100.0  # of -ln B; so much costs a ground truth without a location, which nothing can change
 
 
+def soft_assignment(decision: Decision) -> SoftAssignment:
+    """The assignment, which AutoAssign's matcher made."""
+    return cast(SoftAssignment, decision.assignment)
+
+
 def bag_confidences(decision: Decision) -> Tensor:
     """[G] weighted mean of the confidences of each ground truth's pairs; 0 where it contains no location."""
-    assignment = decision.assignment
+    assignment = soft_assignment(decision)
     confidences = assignment.weight * assignment.confidence
     return confidences.new_zeros(len(decision.targets)).index_add(0, assignment.pairs.gt, confidences)
 
@@ -61,7 +67,7 @@ class AutoAssignNegativeLoss:
         # 1 - p v = (1 - p) + p (1 - v), a sum of positive numbers.
         lowered = log_complement.logaddexp(log_p + (1 - n.weight).log())
         correction = torch.dot((2 * log_p).exp(), log_complement - n.weight.square() * lowered)
-        return LossTerm(background + correction, decision.assignment.closeness.sum(), weight=self.weight)
+        return LossTerm(background + correction, soft_assignment(decision).closeness.sum(), weight=self.weight)
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class AutoAssignCenterLoss:
     weight: float = 0.75
 
     def __call__(self, decision: Decision) -> LossTerm:
-        assignment, targets = decision.assignment, decision.targets
+        assignment, targets = soft_assignment(decision), decision.targets
         g = assignment.closeness
         total = g.new_zeros(targets.num_images).index_add(0, assignment.pairs.image, g)
         of_image = count(targets.image, targets.num_images) / total.clamp(min=EPS) * (total != 0)

@@ -1,6 +1,7 @@
 """The parts of DDQ's head (Zhang et al., CVPR 2023, arXiv 2303.12776)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ class ShuffledTower(ConvTower):
 
     sees_all_levels = True
 
-    def __init__(self, *, shuffled: int, **options):
+    def __init__(self, *, shuffled: int, **options: Any):
         super().__init__(**options)
         self.shuffled = shuffled
 
@@ -70,7 +71,7 @@ class QueryPredictor(BranchPredictor):
         options: of `BranchPredictor`.
     """
 
-    def __init__(self, *, in_channels: int = 256, num_levels: int = 5, default_squeeze: bool = False, **options):
+    def __init__(self, *, in_channels: int = 256, num_levels: int = 5, default_squeeze: bool = False, **options: Any):
         super().__init__(
             in_channels=in_channels,
             codec=LTRBCodec(in_strides=True),

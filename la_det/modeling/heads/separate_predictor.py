@@ -1,6 +1,7 @@
 """A branch that shares no layer with others."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ class SeparatePredictor(BranchPredictor):
     """
 
     def __init__(
-        self, *, cls_tower: ConvTower, box_tower: ConvTower, num_levels: int = 5, detached: bool = False, **options
+        self, *, cls_tower: ConvTower, box_tower: ConvTower, num_levels: int = 5, detached: bool = False, **options: Any
     ):
         super().__init__(**options)
         self.cls_tower = cls_tower
