@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train pairs of a one-to-one and a one-to-many branch on DATE's head, which nobody has published: is one better?
+"""Train pairs of a one-to-one and a one-to-many branch on DATE's head: is one better than those that are published?
 
 `train` does the trainings that have no record yet, one after the other; `report` writes docs/dual_grid.md.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 
@@ -30,13 +31,15 @@ ONE_TO_ONE = {
     "o2f": ("O2F/o2f", "main"),
     "TAL 1": ("DATE/tal_dual", "one_to_one"),
 }
+ALONE = "nothing"
 ONE_TO_MANY = {
+    ALONE: None,
     "FCOS": ("DATE/date_f", "one_to_many"),
     "DW": ("DATE/date_dw", "one_to_many"),
     "TAL 10": ("DATE/tal_dual", "one_to_many"),
 }
 PAIRS = tuple(product(ONE_TO_ONE, ONE_TO_MANY))
-DATE_F = "POTO + FCOS"
+DATE_F, TAL_DUAL = "POTO + FCOS", "TAL 1 + TAL 10"
 
 INTRODUCTION = """# A grid of dual pairs
 
@@ -44,30 +47,36 @@ Made by `python docs/dual_grid.py train` and `python docs/dual_grid.py report` f
 [dual_grid](dual_grid).
 
 DATE trains a one-to-one branch beside a one-to-many branch, on shared towers, and detects with the first. Each row of
-the table is a one-to-one scheme, each column a one-to-many scheme. AP without NMS after {iterations} iterations on
-`shapes_tiny`, of 2,000 images. POTO beside FCOS is DATE-F, and TAL 1 beside TAL 10 the consistent dual assignment of
-YOLOv10; we know of no publication of the other pairs. With several seeds: mean ± sample standard deviation. Trainings
-and evaluations are done as those of the [comparison](comparison.md).
+the table is the scheme of the first branch; o2f is one-to-few. Each column is the scheme of the second branch; in the
+first column there is none. The figures are AP without NMS after {iterations} iterations on `shapes_tiny`, of 2,000
+images. POTO beside FCOS is DATE-F, and TAL 1 beside TAL 10 the consistent dual assignment of YOLOv10 (TAL dual in the
+[comparison](comparison.md)); we know of no publication of the other pairs. With several seeds: mean ± sample standard
+deviation. Trainings and evaluations are done as those of the comparison.
 """
 ANSWER = """
-Three seeds of two pairs are too few to know the noise of this grid. It is taken to be that of `shapes_tiny` in the
+Few pairs have three seeds, too few to know the noise of this grid. It is taken to be that of `shapes_tiny` in the
 [comparison](comparison.md), {noise:.1f} % of AP. An interval of {confidence:.0%} confidence follows each ratio. If it
-contains 1, the two cannot be told apart.
+contains 1, the two cannot be told apart. NMS after the model would add "NMS gain" to the AP; duplicates are per image.
 
 {separation}
 
 ## Is there a better pair?
 
-On these images and at this length, yes: {number} of the other {others} pairs have a higher AP than DATE-F beyond noise.
-{best} has {ratio} times its AP.
+Of the other {others} pairs, {to_date_f} have a higher AP than DATE-F beyond noise, and {to_tal} a higher one than TAL
+dual. The best is {best}, with {ratio_to_date_f} times the AP of DATE-F and {ratio_to_tal} times that of TAL dual.
+The worst is {worst}. Pairs with o2f have more duplicates than others.
 
-How many times the AP is, with another one-to-one scheme:
+How many times the AP is, with a second branch instead of nothing:
 
-{one_to_one}
+{second}
 
-And with another one-to-many scheme:
+How many times the AP is, with another first branch:
 
-{one_to_many}
+{first}
+
+And with another second branch than FCOS:
+
+{another}
 
 The grid does not say which pair is best after a long training, nor on other data. A pair is made from two configs by
 `pair` in [dual_grid.py](dual_grid.py), so more can be tried.
@@ -101,16 +110,20 @@ def main() -> None:
 
 
 def pair(one_to_one: str, one_to_many: str) -> DictConfig:
-    """The twin of DATE-F on `shapes_tiny` with other branches."""
+    """The twin of DATE-F on `shapes_tiny` with other branches, or with the first one alone."""
     cfg = twin("DATE/date_f")
-    (config, place), (many_config, many_place) = ONE_TO_ONE[one_to_one], ONE_TO_MANY[one_to_many]
-    one, many = twin(config).model, twin(many_config).model
-    model = cfg.model
+    config, place = ONE_TO_ONE[one_to_one]
+    one, model = twin(config).model, cfg.model
     model.head.predictors.one_to_one = one.head.predictors[place]
-    model.head.predictors.one_to_many = many.head.predictors[many_place]
-    model.criteria = [one.criteria[0], many.criteria[1]]
+    del model.head.predictors.one_to_many
+    model.criteria = [one.criteria[0]]
     model.criteria[0].branch = "one_to_one"
     model.inference = one.inference
+    if one_to_many != ALONE:
+        config, place = ONE_TO_MANY[one_to_many]
+        many = twin(config).model
+        model.head.predictors.one_to_many = many.head.predictors[place]
+        model.criteria.append(many.criteria[1])
     return cfg
 
 
@@ -121,57 +134,86 @@ def twin(name: str) -> DictConfig:
 
 def report() -> str:
     """The page."""
-    aps: dict[str, dict[int, float]] = {name_of(*pair): {} for pair in PAIRS}
-    for path in sorted(RECORDS.glob("*.json")):
-        record = json.loads(path.read_text())
-        aps[name_of(record["one_to_one"], record["one_to_many"])][record["seed"]] = record["ap"]
-    lines = [[one, *(cell(aps[name_of(one, many)]) for many in ONE_TO_MANY)] for one in ONE_TO_ONE]
-    table = markdown(lines, ["one-to-one", *ONE_TO_MANY])
-    return f"{INTRODUCTION.format(iterations=ITERATIONS)}\n{table}\n{answer(aps)}"
+    records = [json.loads(path.read_text()) for path in sorted(RECORDS.glob("*.json"))]
+    found = {name_of(*pair): [r for r in records if (r["one_to_one"], r["one_to_many"]) == pair] for pair in PAIRS}
+    found = {name: of_pair for name, of_pair in found.items() if of_pair}
+    lines = [[one, *(cell(found.get(name_of(one, many), [])) for many in ONE_TO_MANY)] for one in ONE_TO_ONE]
+    table = markdown(lines, ["first branch", *(f"beside {many}" for many in ONE_TO_MANY)])
+    return f"{INTRODUCTION.format(iterations=ITERATIONS)}\n{table}\n{answer(found)}"
 
 
 def name_of(one_to_one: str, one_to_many: str) -> str:
     """A name of the pair."""
-    return f"{one_to_one} + {one_to_many}"
+    return f"{one_to_one} alone" if one_to_many == ALONE else f"{one_to_one} + {one_to_many}"
 
 
-def cell(aps: dict[int, float]) -> str:
+def cell(records: list[dict], metric: str = "ap", decimals: int = 1) -> str:
     """The mean over seeds, with spread if there are several."""
-    values = list(aps.values())
-    spread = f" ± {statistics.stdev(values):.1f} ({len(values)} seeds)" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.1f}{spread}" if values else ""
+    values = [record[metric] for record in records]
+    spread = f" ± {statistics.stdev(values):.{decimals}f} ({len(values)} seeds)" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.{decimals}f}{spread}" if values else ""
 
 
-def answer(aps: dict[str, dict[int, float]]) -> str:
-    """Whether a pair is better than DATE-F, and what each branch does to the AP."""
+def answer(found: dict[str, list[dict]]) -> str:
+    """Whether a pair is better than the known ones, and what each branch does to the AP."""
     noise = Ratios.of_rows(read_rows(RECORDS.with_name("comparison"))["shapes_tiny"]).noise
     assert noise is not None, "schemes with several seeds"
-    ratios = Ratios(aps, noise)
-    names = [name for name in ratios.best_first if name != DATE_F]
-    to_date_f = {name: ratios.between(name, DATE_F) for name in names}
+    ratios = Ratios({name: {r["seed"]: r["ap"] for r in records} for name, records in found.items()}, noise)
+    pairs = [name for name in ratios.best_first if " + " in name]
+
+    def better_than(other: str) -> int:
+        all_ratios = [ratio for name in pairs if name != other and (ratio := ratios.between(name, other))]
+        return sum(not ratio.is_noise and ratio.mean > 1 for ratio in all_ratios)
+
+    def row(title: str, changes: Iterable[tuple[str, str]]) -> list[object]:
+        return [title, *(ratios.between(name_of(*new), name_of(*old)) or "" for new, old in changes)]
+
+    rows = [
+        [
+            name,
+            *("" if name == known else ratios.between(name, known) for known in (DATE_F, TAL_DUAL)),
+            f"{statistics.fmean(r['ap_with_nms'] - r['ap'] for r in found[name]):.1f}",
+            f"{statistics.fmean(r['duplicates'] for r in found[name]):.2f}",
+            ", ".join(ratios.not_told_apart(name)),
+        ]
+        for name in ratios.best_first
+    ]
+    header = [
+        "best first",
+        "times the AP of DATE-F",
+        "of TAL dual",
+        "NMS gain",
+        "duplicates",
+        "cannot be told apart from",
+    ]
+    second = [many for many in ONE_TO_MANY if many != ALONE]
     return ANSWER.format(
         noise=100 * noise.spread,
         confidence=CONFIDENCE,
-        separation=markdown(
-            [[name, to_date_f.get(name) or "", ", ".join(ratios.not_told_apart(name))] for name in ratios.best_first],
-            ["pair, best first", "times the AP of DATE-F", "cannot be told apart from"],
+        separation=markdown(rows, header),
+        others=len(pairs) - 1,
+        to_date_f=better_than(DATE_F),
+        to_tal=better_than(TAL_DUAL),
+        best=pairs[0],
+        worst=pairs[-1],
+        ratio_to_date_f=ratios.between(pairs[0], DATE_F),
+        ratio_to_tal=ratios.between(pairs[0], TAL_DUAL),
+        second=markdown(
+            [row(one, (((one, many), (one, ALONE)) for many in second)) for one in ONE_TO_ONE],
+            ["first branch", *(f"beside {many}" for many in second)],
         ),
-        number=sum(not ratio.is_noise and ratio.mean > 1 for ratio in to_date_f.values()),
-        others=len(names),
-        best=names[0],
-        ratio=to_date_f[names[0]],
-        one_to_one=markdown(
+        first=markdown(
             [
-                [f"{new} in place of POTO", *(ratios.between(name_of(new, m), name_of("POTO", m)) for m in ONE_TO_MANY)]
+                row(f"{new} in place of POTO", (((new, many), ("POTO", many)) for many in ONE_TO_MANY))
                 for new in ONE_TO_ONE
                 if new != "POTO"
             ],
             ["", *(f"beside {many}" for many in ONE_TO_MANY)],
         ),
-        one_to_many=markdown(
+        another=markdown(
             [
-                [f"{new} in place of FCOS", *(ratios.between(name_of(o, new), name_of(o, "FCOS")) for o in ONE_TO_ONE)]
-                for new in ONE_TO_MANY
+                row(f"{new} in place of FCOS", (((one, new), (one, "FCOS")) for one in ONE_TO_ONE))
+                for new in second
                 if new != "FCOS"
             ],
             ["", *(f"beside {one}" for one in ONE_TO_ONE)],

@@ -8,6 +8,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from la_det.cli.arguments import SHAPES, add_overrides, positive
+from la_det.comparison import RESULTS
 from la_det.errors import UserError
 
 EXAMPLES = """
@@ -109,6 +110,4 @@ def _add_selection(parser: ArgumentParser) -> None:
 
 
 def _add_results(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--results", type=Path, default=Path("docs/comparison"), metavar="DIR", help="JSON files (%(default)s)"
-    )
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="JSON files (%(default)s)")

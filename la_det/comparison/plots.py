@@ -6,38 +6,44 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from la_det.benchmark.train import PARTS
 from la_det.comparison.summary import CROWDED, Row
 
-MARKERS = "osD^vPX"
-LINES = ("-", "--", ":", "-.")
+MARKERS = "osD^vPX*<>"
+BRIGHT = 8  # lines of a plot that have a colour
+DUPLICATE_TICKS = (0.02, 0.05, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
+
+# Name -> what the plot shows, and the function that draws it.
+PLOTS: dict[str, tuple[str, Callable[[list[Row]], Figure | None]]] = {}
 
 
-def draw(rows: list[Row], folder: Path, data: str) -> list[Path]:
-    """Draw the plots for which there are figures, as PNG files in `folder`. Return their paths."""
-    plots: dict[str, Callable[[list[Row]], Figure | None]] = {
-        "nms": ap_with_and_without_nms,
-        "time": ap_over_time,
-        "duplicates": duplicates_by_crowding,
-        "cost": cost_of_a_step,
-        "miss_rate": ap_and_miss_rate,
-    }
-    paths = []
-    for name, plot in plots.items():
-        figure = plot(rows)
+def plot(name: str, caption: str) -> Callable[[Callable], Callable]:
+    """Decorator of the functions that draw plots: they are made in this order, with these captions below."""
+
+    def add(function: Callable[[list[Row]], Figure | None]) -> Callable[[list[Row]], Figure | None]:
+        PLOTS[name] = caption, function
+        return function
+
+    return add
+
+
+def draw(rows: list[Row], folder: Path, data: str) -> list[tuple[Path, str]]:
+    """Draw the plots for which there are figures, as PNG files in `folder`. Return their paths and captions."""
+    drawn = []
+    for name, (caption, function) in PLOTS.items():
+        figure = function(rows)
         if figure is not None:
             figure.axes[0].set_title(data)
-            paths.append(folder / f"{data}_{name}.png")
-            figure.savefig(
-                paths[-1], dpi=100, metadata={"Software": None}
-            )  # no version, so that the file stays the same
-    return paths
+            path = folder / f"{data}_{name}.png"
+            figure.savefig(path, dpi=100, metadata={"Software": None})  # no version, so that the file stays the same
+            drawn.append((path, caption))
+    return drawn
 
 
+@plot("nms", "AP of the same detections with and without NMS. The lines are sample standard deviations over seeds.")
 def ap_with_and_without_nms(rows: list[Row]) -> Figure | None:
     """Plot with two bars for each scheme, the best on top, and the spread over seeds; None without both APs."""
     columns = ("AP without NMS", "AP with NMS")
@@ -58,6 +64,9 @@ def ap_with_and_without_nms(rows: list[Row]) -> Figure | None:
     return axes.figure
 
 
+@plot(
+    "time", "AP over the time of the training's steps. The schemes that are best at last have colours, the best first."
+)
 def ap_over_time(rows: list[Row]) -> Figure | None:
     """Plot with a line for each scheme, the finally best one first in the legend; None without several evaluations.
 
@@ -66,19 +75,27 @@ def ap_over_time(rows: list[Row]) -> Figure | None:
     lines = [(row, points) for row in rows if len(points := row.ap_over_iterations()) > 1]
     if not lines:
         return None
-    axes, styles = _axes(len(lines)), _styles(rows)
+    axes = _axes(BRIGHT)
     timed = all(row.cost for row, _ in lines)
-    for row, points in sorted(lines, key=lambda line: -line[1][-1][1]):
+    for place, (row, points) in enumerate(sorted(lines, key=lambda line: -line[1][-1][1])):
         iterations, aps = zip(*points, strict=True)
         minutes = row.cost.median("step") / 60_000 if timed else 1
-        axes.plot([minutes * number for number in iterations], aps, label=row.scheme, **styles[row.scheme])
+        label = row.scheme if place < BRIGHT else "others" if place == BRIGHT else None
+        axes.plot([minutes * number for number in iterations], aps, label=label, **_style(place))
     axes.set_xlabel("minutes of training steps" if timed else "iterations")
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return axes.figure
 
 
+@plot(
+    "duplicates",
+    "Duplicates of objects that stand apart, and of objects in crowds, without NMS unless the config has it. The scale "
+    "is logarithmic above 0.1.",
+)
 def duplicates_by_crowding(rows: list[Row]) -> Figure | None:
-    """Plot with a bar of two parts for each scheme, on a scale that has 0 and is logarithmic above 1."""
+    """Plot with two bars for each scheme, on a scale that has 0 and is logarithmic above 0.1."""
     found = [(row.scheme, figures) for row in rows if set(CROWDED) <= (figures := row.crowding()).keys()]
     if not found:
         return None
@@ -88,12 +105,16 @@ def duplicates_by_crowding(rows: list[Row]) -> Figure | None:
         axes.barh(places + offset, [figures[part] for _, figures in found], 0.4, label=f"of {part} objects")
     axes.set_yticks(places, [scheme for scheme, _ in found])
     axes.set_ylim(-0.6, len(found) - 0.4)
-    axes.set_xscale("symlog", linthresh=1)
-    axes.set(xlabel="duplicates per image, without NMS unless the config has it", ylabel="")
+    axes.set_xscale("symlog", linthresh=0.1)
+    most = max(value for _, figures in found for value in figures.values())
+    ticks = [0, *(tick for tick in DUPLICATE_TICKS if tick <= 2 * most)]
+    axes.set_xticks(ticks, map(str, ticks))
+    axes.set(xlabel="duplicates per image", ylabel="")
     axes.legend(loc="upper right")
     return axes.figure
 
 
+@plot("cost", "Time of a training step and its parts, as medians.")
 def cost_of_a_step(rows: list[Row]) -> Figure | None:
     """Plot with a bar of parts for each scheme that has a cost, the fastest on top; None if there is none."""
     costs = sorted((row.cost for row in rows if row.cost), key=lambda cost: -cost.median("step"))
@@ -112,14 +133,15 @@ def cost_of_a_step(rows: list[Row]) -> Figure | None:
     return axes.figure
 
 
+@plot("miss_rate", "AP and log-average miss rate: the best are at the upper left.")
 def ap_and_miss_rate(rows: list[Row]) -> Figure | None:
     """Plot with a point for each scheme, the best towards the upper left; None without mMR."""
     found = {row.scheme: figures for row in rows if {"AP", "mMR"} <= (figures := row.figures()).keys()}
     if not found:
         return None
-    axes, styles = _axes(len(found)), _styles(rows)
-    for scheme, figures in sorted(found.items(), key=lambda item: -item[1]["AP"].mean):
-        axes.plot(figures["mMR"].mean, figures["AP"].mean, label=scheme, **styles[scheme] | {"linestyle": ""})
+    axes = _axes(len(found))
+    for place, (scheme, figures) in enumerate(sorted(found.items(), key=lambda item: -item[1]["AP"].mean)):
+        axes.plot(figures["mMR"].mean, figures["AP"].mean, MARKERS[place % len(MARKERS)], label=scheme)
     axes.set_xlabel("mMR, where less is better")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return axes.figure
@@ -134,15 +156,8 @@ def _axes(num_schemes: int) -> Axes:
     return axes
 
 
-def _styles(rows: list[Row]) -> dict[str, dict[str, object]]:
-    """A colour, marker and line for each scheme, the same in all plots and different for all schemes."""
-    colours = colormaps["tab10"].colors
-    return {
-        row.scheme: {
-            "color": colours[i % len(colours)],
-            "marker": MARKERS[i % len(MARKERS)],
-            "linestyle": LINES[i // len(colours) % len(LINES)],
-            "markersize": 5,
-        }
-        for i, row in enumerate(rows)
-    }
+def _style(place: int) -> dict[str, object]:
+    """Of the line at this place: a colour and a marker of its own, or grey."""
+    if place >= BRIGHT:
+        return {"color": "0.8", "linewidth": 1, "zorder": 1}
+    return {"color": f"C{place}", "marker": MARKERS[place], "markersize": 5}

@@ -7,7 +7,6 @@ the AP. A seed decides the batches of all schemes alike, so its part cancels in 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -73,13 +72,13 @@ class Ratios:
         noise: noise of other runs, for runs that are too few to know their own.
 
     Attributes:
-        best_first: the schemes, by mean AP.
+        best_first: the schemes, by their part: runs with a good seed are no better for it.
         noise: None if no scheme has several seeds.
         noise_of_other_seeds: the noise that the runs would have without the seed's part: with a seed of its own each.
     """
 
     def __init__(self, aps: Mapping[str, Mapping[int, float]], noise: Noise | None = None) -> None:
-        self.best_first = sorted(aps, key=lambda scheme: -statistics.fmean(aps[scheme].values() or [0.0]))
+        self._aps = aps
         runs = [(scheme, seed, ap) for scheme, by_seed in aps.items() for seed, ap in by_seed.items() if ap]
         schemes, seeds, values = zip(*runs, strict=True) if runs else ((), (), ())
         of_scheme, of_seed = (np.equal.outer(have, list(dict.fromkeys(have))) for have in (schemes, seeds))
@@ -88,6 +87,8 @@ class Ratios:
         self._gram = design.T @ design
         self._inverse = np.linalg.pinv(self._gram)
         self._parts = self._inverse @ design.T @ logs
+        parts = dict(zip(self._schemes, self._parts, strict=False))
+        self.best_first = sorted(aps, key=lambda scheme: -parts.get(scheme, -math.inf))
         self.noise = Noise.of(design, logs) if noise is None else noise
         self.noise_of_other_seeds = Noise.of(of_scheme.astype(float), logs)
 
@@ -114,6 +115,23 @@ class Ratios:
         mean = math.exp(contrast @ self._parts)
         factor = self.noise.factor(contrast @ self._inverse @ contrast)
         return Ratio(mean, mean / factor, mean * factor)
+
+    def alone(self, a: str, b: str) -> Ratio | None:
+        """The ratio from the runs of these two alone, with their own noise; None without two seeds in common."""
+        return Ratios({a: self._aps[a], b: self._aps[b]}).between(a, b)
+
+    @property
+    def spreads(self) -> dict[str, float]:
+        """Sample standard deviation of the logarithm of the AP of each scheme with several seeds, the least first."""
+        logs = {scheme: np.log([ap for ap in by_seed.values() if ap]) for scheme, by_seed in self._aps.items()}
+        found = {scheme: float(values.std(ddof=1)) for scheme, values in logs.items() if len(values) > 1}
+        return dict(sorted(found.items(), key=lambda item: item[1]))
+
+    @property
+    def chance_of_spreads(self) -> float:
+        """Bartlett's p: how often chance alone makes spreads that differ as much; NaN without two schemes."""
+        logs = [np.log([ap for ap in self._aps[scheme].values() if ap]) for scheme in self.spreads]
+        return float(stats.bartlett(*logs).pvalue) if len(logs) > 1 else math.nan
 
     def not_told_apart(self, scheme: str) -> list[str]:
         """The other schemes, best first, whose ratio to this one is within the noise or unknown."""

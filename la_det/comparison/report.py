@@ -5,17 +5,20 @@ from __future__ import annotations
 import csv
 import re
 import shlex
+import statistics
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
+from scipy import stats
 from tabulate import tabulate
 
+from la_det.comparison import RESULTS
 from la_det.comparison.cost import BASELINES
 from la_det.comparison.plots import draw
 from la_det.comparison.ratios import CONFIDENCE, Ratios
 from la_det.comparison.schemes import SCHEMES
-from la_det.comparison.summary import METRICS, PART_COLUMNS, Figure, Row, read_rows
+from la_det.comparison.summary import METRICS, PART_COLUMNS, Figure, Row, metric, read_rows
 from la_det.errors import UserError
 
 COLUMNS = (*METRICS, *PART_COLUMNS.values(), "s/iter", "matching %", "peak MiB", "M params")
@@ -23,16 +26,19 @@ QUOTE = re.compile(r"\{(?P<data>\w+)\[(?P<key>[^\]]+)\]\}")
 EXTREMES = {"highest": max, "lowest": min}
 DECIMALS = {"duplicates": 2, "duplicates without NMS": 2, "s/iter": 3, "peak MiB": 0, "M params": 2}  # 1 by default
 
-INTRODUCTION = """# Comparison
-
-All schemes under one budget: the same data, backbone, schedule and seed. Made by `la-det compare report` from
-the JSON files in [{folder}]({folder}): one for each run, and one for what each scheme's training step costs.
+TITLE = "# Comparison"
+INTRODUCTION = """
+Schemes under one budget: the same data, backbone, schedule and seeds. Made by `{command}` from the JSON files
+in [{folder}]({folder}).
 
 "AP" and "duplicates" (per image) are those of the detector with the NMS of its config, or without NMS if it has none.
 The columns "without NMS" and "with NMS" are from the same inference pass and the same candidates. With several seeds,
-figures are mean ± sample standard deviation. Costs are costs of a training step. They were measured apart from the
-trainings, as medians over interleaved rounds. "matching %" is the assignment's share of the step, and "peak MiB" the
-memory beyond that of the model before the first step.
+figures are mean ± sample standard deviation.
+"""
+COST_NOTE = """
+Costs are costs of a training step. They were measured apart from the trainings, as medians over interleaved rounds.
+"matching %" is the assignment's share of the step, and "peak MiB" the memory beyond that of the model before the first
+step.
 """
 BASELINE_NOTE = """
 Detectron2's own models have the same backbone, a head of the same size, and the same data without images that have no
@@ -43,18 +49,24 @@ objects: on such images, Detectron2's FCOS fails.
 def write_report(results: Path) -> Path:
     """Write `<results>.md`, and CSV tables and plots into the folder `results`. Return the document's path.
 
-    A `notes.md` in the folder, about what the figures say, becomes the document's first section, by `with_figures`.
+    A `notes.md` in the folder, about what the figures say, becomes the document's first section, by `with_figures`. Its
+    first line can be a title of the document.
 
     Raises:
         UserError: see `read_rows` and `with_figures`.
     """
     data_rows, notes = read_rows(results), results / "notes.md"
-    # As the document's links do, this takes the folder to be in docs/.
-    folder = "" if results.name == "comparison" else f" --results docs/{results.name}"
-    baselines = any(row.scheme in BASELINES for rows in data_rows.values() for row in rows)
-    sections = [INTRODUCTION.format(folder=results.name) + (BASELINE_NOTE if baselines else "")]
+    folder = "" if results == RESULTS else f" --results {shlex.quote(str(results))}"
+    every_row = [row for rows in data_rows.values() for row in rows]
+    introduction = INTRODUCTION.format(folder=results.name, command=f"la-det compare report{folder}")
+    introduction += COST_NOTE if any(row.cost for row in every_row) else ""
+    introduction += BASELINE_NOTE if any(row.scheme in BASELINES for row in every_row) else ""
+    title, text = TITLE, ""
     if notes.exists():
-        sections.append(with_figures(notes, {data: Quotes(rows) for data, rows in data_rows.items()}))
+        text = with_figures(notes, {data: Quotes(rows) for data, rows in data_rows.items()})
+        if text.startswith("# "):
+            title, _, text = text.partition("\n")
+    sections = [title + "\n" + introduction, *filter(None, [text.lstrip("\n")])]
     for data, rows in data_rows.items():
         header, lines = table(rows)
         _write_csv(results / f"{data}.csv", header, lines)
@@ -63,7 +75,10 @@ def write_report(results: Path) -> Path:
             _conditions(rows),
             _markdown(header, lines),
             separation(rows),
-            *(f"![{path.stem}]({results.name}/{path.name})\n" for path in draw(rows, results, data)),
+            *(
+                f"![{path.stem}]({results.name}/{path.name})\n\n{caption}\n"
+                for path, caption in draw(rows, results, data)
+            ),
             "<!-- not run: trains for hours -->\n```bash\n"
             + "\n".join(line + folder for line in commands(data, rows))
             + "\n```\n",
@@ -97,13 +112,17 @@ class Quotes:
 
     def __init__(self, rows: list[Row]) -> None:
         self.figures = {row.scheme: row.figures() for row in rows}
+        self.gains = {row.scheme: gains for row in rows if (gains := nms_gains(row))}
         self.ratios = Ratios.of_rows(rows)
 
     def __getitem__(self, key: str) -> str:
         """A figure by what it is called in the notes.
 
-        "poto AP" is a cell of the table. "highest AP" and "lowest AP" are the scheme and its cell. "dw / poto" is the
-        ratio of AP with its interval, and "dw > poto" whether this ratio is larger than 1 beyond noise.
+        - "poto AP" is a cell of the table. "highest AP" and "lowest AP" are the scheme and its cell.
+        - "dw / poto" is the ratio of AP with its interval, and "dw / poto alone" that by the noise of these two alone.
+        - "dw > poto" is whether the ratio is larger than 1 beyond noise.
+        - "poto NMS gain" is what NMS adds to the AP, with its interval over the seeds.
+        - "spread of poto" is its spread over the seeds in percent, "chance of spreads" Bartlett's p.
 
         Raises:
             KeyError: there is none.
@@ -111,7 +130,13 @@ class Quotes:
         first, sign, second = key.partition(" / ") if " / " in key else key.partition(" > ")
         if sign:
             return self._ratio(first, sign, second)
+        if key == "chance of spreads":
+            return f"{self.ratios.chance_of_spreads:.2f}"
+        if key.startswith("spread of "):
+            return f"{100 * self.ratios.spreads[key.removeprefix('spread of ')]:.1f}"
         scheme, _, column = key.partition(" ")
+        if column == "NMS gain":
+            return _interval(self.gains[scheme])
         if scheme in EXTREMES:
             found = {name: figures[column] for name, figures in self.figures.items() if column in figures}
             scheme = EXTREMES[scheme](found, key=lambda name: found[name].mean, default="")
@@ -119,7 +144,10 @@ class Quotes:
         return _text(column, self.figures[scheme][column])
 
     def _ratio(self, first: str, sign: str, second: str) -> str:
-        ratio = self.ratios.between(first, second)
+        other, _, alone = second.partition(" ")
+        if alone not in ("", "alone"):
+            raise KeyError(second)
+        ratio = self.ratios.alone(first, other) if alone else self.ratios.between(first, other)
         if ratio is None:
             raise KeyError(first, second)
         if sign == " / ":
@@ -151,6 +179,15 @@ def separation(rows: list[Row]) -> str:
         f"more than {several} times the AP of the other with {most} seeds each, or more than {one}\ntimes with one "
         "seed each.\n"
     )
+    spreads = list(ratios.spreads.items())
+    if len(spreads) > 1:
+        (steady, least), *_, (unsteady, most_spread) = spreads
+        text += (
+            f"\nThe AP of single schemes vary over their seeds by {100 * least:.1f} % ({steady}) to "
+            f"{100 * most_spread:.1f} % ({unsteady}). Spreads that differ\nas much arise by chance with probability "
+            f"{ratios.chance_of_spreads:.2f} (Bartlett's test), so one noise is used for all. If some schemes do\n"
+            "vary more than others, their intervals are too narrow.\n"
+        )
     names = ratios.best_first
     lines = [[name, ", ".join(ratios.not_told_apart(name)) or "none"] for name in names]
     return text + "\n" + tabulate(lines, ["scheme, best first", "cannot be told apart from"], tablefmt="github") + "\n"
@@ -205,6 +242,23 @@ def _link(row: Row) -> str:
         return row.scheme
     project = row.runs[0].config.partition("/")[0]
     return f"[{row.scheme}](../projects/{project}/README.md)"
+
+
+def nms_gains(row: Row) -> list[float]:
+    """What NMS adds to the AP of each run; empty without both AP."""
+    pairs = [
+        (metric(run.evaluations[-1], "AP with NMS"), metric(run.evaluations[-1], "AP without NMS")) for run in row.runs
+    ]
+    return [] if any(None in pair for pair in pairs) else [with_nms - without for with_nms, without in pairs]
+
+
+def _interval(values: list[float]) -> str:
+    """The mean, and its confidence interval if there are several values."""
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        return f"{round(mean, 1) + 0.0:.1f}"  # not -0.0
+    low, high = stats.t.interval(CONFIDENCE, len(values) - 1, mean, stats.sem(values))
+    return f"{mean:.1f} ({low:.1f} to {high:.1f})"
 
 
 def _text(column: str, figure: Figure | None) -> str:

@@ -2,11 +2,14 @@ import csv
 import re
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
+from scipy import stats
 
-from la_det.comparison.report import commands, write_report
+from la_det.comparison.report import Quotes, commands, write_report
 from la_det.comparison.results import RunRecord, read_record, write_record
 from la_det.comparison.schemes import SCHEMES
 from la_det.comparison.summary import read_rows
@@ -147,8 +150,43 @@ def test_a_budget_of_seconds(results):
     assert shlex.split(run)[-2:] == overrides
 
 
-def test_commands_name_another_folder_than_the_default(results):
+def test_commands_name_another_folder_than_the_default(results, monkeypatch):
     results.add_run("fcos", [10.0, 25.0])
-    assert "la-det compare report --results docs/results\n" in write_report(results.folder).read_text()
-    default = results.folder.rename(results.folder.with_name("comparison"))
-    assert "la-det compare report\n" in write_report(default).read_text()
+    assert f"la-det compare report --results {results.folder}\n" in write_report(results.folder).read_text()
+    monkeypatch.chdir(results.folder.parent)
+    default = Path("docs/comparison")
+    default.parent.mkdir()
+    text = write_report(results.folder.rename(default)).read_text()
+    assert "la-det compare report\n" in text and "Made by `la-det compare report` from" in text
+
+
+def test_a_title_and_no_words_on_costs_that_are_not_there(results):
+    results.add_run("fcos", [10.0, 25.0])
+    results.folder.joinpath("notes.md").write_text("# Longer trainings\n\nThey take longer.\n")
+    text = write_report(results.folder).read_text()
+    assert text.startswith("# Longer trainings\n\nSchemes under one budget") and "They take longer." in text
+    assert "# Comparison" not in text and "matching %" not in text
+    results.add_cost("fcos", [1.0], [0.0])
+    assert '"matching %" is' in write_report(results.folder).read_text()
+
+
+def test_intervals_of_two_schemes_alone_and_of_what_nms_adds(results):
+    aps = {"fcos": (20.0, 22.0, 21.0), "poto": (30.0, 31.0, 32.0), "dw": (40.0, 40.0, 41.0)}
+    for scheme, values in aps.items():
+        for seed, ap in enumerate(values):
+            gap = {"nms_gap/AP_without_nms": ap - 2 - seed, "nms_gap/AP_with_nms": ap}
+            results.add_run(scheme, [ap], seed=seed, **gap)
+    results.add_run("lla", [40.0], **{"nms_gap/AP_without_nms": 40.02, "nms_gap/AP_with_nms": 40.0})
+    quotes = Quotes(read_rows(results.folder)["shapes_tiny"])
+    alone = stats.ttest_rel(*(np.log(aps[scheme]) for scheme in ("poto", "fcos"))).confidence_interval(0.95)
+    low, high = np.exp((alone.low, alone.high))
+    assert quotes["poto / fcos alone"] == f"{np.exp((alone.low + alone.high) / 2):.2f} ({low:.2f} to {high:.2f})"
+    assert quotes["poto / fcos alone"] != quotes["poto / fcos"]
+    reach = stats.t.ppf(0.975, 2) / 3**0.5
+    assert quotes["poto NMS gain"] == f"3.0 ({3 - reach:.1f} to {3 + reach:.1f})"
+    assert quotes["lla NMS gain"] == "0.0"
+    assert quotes["spread of dw"] == f"{100 * np.log(aps['dw']).std(ddof=1):.1f}"
+    assert quotes["chance of spreads"] == f"{stats.bartlett(*map(np.log, aps.values())).pvalue:.2f}"
+    for key in ("poto / lla alone", "poto / fcos both", "spread of lla", "atss NMS gain"):
+        with pytest.raises(KeyError):
+            quotes[key]
