@@ -11,6 +11,7 @@ from torch import Tensor
 from la_det import model_zoo
 from la_det.matchers import Hungarian
 from la_det.modeling.criteria import Criterion, LossTerm, reduce_losses
+from la_det.modeling.heads import FilteredPredictor
 from la_det.modeling.inference import to_instances
 from la_det.modeling.layers import filtered_logits
 from la_det.references.scene import dense_matches
@@ -121,7 +122,7 @@ def read_predictions(
             keys = [f"l{level}_{prefix}_{key}" for level in levels]
             leaves |= {k: golden.tensor(k).requires_grad_() for k in keys}
             maps[name] = [leaves[k] for k in keys]
-    if predictor.filter_logits:
+    if isinstance(predictor, FilteredPredictor):
         maps["logits"] = list(map(filtered_logits, maps["logits"], maps["filter"]))
     priors = predictor.priors([x.shape[-2:] for x in maps["logits"]], golden.device)
     return DensePredictions(priors, predictor.codec, maps)
@@ -203,7 +204,7 @@ def check_head(golden: GoldenFile) -> None:
     features = [golden.tensor(f"l{level}_feat") for level in levels]
 
     predictor = head.predictors["one_to_one"]
-    if predictor.filter_logits:
+    if isinstance(predictor, FilteredPredictor):
         compare_maps(golden, "o2o_cls_filtered", head(features, ["one_to_one"])["one_to_one"].maps["logits"])
         box_features = [head.box_tower(x) for x in features]
         compare_maps(golden, "3dmf_in", box_features)

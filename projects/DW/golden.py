@@ -10,6 +10,7 @@ from la_det import model_zoo
 from la_det.geometry import aligned_giou, aligned_iou
 from la_det.matchers.dw import GIOU_EPS, center_prior
 from la_det.modeling.criteria import reduce_losses
+from la_det.modeling.heads import BranchPredictor
 from la_det.modeling.heads.boundary_refinement import boundary_points, refine
 from la_det.steps.candidates import inside_box
 from la_det.structures import Assignment, DensePredictions, Pairs, Targets
@@ -196,7 +197,8 @@ def check_head(golden: GoldenFile) -> None:
     for tower in (config.head.cls_tower, config.head.box_tower):
         tower.update(num_convs=num_convs, last_dcn=last_dcn)
     if not golden.number("refine"):
-        config.head.predictors.main.refinement = None
+        config.head.predictors.main._target_ = BranchPredictor
+        del config.head.predictors.main.refinement
     config.head.num_levels = len(features)
     head = instantiate(config.head)
     names = {key.removeprefix("w:"): _parameter_name(key.removeprefix("w:")) for key in golden if key.startswith("w:")}

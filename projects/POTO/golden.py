@@ -8,7 +8,7 @@ from torch import Tensor
 from la_det import model_zoo
 from la_det.geometry import centerness
 from la_det.modeling.criteria import reduce_losses
-from la_det.modeling.heads import BranchPredictor
+from la_det.modeling.heads import BranchPredictor, FilteredPredictor
 from la_det.modeling.inference import to_instances
 from la_det.references.scene import dense_matches
 from la_det.structures import AnchorGenerator, DensePredictions, Targets
@@ -70,7 +70,7 @@ def map_names(predictor: BranchPredictor) -> list[str]:
     """The files' names of the maps that a predictor gives."""
     names = ["cls", "anchor" if isinstance(predictor.priors, AnchorGenerator) else "box"]
     names += ["ctr"] if predictor.quality else []
-    return names + (["filter"] if predictor.filter else [])
+    return names + (["filter"] if isinstance(predictor, FilteredPredictor) else [])
 
 
 def read_predictions(golden: GoldenFile, config: DictConfig) -> DensePredictions:

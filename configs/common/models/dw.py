@@ -6,7 +6,7 @@ from la_det.config import named
 from la_det.matchers import DW
 from la_det.modeling.candidate_rules import TopPairs
 from la_det.modeling.criteria import Criterion, DWBoxLoss, DWNegativeLoss, DWPositiveLoss
-from la_det.modeling.heads import BoundaryRefinement
+from la_det.modeling.heads import BoundaryRefinement, RefinedPredictor
 from la_det.modeling.inference import DenseInference
 from la_det.modeling.layers import EvalBatchNorm2d
 from la_det.structures import Score
@@ -17,6 +17,7 @@ from .fcos import model
 model.update(torchvision_pixels)
 model.backbone = resnet_fpn(50, norm=EvalBatchNorm2d)
 model.head.predictors.main.update(
+    _target_=RefinedPredictor,
     prior_prob=0.02,
     box_bias=4.0,
     refinement=L(BoundaryRefinement)(in_channels="${..in_channels}"),

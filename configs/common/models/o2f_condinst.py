@@ -5,7 +5,7 @@ from detectron2.config import LazyCall as L
 from la_det.config import named
 from la_det.modeling.candidate_rules import TopLocations
 from la_det.modeling.criteria import MaskLoss, SemanticLoss
-from la_det.modeling.heads import MaskBranch, SemanticBranch
+from la_det.modeling.heads import ControlledPredictor, MaskBranch, SemanticBranch
 from la_det.modeling.inference import DenseInference
 from la_det.modeling.mask_inference import MaskInference
 from la_det.structures import LTRBCodec
@@ -13,6 +13,7 @@ from la_det.structures import LTRBCodec
 from .o2f import model
 
 model.head.predictors.main.update(
+    _target_=ControlledPredictor,
     box_activation="relu",
     codec=L(LTRBCodec)(in_strides=True),
     controller_channels=169,  # 10 x 8 + 8 x 8 + 8 x 1 weights and 8 + 8 + 1 biases

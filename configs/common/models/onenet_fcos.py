@@ -6,6 +6,7 @@ from la_det.config import named
 from la_det.matchers import Hungarian
 from la_det.modeling.candidate_rules import TopPairs
 from la_det.modeling.criteria import Criterion, FocalLoss, GIoULoss, RelativeL1Loss
+from la_det.modeling.heads import XavierPredictor, XavierTower
 from la_det.modeling.inference import DenseInference
 from la_det.steps.score import DETRCost
 
@@ -15,8 +16,8 @@ from .fcos import model
 model.update(torchvision_pixels)
 model.backbone = resnet_fpn(50, p6_from="res5")
 for _tower in (model.head.cls_tower, model.head.box_tower):
-    _tower.update(bias=False, init="xavier")
-model.head.predictors.main.update(quality_on=None, init="xavier")
+    _tower.update(_target_=XavierTower, bias=False)
+model.head.predictors.main.update(_target_=XavierPredictor, quality_on=None)
 model.criteria = [
     L(Criterion)(
         matcher=L(Hungarian)(cost=L(DETRCost)(corners=True, eps=1e-8)),

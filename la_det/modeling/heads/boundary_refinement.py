@@ -1,9 +1,13 @@
 """DW's box refinement (Li et al., CVPR 2022, section "box refinement")."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from la_det.modeling.heads.branch_predictor import BranchPredictor
 from la_det.modeling.heads.tower import init_head_conv, on_levels
 from la_det.structures import Priors
 
@@ -38,6 +42,23 @@ class BoundaryRefinement(nn.Module):
                 distances, offsets, priors.points.T.contiguous().split(sizes, 1), priors.level_strides, strict=True
             )
         ]
+
+
+class RefinedPredictor(BranchPredictor):
+    """A `BranchPredictor` of distances in pixels whose boxes are refined.
+
+    Args:
+        refinement: see `BoundaryRefinement`.
+        options: of `BranchPredictor`.
+    """
+
+    def __init__(self, *, refinement: BoundaryRefinement, **options: Any):
+        super().__init__(**options)
+        self.refinement = refinement
+
+    def box_maps(self, box_features: list[Tensor], scales: Sequence[Tensor | None], priors: Priors) -> list[Tensor]:
+        """L maps [N, 4, h, w] float32 of refined distances, pixels."""
+        return self.refinement(box_features, super().box_maps(box_features, scales, priors), priors)
 
 
 def refine(distances: Tensor, offset: Tensor, points: Tensor, stride: int) -> Tensor:

@@ -2,15 +2,12 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from la_det.modeling.heads.boundary_refinement import BoundaryRefinement
-from la_det.modeling.heads.tower import ConvTower, HeadInit, init_head_conv, on_levels
-from la_det.modeling.layers import MaxFiltering, filtered_logits
+from la_det.modeling.heads.tower import ConvTower, init_head_conv, on_levels
 from la_det.structures import AnchorGenerator, BoxCodec, DensePredictions, LTRBCodec, PointGenerator, Priors
 
 BOX_ACTIVATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
@@ -37,16 +34,9 @@ class BranchPredictor(nn.Module):
         quality_on: the tower of the quality convolution (logit of centerness, IoU or objectness).
             None: there is no quality convolution.
             "cls", "box": the classification tower, the box tower.
-        quality_tower: further layers between this tower and the quality convolution.
-        controller_channels: channels of a convolution on the box tower, parameters of CondInst's mask heads; 0: none.
-        max_filtering: 3DMF between the box tower and a convolution for the filter logit; None: no filter.
-        filter_logits: where the filter acts.
-            False: in a gated `Score`.
-            True: in the class logits (DATE).
-        refinement: DW's box refinement of distances in pixels; None: no refinement.
+        quality_tower: further layers between this tower and the quality convolution; they are initialised already.
         prior_prob: initial probability of every class.
         box_bias, quality_bias: initial biases of the box and the quality convolution.
-        init: of all convolutions, see `init_head_conv`; with "xavier" the box convolution keeps PyTorch's bias.
     """
 
     def __init__(
@@ -59,14 +49,9 @@ class BranchPredictor(nn.Module):
         box_activation: Literal["linear", "relu", "relu_stride", "exp"] = "relu_stride",
         quality_on: Literal["cls", "box"] | None = None,
         quality_tower: ConvTower | None = None,
-        controller_channels: int = 0,
-        max_filtering: MaxFiltering | None = None,
-        filter_logits: bool = False,
-        refinement: BoundaryRefinement | None = None,
         prior_prob: float = 0.01,
         box_bias: float = 0.0,
         quality_bias: float = 0.0,
-        init: HeadInit = "normal",
     ):
         super().__init__()
         self.priors = priors
@@ -78,18 +63,12 @@ class BranchPredictor(nn.Module):
         self.boxes = nn.Conv2d(in_channels, a * 4, 3, padding=1)
         quality_channels = quality_tower.out_channels if quality_tower else in_channels
         self.quality = nn.Conv2d(quality_channels, a, 3, padding=1) if quality_on else None
-        self.controller = nn.Conv2d(in_channels, controller_channels, 3, padding=1) if controller_channels else None
-        self.filter = nn.Conv2d(in_channels, a, 3, padding=1) if max_filtering else None
-        self.apply(partial(init_head_conv, init=init))
+        self.apply(init_head_conv)
         nn.init.constant_(self.logits.bias, -math.log((1 - prior_prob) / prior_prob))
-        if init == "normal":
-            nn.init.constant_(self.boxes.bias, box_bias)
+        nn.init.constant_(self.boxes.bias, box_bias)
         if self.quality is not None:
             nn.init.constant_(self.quality.bias, quality_bias)
-        self.quality_tower = quality_tower  # it and max_filtering keep their own initialisation
-        self.max_filtering = max_filtering
-        self.filter_logits = filter_logits
-        self.refinement = refinement
+        self.quality_tower = quality_tower
 
     def forward(
         self, cls_features: list[Tensor], box_features: list[Tensor], scales: Sequence[Tensor | None]
@@ -99,28 +78,23 @@ class BranchPredictor(nn.Module):
         priors = self.priors(grid_sizes, cls_features[0].device)
         maps = {
             "logits": on_levels(self.logits, cls_features),
-            "boxes": self._boxes(box_features, scales, priors),
+            "boxes": self.box_maps(box_features, scales, priors),
         }
         if self.quality is not None:
             features = cls_features if self.quality_on == "cls" else box_features
             if self.quality_tower is not None:
                 features = on_levels(self.quality_tower, features)
             maps["quality"] = on_levels(self.quality, features)
-        if self.controller is not None:
-            maps["controller"] = on_levels(self.controller, box_features)
-        if self.filter is not None:
-            maps["filter"] = on_levels(self.filter, self.max_filtering(box_features))
         # Matching and losses are computed in single precision, also under AMP.
         maps = {name: [x.float() for x in levels] for name, levels in maps.items()}
-        if self.filter_logits:
-            maps["logits"] = list(map(filtered_logits, maps["logits"], maps["filter"]))
         return DensePredictions(priors, self.codec, maps)
 
-    def _boxes(self, box_features: list[Tensor], scales: Sequence[Tensor | None], priors: Priors) -> list[Tensor]:
+    def box_maps(self, box_features: list[Tensor], scales: Sequence[Tensor | None], priors: Priors) -> list[Tensor]:
+        """L maps [N, 4 A, h, w] float32 of what the codec decodes."""
         activation = BOX_ACTIVATIONS[self.box_activation]
         boxes = []
         for x, scale, stride in zip(box_features, scales, self.priors.strides, strict=True):
             # Single precision from here on: half-precision distances are wrong beyond 2,048 pixels.
             raw = self.boxes(x).float()
             boxes.append(activation(raw if scale is None else raw * scale, stride))
-        return boxes if self.refinement is None else self.refinement(box_features, boxes, priors)
+        return boxes

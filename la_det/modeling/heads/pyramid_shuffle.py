@@ -81,7 +81,8 @@ class QueryPredictor(BranchPredictor):
         )
         self.scales = nn.Parameter(torch.ones(num_levels))
 
-    def _boxes(self, box_features: list[Tensor], scales: Sequence[Tensor | None], priors: Priors) -> list[Tensor]:
+    def box_maps(self, box_features: list[Tensor], scales: Sequence[Tensor | None], priors: Priors) -> list[Tensor]:
+        """L maps [N, 4, h, w] float32 of distances in strides."""
         return [
             self.boxes(x).float().exp() * scale for x, scale in zip(box_features, self.scales.unbind(), strict=True)
         ]

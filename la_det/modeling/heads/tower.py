@@ -1,13 +1,9 @@
 """The convolution towers of FCOS-style heads."""
 
-from typing import Literal
-
 from torch import Tensor, nn
 
 from la_det.modeling.layers import ModulatedDeformConv2d
 from la_det.modeling.layers.deform_conv import OffsetInit
-
-HeadInit = Literal["normal", "xavier"]
 
 
 class ConvTower(nn.Sequential):
@@ -20,7 +16,6 @@ class ConvTower(nn.Sequential):
         groups: groups of the normalisation.
         bias: whether the convolutions have a bias.
         norm: whether a GroupNorm follows each convolution.
-        init: initialisation of plain convolutions, see `init_head_conv`.
         last_dcn: `offset_init` of a modulated deformable convolution (DCNv2) as the last one; None: a plain one.
         first_dcn: number of first convolutions that are modulated deformable ones, with 4 groups of offsets (TOOD).
     """
@@ -34,7 +29,6 @@ class ConvTower(nn.Sequential):
         groups: int = 32,
         bias: bool = True,
         norm: bool = True,
-        init: HeadInit = "normal",
         last_dcn: OffsetInit | None = None,
         first_dcn: int = 0,
     ):
@@ -49,25 +43,15 @@ class ConvTower(nn.Sequential):
                 conv = ModulatedDeformConv2d(inputs, channels, bias=bias, offset_init=last_dcn)
             else:
                 conv = nn.Conv2d(inputs, channels, 3, padding=1, bias=bias)
-                init_head_conv(conv, init)
+                init_head_conv(conv)
             layers += [conv, nn.GroupNorm(groups, channels), nn.ReLU()] if norm else [conv, nn.ReLU()]
         super().__init__(*layers)
         self.out_channels = channels
 
 
-def init_head_conv(module: nn.Module, init: HeadInit = "normal") -> None:
-    """Initialises a plain convolution of a head. Ignores other modules.
-
-    Args:
-        module: any module.
-        init: "normal" as in FCOS: weights N(0, 0.01), bias 0. "xavier" as in OneNet: Xavier's uniform weights and the
-            default bias of PyTorch.
-    """
-    if not isinstance(module, nn.Conv2d):
-        return
-    if init == "xavier":
-        nn.init.xavier_uniform_(module.weight)
-    else:
+def init_head_conv(module: nn.Module) -> None:
+    """Initialises a plain convolution of a head as FCOS does: weights N(0, 0.01), bias 0. Ignores other modules."""
+    if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, std=0.01)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -9,6 +9,7 @@ from detectron2.config import instantiate
 from la_det import model_zoo
 from la_det.matchers import FCOS, POTO
 from la_det.modeling.criteria import Criterion, FocalLoss, GIoULoss, LossTerm, reduce_losses
+from la_det.modeling.heads import FilteredPredictor
 from la_det.references.scene import grid_sizes, make_targets, random_boxes, random_predictions
 from la_det.structures import DensePredictions, Targets
 
@@ -33,7 +34,11 @@ def make_case(name: str, kinds_per_image: list[list[str]]) -> tuple[list[Criteri
     predictor = instantiate(config.head.predictors.main)
     priors = predictor.priors(grid_sizes(*SIZE), torch.device("cpu"))
     every = random_predictions(generator, targets, *SIZE, num_classes=1, priors=priors)
-    used = ["logits", "boxes"] + ["quality"] * (predictor.quality is not None) + ["filter"] * bool(predictor.filter)
+    used = (
+        ["logits", "boxes"]
+        + ["quality"] * (predictor.quality is not None)
+        + ["filter"] * isinstance(predictor, FilteredPredictor)
+    )
     maps = {name: [x.requires_grad_() for x in every.maps[name]] for name in used}
     return list(instantiate(config.criteria)), DensePredictions(priors, predictor.codec, maps), targets
 

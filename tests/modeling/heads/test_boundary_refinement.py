@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import deform_conv2d
 
-from la_det.modeling.heads import BoundaryRefinement, BranchPredictor
+from la_det.modeling.heads import BoundaryRefinement, RefinedPredictor
 from la_det.modeling.heads.boundary_refinement import boundary_points, refine, sample
 from la_det.structures import PointGenerator
 
@@ -63,7 +63,7 @@ def test_right_and_bottom_sides_read_beyond_the_map_collapse():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_predictor_with_refinement_gives_pixels_in_single_precision(dtype):
     torch.manual_seed(0)
-    predictor = BranchPredictor(
+    predictor = RefinedPredictor(
         in_channels=16,
         num_classes=3,
         priors=PointGenerator(),

@@ -3,7 +3,14 @@ import math
 import pytest
 import torch
 
-from la_det.modeling.heads import BranchPredictor, ConvTower, DenseHead
+from la_det.modeling.heads import (
+    BranchPredictor,
+    ControlledPredictor,
+    ConvTower,
+    DenseHead,
+    FilteredPredictor,
+    XavierPredictor,
+)
 from la_det.modeling.layers import MaxFiltering
 from la_det.structures import AnchorGenerator, DeltaCodec, PointGenerator
 
@@ -16,9 +23,9 @@ def features(seed: int = 0, channels: int = 8) -> list[torch.Tensor]:
     return [torch.randn(2, channels, *size, generator=generator) for size in SIZES]
 
 
-def make_predictor(**options) -> BranchPredictor:
+def make_predictor(kind: type[BranchPredictor] = BranchPredictor, **options) -> BranchPredictor:
     torch.manual_seed(0)
-    return BranchPredictor(**{"in_channels": 8, "num_classes": 3, "priors": PointGenerator()} | options)
+    return kind(**{"in_channels": 8, "num_classes": 3, "priors": PointGenerator()} | options)
 
 
 def shapes(maps: list[torch.Tensor]) -> list[tuple[int, ...]]:
@@ -59,7 +66,7 @@ def test_initial_biases():
 
 
 def test_xavier_keeps_the_bias_of_the_box_convolution():
-    predictor = make_predictor(init="xavier")
+    predictor = make_predictor(XavierPredictor, prior_prob=0.01)
     assert len(predictor.boxes.bias.unique()) == 4 and predictor.boxes.bias.abs().max() <= (9 * 8) ** -0.5
     assert predictor.logits.bias.unique().item() == pytest.approx(-math.log(99))
 
@@ -88,15 +95,24 @@ def test_quality_reads_one_tower(tower):
 
 
 def test_filter_reads_the_filtered_box_tower():
-    predictor = make_predictor(max_filtering=MaxFiltering(channels=8, groups=4))
+    predictor = make_predictor(FilteredPredictor, max_filtering=MaxFiltering(channels=8, groups=4))
     filter_maps = predictor(features(0), features(1), [None] * 5).maps["filter"]
     expected = [predictor.filter(x) for x in predictor.max_filtering(features(1))]
     assert all(torch.equal(a, b) for a, b in zip(filter_maps, expected, strict=True))
     assert shapes(filter_maps) == [(2, 1, *size) for size in SIZES]
 
 
+def test_controller_reads_the_box_tower():
+    predictor = make_predictor(ControlledPredictor, controller_channels=169, quality_on="box")
+    predictions = predictor(features(0), features(1), [None] * 5)
+    assert list(predictions.maps) == ["logits", "boxes", "quality", "controller"]
+    for actual, x in zip(predictions.maps["controller"], features(1), strict=True):
+        assert torch.equal(actual, predictor.controller(x)) and actual.shape[1] == 169
+    assert predictor.controller.weight.std().item() == pytest.approx(0.01, rel=0.05)
+
+
 def test_single_precision_under_autocast():
-    predictor = make_predictor(quality_on="box", max_filtering=MaxFiltering(channels=8, groups=4))
+    predictor = make_predictor(FilteredPredictor, quality_on="box", max_filtering=MaxFiltering(channels=8, groups=4))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         predictions = predictor(features(0), features(1), [torch.tensor(1.0)] * 5)
     for levels in predictions.maps.values():

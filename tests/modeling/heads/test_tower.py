@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from la_det.modeling.heads import ConvTower
+from la_det.modeling.heads import ConvTower, XavierTower
 from la_det.modeling.layers import ModulatedDeformConv2d
 
 
@@ -23,7 +23,7 @@ def test_tower_without_norm():
 
 def test_xavier():
     torch.manual_seed(0)
-    tower = ConvTower(in_channels=64, num_convs=2, groups=8, init="xavier")
+    tower = XavierTower(in_channels=64, num_convs=2, groups=8)
     for conv in list(tower)[::3]:
         bound = (6 / (9 * 64 + 9 * 64)) ** 0.5
         assert 0.99 * bound < conv.weight.abs().max() <= bound
