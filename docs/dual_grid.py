@@ -63,8 +63,8 @@ contains 1, the two cannot be told apart. NMS after the model would add "NMS gai
 ## Is there a better pair?
 
 Of the other {others} pairs, {to_date_f} have a higher AP than DATE-F beyond noise, and {to_tal} a higher one than TAL
-dual. The best is {best}, with {ratio_to_date_f} times the AP of DATE-F and {ratio_to_tal} times that of TAL dual.
-The worst is {worst}. Pairs with o2f have more duplicates than others.
+dual. The best is {best[0]}, with {best[1]} times the AP of DATE-F and {best[2]} times that of TAL dual. Next is
+{next[0]}, with {next[1]} and {next[2]}. The worst is {worst}. Pairs with o2f have more duplicates than others.
 
 How many times the AP is, with a second branch instead of nothing:
 
@@ -194,10 +194,9 @@ def answer(found: dict[str, list[dict]]) -> str:
         others=len(pairs) - 1,
         to_date_f=better_than(DATE_F),
         to_tal=better_than(TAL_DUAL),
-        best=pairs[0],
+        best=(pairs[0], ratios.between(pairs[0], DATE_F), ratios.between(pairs[0], TAL_DUAL)),
+        next=(pairs[1], ratios.between(pairs[1], DATE_F), ratios.between(pairs[1], TAL_DUAL)),
         worst=pairs[-1],
-        ratio_to_date_f=ratios.between(pairs[0], DATE_F),
-        ratio_to_tal=ratios.between(pairs[0], TAL_DUAL),
         second=markdown(
             [row(one, (((one, many), (one, ALONE)) for many in second)) for one in ONE_TO_ONE],
             ["first branch", *(f"beside {many}" for many in second)],
