@@ -100,7 +100,7 @@ def evaluate(
             cfg.train.init_checkpoint = str(weights)
         if output is not None:
             cfg.train.output_dir = str(output)
-        setup(cfg)
+        setup(cfg, evaluation=not resume)
         return engine.evaluate_checkpoint(cfg, resume, log)
 
 

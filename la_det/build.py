@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from la_det.checkpoint import Checkpointer
-from la_det.checkpoint.recipe import apply_recipe
+from la_det.checkpoint.recipe import apply_recipe, check_number_of_classes
 from la_det.errors import UserError
 
 
@@ -48,11 +48,12 @@ def load_model(cfg: DictConfig, weights: str) -> tuple[nn.Module, dict[str, Any]
     `cfg` gets the settings that converted weights need.
 
     Raises:
-        UserError: no weights are named, they cannot be read, or they belong to another model.
+        UserError: no weights are named, they cannot be read, or they belong to another model or number of classes.
     """
     if not weights:
         raise UserError("no trained weights: name a checkpoint, a file or an address")
     apply_recipe(cfg, weights)
+    check_number_of_classes(cfg, weights)
     model = build_model(cfg).eval()
     checkpointer = Checkpointer(model, cfg.train.output_dir, allow_pickle=cfg.train.allow_pickle, strict=True)
     return model, checkpointer.load(weights)

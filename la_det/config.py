@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterator
@@ -78,6 +79,24 @@ def fill_defaults(cfg: Any) -> None:
                 node[name] = default
 
 
+def check_arguments(cfg: DictConfig) -> None:
+    """Check that whatever a config builds takes the arguments that the config gives to it.
+
+    Raises:
+        UserError: an argument is unknown; the message names the node, what it builds, and the argument.
+    """
+    for node in _calls(cfg):
+        known = _arguments(node["_target_"])
+        if known is None:
+            continue
+        for name in map(str, node):
+            if name not in known and not name.startswith("_"):
+                key = re.sub(r"\[(\d+)\]", r".\1", node._get_full_key(None))
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(known)}"
+                raise UserError(f"{key}: {class_name(node['_target_'])} has no argument {name}; {hint}")
+
+
 def _calls(cfg: Any) -> Iterator[DictConfig]:
     """All nodes that build something, each at its own place and not where an interpolation refers to it."""
     if not isinstance(cfg, (DictConfig, ListConfig)) or cfg._is_none() or cfg._is_missing():
@@ -86,6 +105,45 @@ def _calls(cfg: Any) -> Iterator[DictConfig]:
         yield cfg
     for key in list(cfg) if isinstance(cfg, DictConfig) else range(len(cfg)):
         yield from _calls(cfg._get_node(key))
+
+
+def flat(cfg: DictConfig) -> dict[str, Any]:
+    """The values of a config by their keys, such as "model.criteria.0.branch", with references resolved.
+
+    A list without dicts and lists in it is one value.
+    """
+    values = {}
+
+    def visit(value: Any, key: str) -> None:
+        if isinstance(value, dict):
+            for name, part in value.items():
+                visit(part, f"{key}.{name}" if key else str(name))
+        elif isinstance(value, list) and any(isinstance(part, (dict, list)) for part in value):
+            for i, part in enumerate(value):
+                visit(part, f"{key}.{i}")
+        else:
+            values[key] = value
+
+    visit(OmegaConf.to_container(cfg, resolve=True), "")
+    return values
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value of a config is a number, a text, a switch, None, or a list of these."""
+    if isinstance(value, (tuple, list)):
+        return all(is_plain(part) for part in value)
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def plain(value: Any) -> Any:
+    """Such a value with lists in the place of tuples."""
+    return [plain(part) for part in value] if isinstance(value, (tuple, list)) else value
+
+
+def class_name(target: Callable | str | None) -> str:
+    """The name of what a `_target_` builds, without its module."""
+    name = target if isinstance(target, str) else getattr(target, "__qualname__", str(target))
+    return name.rpartition(".")[2]
 
 
 def save_yaml_config(cfg: DictConfig, path: str | Path) -> None:
@@ -120,30 +178,49 @@ def _defaults(target: Callable | str) -> dict[str, Any]:
     return _plain_defaults(target) if of_this_package else {}
 
 
+def _arguments(target: Any) -> tuple[str, ...] | None:
+    """Names of all arguments of what a `_target_` builds; None if they are not known."""
+    if isinstance(target, str) and _is_part_of(target, BUILDABLE):
+        try:
+            target = locate(target)
+        except ImportError:  # whoever builds the node says so
+            return None
+    return _arguments_of(target) if callable(target) else None
+
+
+@cache
+def _arguments_of(target: Callable) -> tuple[str, ...] | None:
+    names: list[str] = []
+    for function in _functions(target):
+        try:
+            parameters = inspect.signature(function).parameters.values()
+        except (ValueError, TypeError):  # not written in Python
+            return None
+        names += [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        if all(p.kind != p.VAR_KEYWORD for p in parameters):
+            return tuple(name for name in names if name != "self")
+    return None  # it takes whatever it is given
+
+
+def _functions(target: Callable) -> list[Callable]:
+    """A callable or, for a class of la_det, its constructor and those of the bases that it passes options on to."""
+    classes = [c for c in target.__mro__ if c.__module__.startswith("la_det.")] if isinstance(target, type) else []
+    return [c.__init__ for c in classes] or [target]  # type: ignore[misc]
+
+
 @cache
 def _plain_defaults(target: Callable) -> dict[str, Any]:
     """Options of a callable whose defaults are plain values, and of the bases that a class passes options on to."""
-    classes = [c for c in target.__mro__ if c.__module__.startswith("la_det.")] if isinstance(target, type) else []
     defaults: dict[str, Any] = {}
-    for i, function in enumerate([c.__init__ for c in classes] or [target]):  # type: ignore[misc]
+    for i, function in enumerate(_functions(target)):
         parameters = inspect.signature(function).parameters.values()
-        found = {p.name: _plain(p.default) for p in parameters if _is_plain(p.default)}
+        found = {p.name: plain(p.default) for p in parameters if is_plain(p.default)}
         if i > 0:  # in a base, None may stand for a part that the class itself gives to it
             found = {name: value for name, value in found.items() if value is not None}
         defaults = found | defaults
         if all(p.kind != p.VAR_KEYWORD for p in parameters):
             break
     return defaults
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, (tuple, list)):
-        return all(_is_plain(part) for part in value)
-    return value is None or isinstance(value, (bool, int, float, str))
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(part) for part in value] if isinstance(value, (tuple, list)) else value
 
 
 def _target_first(content: Any) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from la_det.data.builtin import DATASETS_ROOT
+from la_det.data.root import DATASETS_ROOT
 from la_det.data.shapes import SHAPES, make_shapes, remove_shapes
 
 TILE, COLUMNS, ROWS = 320, 6, 3  # pixels of an image in a preview, and columns and rows of each data set

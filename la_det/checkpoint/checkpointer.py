@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import torch
@@ -41,6 +42,7 @@ class Checkpointer(DetectionCheckpointer):
             True: exactly those of the model; in evaluation mode, the model's `training_only_keys()` may be missing.
             False: at least one of them, as initial weights of a backbone have.
         before_write: called before each file is written; it raises an error if the folder is no longer the run's.
+        extras: what each file also holds, plain values by name.
     """
 
     def __init__(
@@ -51,12 +53,14 @@ class Checkpointer(DetectionCheckpointer):
         allow_pickle: bool = False,
         strict: bool = False,
         before_write: Callable[[], None] = lambda: None,
+        extras: Mapping[str, Any] = MappingProxyType({}),
         **checkpointables: Any,
     ) -> None:
         super().__init__(model, save_dir, **checkpointables)
         self.allow_pickle = allow_pickle
         self.strict = strict
         self.before_write = before_write
+        self.extras = dict(extras)
         self._path = ""
         self._required: Set[str] = frozenset()
 
@@ -75,7 +79,7 @@ class Checkpointer(DetectionCheckpointer):
         self.logger.info("Saving checkpoint to %s", path)
         self.before_write()
         with replacing(path) as file:
-            torch.save(data | kwargs, file)
+            torch.save(data | self.extras | kwargs, file)
         if mark_last:
             self.before_write()
             with replacing(path.with_name("last_checkpoint")) as file:
@@ -140,14 +144,13 @@ class Checkpointer(DetectionCheckpointer):
         if not self.model.training and hasattr(self.model, "training_only_keys"):
             unneeded = self.model.training_only_keys()
             missing = [key for key in missing if key not in unneeded]
+        shapes = incompatible.incorrect_shapes
+        misshaped = {key for key, _, _ in shapes}  # they count as missing, too
         wrong = {
-            "missing": missing,
+            "missing": [key for key in missing if key not in misshaped],
             "unexpected": incompatible.unexpected_keys,
-            "of another shape": [
-                f"{key} {list(found)} instead of {list(wanted)}" for key, found, wanted in incompatible.incorrect_shapes
-            ],
+            "of another shape": [f"{key} {list(found)} instead of {list(wanted)}" for key, found, wanted in shapes],
         }
-        # A parameter of another shape counts as missing, too.
         none_loaded = {name for name, _ in self.model.named_parameters()} <= set(incompatible.missing_keys)
         if none_loaded or (self.strict and any(wrong.values())):
             detail = "; ".join(f"{len(keys)} {what} (first: {keys[0]})" for what, keys in wrong.items() if keys)

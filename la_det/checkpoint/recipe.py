@@ -1,9 +1,14 @@
-"""The recipe in a converted file: the config of its weights, and facts with which this config must agree."""
+"""The recipe beside weights: the config that they need, and facts with which the config in use must agree.
+
+The converter writes it into its files, and a training into its checkpoints.
+"""
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +22,25 @@ from torch import Tensor
 
 from la_det.checkpoint.checkpointer import replacing
 from la_det.checkpoint.safe_pickle import CHECKSUM, outline, tensors_checksum
+from la_det.config import class_name, class_node, fill_defaults, flat, is_plain, plain
 from la_det.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".safetensors", ".pth")
-_KEY = "recipe"  # key in the metadata of .safetensors, and at the top level of .pth
+RECIPE = "recipe"  # key in the metadata of .safetensors, and at the top level of .pth
+SHOWN = 3  # differences that an error names
+# What weights need of a model's config besides the layers: what they see, where they predict, what their maps mean.
+_FACTS = re.compile(
+    r"input_format|pixel_mean|pixel_std|backbone\.top_block\.in_feature|inference\.score(\..+)?"
+    r"|head\.predictors\.\w+\.(_target_|box_activation|quality_on|filter_logits|(priors|codec|coarse_codec)(\..+)?)"
+)
+# Names of facts in files of earlier versions; {} is the branch of inference.
+_OLD_NAMES = {
+    "box_offset": "head.predictors.{}.priors.box_offset",
+    "location_offset": "head.predictors.{}.priors.offset",
+    "p6_from": "backbone.top_block.in_feature",
+}
 # The only keys of a config that a converted file may set, and the check of their values.
 _OVERRIDES: dict[str, Callable[[Any], bool]] = {
     "model.head.predictors.main.priors.box_offset": lambda value: value in (0, 1),
@@ -35,42 +53,54 @@ _OVERRIDES: dict[str, Callable[[Any], bool]] = {
 }
 
 
+def is_fact(key: str) -> bool:
+    """Whether weights need the value of this key of a model's config, such as "pixel_mean", to stay as it was."""
+    return _FACTS.fullmatch(key) is not None
+
+
 def network_facts(model: DictConfig) -> dict[str, Any]:
-    """Facts of a model's config that weights need besides the layers: conventions of images and boxes, P6's input."""
-    priors = model.head.predictors[model.get("inference_branch", "main")].priors
-    return {
-        "input_format": model.input_format,
-        "pixel_mean": list(model.pixel_mean),
-        "pixel_std": list(model.pixel_std),
-        "box_offset": priors.get("box_offset", 0),
-        "location_offset": priors.get("offset", 0.5),
-        "p6_from": model.backbone.top_block.in_feature,
-    }
+    """Facts of a model's config that weights need besides the layers, by key; the fact of a part is its class's name.
+
+    They are the conventions of images, boxes and probabilities, and P6's input.
+    """
+    whole = copy.deepcopy(model)
+    fill_defaults(whole)
+    facts = {}
+    for key, value in flat(whole).items():
+        if is_fact(key):
+            facts[key.removesuffix("._target_")] = class_name(value) if key.endswith("._target_") else value
+    return {key: plain(value) for key, value in facts.items() if is_plain(value)}
+
+
+def training_recipe(cfg: DictConfig) -> dict[str, Any]:
+    """The recipe for the checkpoints of a training."""
+    facts = network_facts(cfg.model)
+    return {"config": "the config of their training", "repository": "", "overrides": {}, "network": facts}
 
 
 def write_weights(path: Path, weights: dict[str, Tensor], recipe: dict[str, Any]) -> None:
     """Write .safetensors or Detectron2's .pth, as the suffix says. After a failure, the old file is still there.
 
     Args:
-        recipe: "config" (its name), "repository", "overrides" (key -> value) and "network" (see `network_facts`).
+        recipe: "config" (what to use), "repository", "overrides" (key -> value) and "network" (see `network_facts`).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         if path.suffix == ".safetensors":
             whole = {key: value.clone(memory_format=torch.contiguous_format) for key, value in weights.items()}
-            metadata = {_KEY: json.dumps(recipe)}
+            metadata = {RECIPE: json.dumps(recipe)}
             file.write(save(whole, metadata | {CHECKSUM: tensors_checksum(whole, metadata)}))
         else:
-            torch.save({"model": weights, _KEY: recipe}, file)
+            torch.save({"model": weights, RECIPE: recipe}, file)
 
 
 def read_recipe(path: str) -> dict[str, Any]:
-    """The recipe in a converted file, at a path or an address; empty for all other paths.
+    """The recipe in a file, at a path or an address; empty for files without one.
 
     Raises:
-        UserError: the recipe is not one that the converter writes.
+        UserError: the recipe is not one that the converter or a training writes.
     """
-    recipe = _read_entry(path, _KEY)
+    recipe = _read_entry(path, RECIPE)
     return _checked(path, recipe) if recipe else {}
 
 
@@ -115,26 +145,48 @@ def _checked(path: str, recipe: Any) -> dict[str, Any]:
     return recipe
 
 
-def apply_recipe(cfg: DictConfig, path: str) -> None:
-    """Give `cfg` the options that the converted weights at `path` need. For other files, nothing is done.
+def apply_recipe(cfg: DictConfig, path: str, *, fine_tuning: bool = False) -> None:
+    """Give `cfg` the options that the weights at `path` need, and compare their facts. Files without a recipe are fine.
+
+    Args:
+        fine_tuning: a training begins with the weights, so they may be of another detector, and a warning is enough.
 
     Raises:
-        UserError: the config has other conventions of images or boxes than the weights.
+        UserError: the config has other conventions of images, boxes or probabilities than the weights.
     """
     recipe = read_recipe(path)
-    if not recipe or "head" not in cfg.model:
-        return
+    if not recipe or OmegaConf.select(cfg, "model.head.predictors") is None:
+        return  # of a detector of another package, the layers say whether it is the same
     apply_overrides(cfg, recipe["overrides"])
     for key, value in recipe["overrides"].items():
         logger.info("%s=%s, as %s needs it", key, value, path)
-    found = network_facts(cfg.model)
+    branch, found = cfg.model.get("inference_branch", "main"), network_facts(cfg.model)
+    wanted = {_OLD_NAMES.get(key, key).format(branch): value for key, value in recipe["network"].items()}
+    # Another class of a part has other options, and so can another version of la_det: the class alone decides then.
     wrong = [
-        f"{key} {found.get(key)} instead of {value!s:.80}"
-        for key, value in recipe["network"].items()
-        if found.get(key) != value
+        f"model.{key} {found[key]!s:.80} instead of {value!s:.80}"
+        for key, value in wanted.items()
+        if key in found and found[key] != value
     ]
-    if wrong:
-        raise UserError(f"{path}: it is for {recipe['config']}; the config in use has {', '.join(wrong)}")
+    if not wrong:
+        return
+    more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+    what = f"{path}: these weights do not belong to the config, which has {', '.join(wrong[:SHOWN])}{more}"
+    if not fine_tuning:
+        raise UserError(f"{what}; use {recipe['config']}")
+    logger.warning("%s; the training begins with them nevertheless", what)
+
+
+def check_number_of_classes(cfg: DictConfig, path: str) -> None:
+    """Raise `UserError` if the weights at `path` say that they are of another number of classes than the config's."""
+    classes, number = read_classes(path), class_node(cfg.model).get("num_classes")
+    if classes is None or number is None or len(classes["names"]) == number:
+        return
+    data = OmegaConf.select(cfg, "dataloader.test.dataset.names")
+    raise UserError(
+        f"{path}: weights of {len(classes['names'])} classes, but the config has {number}, for the data {data}; "
+        "use data with the classes of the weights, or begin a training with these weights by `la-det train --from`"
+    )
 
 
 def apply_overrides(cfg: DictConfig, overrides: dict[str, Any]) -> DictConfig:

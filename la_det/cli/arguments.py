@@ -39,7 +39,8 @@ def add_overrides(parser: ArgumentParser, flag: bool = False) -> None:
     if flag:
         parser.add_argument("--opts", nargs="+", default=[], **options)
     else:
-        parser.add_argument("opts", nargs="*", **options)
+        # Without a default, argparse would name it among the arguments that are required.
+        parser.add_argument("opts", nargs="*", default=[], **options)
 
 
 def add_run(parser: ArgumentParser, flags: bool) -> None:

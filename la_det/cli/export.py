@@ -16,6 +16,7 @@ from la_det.errors import UserError
 
 # Suffix of the file -> format, as in la_det.export.formats, which takes seconds to import.
 FORMATS = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch-export", ".pt": "torchscript"}
+SUFFIXES = ", ".join(f"{suffix} ({name})" for suffix, name in FORMATS.items())
 NMS = {
     "none": "no NMS",
     "queries": "the model's own NMS in the graph",
@@ -37,8 +38,10 @@ def add_arguments(parser: ArgumentParser, flags: bool) -> None:
     """The options."""
     add_config(parser, flags)
     add_weights(parser, flags)
-    add_place(parser, "--output" if flags else None, "output", type=Path, metavar="OUTPUT", help="file to write")
-    parser.add_argument("--format", choices=[*FORMATS.values()], help="default: by the suffix of the file, else onnx")
+    add_place(
+        parser, "--output" if flags else None, "output", type=Path, metavar="OUTPUT", help=f"file to write: {SUFFIXES}"
+    )
+    parser.add_argument("--format", choices=[*FORMATS.values()], help="the format of the file's suffix, to be sure")
     parser.add_argument("--batch-size", type=int, metavar="N", help="fix the number of images (default: any)")
     parser.add_argument(
         "--image-size", type=int, nargs=2, metavar=("H", "W"), help="fix the input's size (default: multiples of 32)"
@@ -56,6 +59,21 @@ def add_arguments(parser: ArgumentParser, flags: bool) -> None:
     add_overrides(parser, flag=flags)
 
 
+def format_of(output: Path, wanted: str | None) -> str:
+    """The format of a file. What reads exported files chooses by the suffix, too.
+
+    Raises:
+        UserError: the suffix is of no format, or not of the wanted one.
+    """
+    found = FORMATS.get(output.suffix)
+    if found is None:
+        raise UserError(f"{output}: its suffix says in which format it is written; end its name with one of {SUFFIXES}")
+    if wanted not in (None, found):
+        (suffix,) = (suffix for suffix, name in FORMATS.items() if name == wanted)
+        raise UserError(f"{output}: files of the format {wanted} end with {suffix}; change the name, or drop --format")
+    return found
+
+
 def run(args: Namespace) -> None:
     """Export."""
     from la_det.engine.setup import load_config
@@ -67,7 +85,7 @@ def run(args: Namespace) -> None:
     if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: at least one image")
     options = Options(
-        format=args.format or FORMATS.get(args.output.suffix, "onnx"),
+        format=format_of(args.output, args.format),
         batch_size=args.batch_size,
         image_size=tuple(args.image_size) if args.image_size else None,
         half=args.half,

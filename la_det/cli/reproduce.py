@@ -103,21 +103,27 @@ def read_records(args: Namespace) -> Mapping[str, Record]:
 
 
 def reproduce(args: Namespace, records: Mapping[str, Record]) -> int:
-    """Measure all rows, and write and print the table."""
+    """Measure all rows, and write and print the table.
+
+    Raises:
+        UserError: no row has the data that it needs.
+    """
     import torch
     from detectron2.utils.logger import setup_logger
 
     from la_det.reproduction.rows import Reproduction, Settings, all_reproduced
-    from la_det.reproduction.table import WIDTH, table, write_table
+    from la_det.reproduction.table import table, write_table
 
     setup_logger(name="la_det")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no command is left behind
     num_gpus = args.num_gpus or torch.cuda.device_count() or 1
     reproduction = Reproduction(records, args.output, Settings(args.dataset, tuple(args.opts)), num_gpus)
     rows = rows_of_trainings(args, reproduction) if args.train else rows_of_files(args, reproduction)
+    if reproduction.lacks_data(rows):
+        raise UserError(" | ".join(dict.fromkeys(row.problem for row in rows)))
     rows = reproduction.measure(rows)
     write_table(args.output / "table.md", rows, records)
-    print(table(rows, records, WIDTH))
+    print(table(rows, records))
     return 0 if all_reproduced(rows, records) else 1
 
 

@@ -135,7 +135,10 @@ def all_fits(
     if config is None:
         fits = [fit(r, state, name) for r, name in owners if any(key.startswith(r.head) for key in state)]
         if not fits:
-            raise UserError(f"{path}: its keys ({some(state, 2)}) are not of an official repository that is known here")
+            raise UserError(
+                f"{path}: its keys ({some(state)}) are not of an official repository that is known here; "
+                "la-det reproduce --list names these"
+            )
         return fits
     fits = [fit(r, state, name) for r, name in owners if name == config]
     if not fits:
@@ -180,7 +183,7 @@ def _rename(repository: Repository, state: Mapping[str, Tensor]) -> tuple[dict[s
         constant = _constant(repository, key)
         if constant is not None:
             if not _holds(value, constant):
-                wrong.append(f"{key} is not {constant}")
+                wrong.append(f"{key} is not {str(constant):.40}")
             continue
         name = repository.rename(key)
         if name in renamed:

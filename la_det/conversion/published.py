@@ -19,6 +19,8 @@ from la_det.checkpoint.safe_pickle import (
 from la_det.errors import UserError
 
 FLAG = "--allow-pickle"
+OWN_HEAD = "head.predictors."  # with which the names of some parameters begin in all detectors of la_det
+BESIDE_OWN = {"classes", "recipe"}  # what only la_det's checkpoints and converted files have beside the weights
 
 
 def read_official(path: str, allow_pickle: bool = False) -> dict[str, Tensor]:
@@ -30,17 +32,20 @@ def read_official(path: str, allow_pickle: bool = False) -> dict[str, Tensor]:
         allow_pickle: also read objects other than tensors, arrays and containers. They can run any code.
 
     Raises:
-        UserError: the file cannot be read, needs `allow_pickle`, or holds no state dict.
+        UserError: the file cannot be read, needs `allow_pickle`, holds no state dict, or is of la_det.
     """
     try:
         loaded = _load(path, allow_pickle)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
+    beside = isinstance(loaded, Mapping) and BESIDE_OWN & loaded.keys()
     if isinstance(loaded, Mapping):
         loaded = next((loaded[key] for key in ("model", "state_dict") if key in loaded), loaded)
     state = check_tensors(path, loaded)
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
+    if beside or any(key.startswith(OWN_HEAD) for key in state):
+        raise UserError(f"{path}: weights of la_det, which need no conversion; use la-det eval CONFIG {path}")
     return state
 
 
@@ -56,7 +61,7 @@ def _load(path: str, allow_pickle: bool) -> Any:
     return load_torch_file(path, allow_pickle, FLAG)
 
 
-def some(keys: Iterable[str], shown: int = 5) -> str:
+def some(keys: Iterable[str], shown: int = 2) -> str:
     """A few of the keys, for an error message."""
-    keys = list(keys)
+    keys = [f"{key:.100}" for key in keys]
     return ", ".join(keys[:shown]) + (f" and {len(keys) - shown} more" if len(keys) > shown else "")

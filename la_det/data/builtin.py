@@ -10,9 +10,8 @@ from detectron2.data.datasets import load_coco_json
 from detectron2.utils.file_io import PathHandler, PathManager
 
 from .crowdhuman import register_crowdhuman
+from .root import DATASETS_ROOT
 from .shapes import SHAPES, SPLITS, ShapesSpec, make_shapes
-
-DATASETS_ROOT = Path(os.getenv("DETECTRON2_DATASETS", "datasets")).expanduser()
 
 
 class ShapesPathHandler(PathHandler):

@@ -95,7 +95,7 @@ def read_image(path: str | Path, image_format: str = "BGR") -> np.ndarray:
             shift = 0 if wide and pixels.max() <= MAX_8_BITS else 8
             grey = (pixels >> shift).astype(np.uint8)[:, :, None]
             return grey if image_format == "L" else np.repeat(grey, 3, axis=2)
-        return convert_PIL_to_numpy(image, image_format)
+        return np.array(convert_PIL_to_numpy(image, image_format))  # a copy, since torch warns of arrays that only read
 
 
 def _orientation(image: Image.Image) -> object:

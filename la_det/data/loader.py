@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ def build_train_loader(
         )
     parts = dataset.parts if isinstance(dataset, Joined) else [dataset]
     if not any(map(_has_objects, parts)):
-        raise UserError(f"{_source(parts[0])}: no image has an object; there is nothing to train on")
+        _require_objects(parts[0])
     if getattr(mapper, "use_instance_mask", False):
         require_masks(dataset)
     groups = (
@@ -157,10 +157,12 @@ def _has_objects(records: Sequence[dict]) -> bool:
     )
 
 
-def _source(records: Sequence[dict]) -> str:
+def _require_objects(records: Sequence[dict]) -> NoReturn:
+    """Raise `UserError` for records without objects."""
     if isinstance(records, Records):
-        return records.source
-    return records[0]["file_name"] if len(records) else "the data set"
+        records.require_objects()
+    source = records[0]["file_name"] if len(records) else "the data set"
+    raise UserError(f"{source}: no image has an object; there is nothing to train on")
 
 
 def _sizes(records: Sequence[dict]) -> np.ndarray:

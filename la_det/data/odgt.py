@@ -82,9 +82,7 @@ def _lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
     try:
         file = PathManager.open(str(path), "rb")
     except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}): is the data set there, or $DETECTRON2_DATASETS another folder?"
-        ) from error
+        raise UserError(f"{path}: no such file or not readable ({error.strerror}); check the path") from error
     with file:
         for number, line in enumerate(file, start=1):
             if line.strip():

@@ -53,7 +53,10 @@ def _without_degenerate(records: list[dict]) -> list[dict]:
 
 def _with_objects(name: str, records: Records | list[dict]) -> Records | list[dict]:
     if isinstance(records, Records):
-        kept = records.with_objects() if records.annotated else records
+        if not records.annotated:
+            return records
+        records.require_objects()
+        kept = records.with_objects()
     else:
         kept = filter_images_with_only_crowd_annotations(records)
     if not len(kept):

@@ -34,6 +34,7 @@ from la_det.data.build import Options
 from la_det.data.coco import read_coco
 from la_det.data.odgt import read_odgt_records
 from la_det.data.problems import show
+from la_det.data.root import why_missing
 from la_det.data.table import Records
 from la_det.data.voc import read_voc, voc_files, voc_splits
 from la_det.data.yolo import read_yolo, yolo_files, yolo_splits
@@ -42,6 +43,7 @@ from la_det.errors import UserError
 FORMAT = "coco:IMAGES,JSON[,IMAGES,JSON...] | yolo:DATA.yaml | voc:DIR[,DIR...] | odgt:IMAGES,ODGT[,IMAGES,ODGT...]"
 PATHS = {"coco": 2, "odgt": 2, "voc": 1, "yolo": 1, "registered": 1}  # number of paths of one data set
 OPTIONS = ("boxes", "class", "split", "tag")
+_KIND_OF_SUFFIX = {".json": "coco", ".odgt": "odgt", ".yaml": "yolo", ".yml": "yolo"}
 
 _called: WeakKeyDictionary[Callable, Records] = WeakKeyDictionary()  # registered function -> its records
 
@@ -109,10 +111,10 @@ def parse(text: str, form: str = FORMAT) -> list[DataSource]:
     Raises:
         UserError: the text is malformed.
     """
-    kind, _, rest = text.partition(":")
+    kind = text.partition(":")[0]
     if kind not in PATHS:
-        raise UserError(f"--dataset {text}: it has the form {form}")
-    fields = _read_fields(rest)
+        raise UserError(_no_name(text) or f"{text}: it has the form {form}")
+    fields = _read_fields(text)
     chosen: dict[str, list[str]] = {key: [] for key in OPTIONS}
     paths = []
     for field in fields:
@@ -124,7 +126,7 @@ def parse(text: str, form: str = FORMAT) -> list[DataSource]:
     number = PATHS[kind]
     if not paths or len(paths) % number or not all(paths):
         raise UserError(
-            f"--dataset {text}: it has the form {form}; a path with a comma stands in double quotes, within "
+            f"{text}: it has the form {form}; a path with a comma stands in double quotes, within "
             "single ones for the shell"
         )
     options = Options(
@@ -165,6 +167,55 @@ def train_and_test(option: str) -> tuple[DataSource, list[DataSource]]:
     return first, others or [first]
 
 
+def _no_name(path: str) -> str:
+    """A message with the name of the data set, if a file or a VOC folder is given in its place; else ""."""
+    kind = _KIND_OF_SUFFIX.get(os.path.splitext(path)[1].lower()) if os.path.isfile(path) else None
+    if os.path.isdir(os.path.join(path, "Annotations")):
+        kind = "voc"
+    if kind is None:
+        return ""
+    return f"{path}: a path is no name of a data set; write {DataSource(kind, ('IMAGES', path)[-PATHS[kind] :])}"
+
+
+def missing(name: str) -> str:
+    """What to do about the first file or folder of a data set that is missing, one line; "" if none is known to be.
+
+    Nothing is read. Data that are generated at first use (Shapes) are not missing.
+    """
+    if is_source(name):
+        source = parse_one(name)
+        return missing(source.paths[0]) if source.kind == "registered" else _missing_path(source.paths)
+    if name not in DatasetCatalog:
+        return ""
+    metadata = MetadataCatalog.get(name)
+    paths = (_annotation_file(name), metadata.get("image_root"))
+    return _missing_path([path for path in paths if path])
+
+
+def _annotation_file(name: str) -> str | None:
+    """The annotation file of a registered data set, if its metadata have one."""
+    metadata = MetadataCatalog.get(name)
+    return metadata.get("json_file") or metadata.get("odgt_file")
+
+
+def _missing_path(paths: Sequence[str]) -> str:
+    for path in paths:
+        try:
+            if not PathManager.exists(path):
+                return why_missing(path)
+        except NotImplementedError:  # the path is of a handler that fetches or generates the data
+            return ""
+    return ""
+
+
+def _check_annotation_file(name: str) -> None:
+    """Raise `UserError` if the annotation file of a registered data set is missing."""
+    file = _annotation_file(name)
+    reason = _missing_path([file]) if file else ""
+    if reason:
+        raise UserError(f"{name}: {reason}")
+
+
 def is_read_here(name: str) -> bool:
     """Whether this project's readers read the data set; its records then stay in memory."""
     if is_source(name) or name not in DatasetCatalog:
@@ -199,7 +250,9 @@ def read_source(name: str) -> Records | list[dict]:
         source = parse_one(name)
         return _describe_classes(name, _read_once(source, _fingerprint(source.files())))
     if name not in DatasetCatalog:
-        raise UserError(f"{name}: no such data set; register it in Detectron2's DatasetCatalog or use --dataset")
+        unknown = f"{name}: no such data set; register it in Detectron2's DatasetCatalog, or write {FORMAT}"
+        raise UserError(_no_name(name) or unknown)
+    _check_annotation_file(name)
     if _is_coco(name):
         metadata = MetadataCatalog.get(name)
         paths = (metadata.json_file, metadata.image_root)
@@ -267,6 +320,7 @@ def _describe_classes(name: str, records: Records) -> Records:
 
 def _read_registered(name: str, options: Options) -> Records:
     if name in DatasetCatalog and _is_coco(name):
+        _check_annotation_file(name)
         metadata = MetadataCatalog.get(name)
         return read_coco(metadata.json_file, metadata.image_root, options)
     raise UserError(f"registered:{name}: options are only for data sets in COCO's form that Detectron2 has registered")
@@ -279,7 +333,9 @@ def _call_registered(name: str) -> Records | list[dict]:
         return _called[function]
     try:
         records = function()
-    except (LookupError, TypeError, ValueError, AssertionError, OSError) as error:
+    except (LookupError, TypeError, ValueError, AssertionError, OSError, ImportError) as error:
+        if isinstance(error, FileNotFoundError) and error.filename:
+            raise UserError(f"{name}: {why_missing(error.filename)}") from error
         raise UserError(f"{name}: the function that is registered for it fails ({error!r}); correct it") from error
     if isinstance(records, Records):
         records.problems.log()
@@ -296,10 +352,11 @@ def _only(chosen: dict[str, list[str]], key: str, text: str) -> str | None:
 
 
 def _read_fields(text: str) -> list[str]:
+    """The paths and options in a name `<kind>:...`."""
     try:
-        return next(csv.reader([text], strict=True), [])
+        return next(csv.reader([text.partition(":")[2]], strict=True), [])
     except csv.Error as error:
-        raise UserError(f"--dataset {text}: {error}; a path with a comma stands in double quotes") from error
+        raise UserError(f"{text}: {error}; a path with a comma stands in double quotes") from error
 
 
 def _write_fields(fields: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from detectron2.structures import BoxMode
 
 from la_det.data.columns import Ids, Strings
-from la_det.data.problems import Problems
+from la_det.data.problems import KINDS_IN_ERROR, Problems
 from la_det.data.segmentations import FINE, REASONS, Segmentations
 from la_det.errors import UserError
 
@@ -139,6 +139,15 @@ class Records(Sequence[dict]):
     def with_objects(self) -> Records:
         """The images for which the source has an object; as in Detectron2, its box may have been dropped."""
         return self.choose(self.has_objects[self.images()])
+
+    def require_objects(self) -> None:
+        """Raise `UserError`, which names the first problems found, if no image has an object."""
+        if not (self.is_used() & ~self.crowd).any():
+            found = " | ".join(map(str, self.problems.found[:KINDS_IN_ERROR]))
+            raise UserError(
+                f"{self.source}: no image has an object; there is nothing to train on"
+                + (f" ({found})" if found else "")
+            )
 
     def require_masks(self) -> None:
         """Raise `UserError`, which names the first object, if objects (not ignored regions) have no usable mask."""

@@ -10,7 +10,7 @@ outline. If `data.yaml` has `kpt_shape`, a line is a box and then its keypoints,
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +36,15 @@ def read_yolo(data_yaml: str, options: Options = DEFAULTS) -> Records:
     """
     content = _load_yaml(data_yaml)
     classes = _class_names(content, data_yaml)
-    images = _find_images(content, options.split, data_yaml)
+    places = _find_places(content, options.split, data_yaml)
+    images = _images_of_all(places, options.split, data_yaml)
     problems = Problems(str(data_yaml))
+    _note_other_places(places, options.split, problems)
+    files = list(map(label_file, images))
+    _note_missing_labels(files, problems)
     root = os.path.commonpath([os.path.dirname(path) for path in images])
     keypoints = _num_keypoint_values(content, data_yaml)
-    labels = [_read_labels(label_file(path), len(classes), keypoints, problems) for path in images]
+    labels = [_read_labels(path, len(classes), keypoints, problems) for path in files]
     problems.check()
     sizes = read_sizes(images)
     count = [len(lines) for lines in labels]
@@ -74,7 +78,8 @@ def read_yolo(data_yaml: str, options: Options = DEFAULTS) -> Records:
 
 def yolo_files(data_yaml: str, options: Options) -> list[str]:
     """Paths of all files that `read_yolo` reads, except for lists of images; of label files, some may be missing."""
-    images = _find_images(_load_yaml(data_yaml), options.split, data_yaml)
+    places = _find_places(_load_yaml(data_yaml), options.split, data_yaml)
+    images = _images_of_all(places, options.split, data_yaml)
     return [data_yaml, *images, *map(label_file, images)]
 
 
@@ -145,8 +150,11 @@ def _num_keypoint_values(content: dict, path: str) -> int | None:
     return shape[0] * shape[1]
 
 
-def _find_images(content: dict, split: str | None, data_yaml: str) -> list[str]:
-    """Sorted paths of the images of a part, which `data.yaml` gives as folder, list file, or several of both."""
+def _find_places(content: dict, split: str | None, data_yaml: str) -> dict[str, str]:
+    """Where the folders and lists of a part's images should be -> where they are.
+
+    `path`, the folder of all of them, may be of another machine. Then they may be in the folder of `data.yaml`.
+    """
     if split is None or content.get(split) is None:
         parts = ", ".join(key for key in ("train", "val", "test") if content.get(key) is not None)
         raise UserError(f"{data_yaml}: split={split}: say which part to read, for instance ,split=val; it has {parts}")
@@ -155,23 +163,47 @@ def _find_images(content: dict, split: str | None, data_yaml: str) -> list[str]:
     if not all(isinstance(entry, str) and "\0" not in entry for entry in [*entries, root or ""]):
         raise UserError(f"{data_yaml}: {split} is {show(content[split])} and path {show(root)}; name folders of images")
     home = os.path.dirname(os.path.abspath(data_yaml))
-    folders = dict.fromkeys([os.path.join(home, root or ""), home])
-    images: dict[str, None] = {}
+    folders = dict.fromkeys([os.path.normpath(os.path.join(home, root or "")), home])
+    places = {}
     for entry in entries:
-        place = next((p for f in folders if os.path.exists(p := os.path.normpath(os.path.join(f, entry)))), None)
+        wanted = [os.path.normpath(os.path.join(folder, entry)) for folder in folders]
+        place = next(filter(os.path.exists, wanted), None)
         # Roboflow's files say ../train/images for the folder train/images beside them.
         if place is None and entry.startswith("../"):
             inside = os.path.join(home, entry.removeprefix("../"))
             place = inside if os.path.exists(inside) else None
+            wanted = wanted if root else [inside]
         if place is None:
             raise UserError(
                 f"{data_yaml}: {split}: there is no folder or list {entry} below {' or '.join(folders)}; "
                 "correct the path"
             )
-        images.update(dict.fromkeys(_images_of(place)))
+        places[wanted[0]] = place
+    return places
+
+
+def _images_of_all(places: Mapping[str, str], split: str | None, data_yaml: str) -> list[str]:
+    """Sorted paths of all images of a part."""
+    images = {path for place in places.values() for path in _images_of(place)}
     if not images:
-        raise UserError(f"{data_yaml}: {split}: no image in {', '.join(entries)}; correct the path")
+        raise UserError(f"{data_yaml}: {split}: no image in {', '.join(places.values())}; correct the path")
     return sorted(images)
+
+
+def _note_other_places(places: Mapping[str, str], split: str | None, problems: Problems) -> None:
+    """Note what is not where `path` says."""
+    for wanted, place in places.items():
+        if wanted != place:
+            found = f"{place} is read in its place; correct `path`, or take it out"
+            problems.note([0], lambda _, wanted=wanted: f"{split}: there is no {wanted}", found)
+
+
+def _note_missing_labels(files: Sequence[str], problems: Problems) -> None:
+    """Note the folders of labels that do not exist, or that there is no label at all."""
+    folders = [folder for folder in dict.fromkeys(map(os.path.dirname, files)) if not os.path.isdir(folder)]
+    problems.note(range(len(folders)), folders.__getitem__, "no such folder of labels, so its images have no object")
+    if not folders and not any(map(os.path.lexists, files)):
+        problems.note([0], files.__getitem__, "no such file of labels, nor one of another image")
 
 
 def _images_of(place: str) -> list[str]:

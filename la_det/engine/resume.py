@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from tabulate import tabulate
 
-from la_det.config import fill_defaults, read_saved_config, save_yaml_config
+from la_det.checkpoint.recipe import is_fact
+from la_det.config import class_name, fill_defaults, flat, read_saved_config, save_yaml_config
 from la_det.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -48,9 +49,6 @@ _MEANING = {
     "dataloader.train.pin_memory": "applies, batches stay the same",
     "lr_multiplier": "applies from here on",
     "model": "applies; the weights have to fit",
-    "model.input_format": REFUSED,
-    "model.pixel_mean": REFUSED,
-    "model.pixel_std": REFUSED,
     "optimizer": "applies from here on, the optimizer's state stays",
     "optimizer._target_": REFUSED,
     "train.amp": "applies from here on",
@@ -74,7 +72,7 @@ def changes(then: DictConfig, now: DictConfig) -> list[Change]:
         new_config = read_saved_config(f"{folder}/now.yaml")
     for config in (then, new_config):  # a run may be older than an option, which it then had at its default
         fill_defaults(config)
-    old, new = _flat(then), _flat(new_config)
+    old, new = flat(then), flat(new_config)
     differ = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     differ = [key for key in differ if key != "train.output_dir"]
     return [Change(key, old.get(key), new.get(key), _meaning(key, old.get(key), new.get(key))) for key in differ]
@@ -101,30 +99,25 @@ def check_and_show(found: Iterable[Change], checkpoint: str) -> None:
         )
 
 
-def _flat(cfg: DictConfig) -> dict[str, Any]:
-    flat = {}
-
-    def visit(value: Any, key: str) -> None:
-        if isinstance(value, dict):
-            for name, part in value.items():
-                visit(part, f"{key}.{name}" if key else str(name))
-        elif isinstance(value, list) and any(isinstance(part, (dict, list)) for part in value):
-            for i, part in enumerate(value):
-                visit(part, f"{key}.{i}")
-        else:
-            flat[key] = value
-
-    visit(OmegaConf.to_container(cfg, resolve=True), "")
-    return flat
-
-
 def _meaning(key: str, then: Any, now: Any) -> str:
-    if key == "optimizer._target_" and str(then).endswith("SGD") and str(now).endswith("SGD"):
-        return "applies, the optimizer's state stays"  # torch's and ours
+    if key.endswith("._target_") and class_name(then) == class_name(now):
+        return "applies: a class of the same name"  # torch's SGD and ours, or a class that has moved
+    if _makes_another_detector(key, then, now):
+        return REFUSED
     if key == "train.ema.enabled":
         return "applies: the average begins at the checkpoint's weights" if now else "applies: the average is dropped"
     part = max((part for part in _MEANING if not part or f"{key}.".startswith(f"{part}.")), key=len)
     return _MEANING[part]
+
+
+def _makes_another_detector(key: str, then: Any, now: Any) -> bool:
+    """Whether the change makes another detector or another scheme: a class, or what weights need to stay as it was."""
+    section, _, option = key.partition(".")
+    if section != "model":
+        return False
+    if option.endswith("_target_"):
+        return not option.startswith(("inference.", "mask_inference."))
+    return is_fact(option) and None not in (then, now)  # None: an option of another class, or of another version
 
 
 def _short(value: Any) -> str:

@@ -7,6 +7,7 @@ import difflib
 import logging
 import os
 import re
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,11 @@ from omegaconf.errors import OmegaConfBaseException
 from la_det import model_zoo
 from la_det.build import device_of
 from la_det.checkpoint.recipe import apply_recipe
-from la_det.config import fill_defaults, load_yaml_config
+from la_det.config import check_arguments, fill_defaults, load_yaml_config
 from la_det.engine.checks import check_config, check_values
 from la_det.engine.fitting import Fitting, auto_scale_lr
 from la_det.errors import UserError
-from la_det.model_zoo.names import name_of_file
+from la_det.model_zoo.names import closest_name, name_of_file
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def load_config(
         keep_length: do not fit the length of the training.
 
     Raises:
-        UserError: there is no such config or key, a value is impossible, or `fitting` is.
+        UserError: there is no such config, key or argument, a Python file fails, or a value or `fitting` is impossible.
     """
     cfg = copy.deepcopy(config) if isinstance(config, DictConfig) else _read(os.path.expanduser(config))
     fill_defaults(cfg)
@@ -65,6 +66,7 @@ def load_config(
         fitting.apply(cfg, keep_length=keep_length)
         fill_defaults(cfg)  # of what it has added
         cfg = _apply_overrides(cfg, [override for override in overrides if not override.startswith(used_up)])
+    check_arguments(cfg)
     check_values(cfg)
     return cfg
 
@@ -73,18 +75,42 @@ def _read(config: str) -> DictConfig:
     if os.path.isfile(config) and config.endswith((".yaml", ".yml")):
         cfg = load_yaml_config(config)
     elif os.path.isfile(config) and config.endswith(".py"):
-        cfg = LazyConfig.load(config)
+        cfg = _run_python(config)
     elif os.path.isfile(config):
         raise UserError(f"{config}: a config is a .py or .yaml file")
     elif (name := name_of_file(config)) in model_zoo.list():
         cfg = model_zoo.get_config(name)
     else:
-        raise UserError(f"{config or '--config-file'}: no such config file, and no name of la_det.model_zoo.list()")
+        close = closest_name(name)
+        raise UserError(
+            f"{config or '--config-file'}: no such config file, and no name of the model zoo; "
+            f"{f'did you mean {close}? ' if close else ''}`la-det zoo list` shows all names"
+        )
     wanted = ("model", "train", "dataloader") if config.endswith((".yaml", ".yml")) else ("model", "train")
     missing = [key for key in wanted if key not in cfg]
     if missing:
         raise UserError(f"{config}: no config of a detector: it has no {missing[0]}; was it cut?")
     return cfg
+
+
+def _run_python(file: str) -> DictConfig:
+    """The config in a Python file. An error in it becomes one line with the place in the user's file."""
+    try:
+        return LazyConfig.load(file)
+    except UserError:
+        raise
+    except SyntaxError as error:
+        of_config = re.fullmatch("Config file (.*) has syntax error!", str(error.msg))  # Detectron2 says nothing else
+        cause = error.__cause__ if of_config and isinstance(error.__cause__, SyntaxError) else error
+        name = of_config[1] if of_config else error.filename
+        place = f"{name}:{cause.lineno}" if cause.lineno else name
+        raise UserError(f"{place}: {cause.msg}") from error
+    except Exception as error:
+        places = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
+        place = f"{places[-1].filename}:{places[-1].lineno}" if places else file
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        reason = " ".join(str(message).split())
+        raise UserError(f"{place}: {type(error).__name__}: {reason:.300}") from error
 
 
 def _apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
@@ -139,10 +165,13 @@ def _check_override(cfg: DictConfig, override: str) -> None:
     raise UserError(f"{override}: the config has no such key; {hint} (+{override} adds it)")
 
 
-def setup(cfg: DictConfig) -> None:
+def setup(cfg: DictConfig, *, evaluation: bool = False) -> None:
     """Check the config, complete it, and seed this process's random generators. No file is written.
 
     The config gets what converted weights at `train.init_checkpoint` need, so the saved config has it, too.
+
+    Args:
+        evaluation: the weights at `train.init_checkpoint` are evaluated, so they have to be of the config's detector.
 
     Raises:
         UserError: the config says something impossible, or the weights cannot be read.
@@ -154,7 +183,7 @@ def setup(cfg: DictConfig) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.deterministic = True
-    apply_recipe(cfg, cfg.train.init_checkpoint)
+    apply_recipe(cfg, cfg.train.init_checkpoint, fine_tuning=not evaluation)
     auto_scale_lr(cfg)
     seed_all_rng(cfg.train.seed + comm.get_rank())
     logger.info("%d process(es) on %s, output in %s", comm.get_world_size(), device_of(cfg), cfg.train.output_dir)

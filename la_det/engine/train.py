@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 from la_det.build import build_model, load_model
 from la_det.checkpoint import Checkpointer, newest_intact
 from la_det.checkpoint.checkpointer import replacing
+from la_det.checkpoint.recipe import RECIPE, check_number_of_classes, training_recipe
 from la_det.checkpoint.safe_pickle import DAMAGES
 from la_det.config import class_node, read_saved_config, save_yaml_config
 from la_det.data.records import check_num_classes, check_records
@@ -153,6 +154,7 @@ class _Run:
                 )
             self.checkpointer.load(cfg.train.init_checkpoint, checkpointables=[])
             return 0
+        check_number_of_classes(cfg, last)
         try:
             saved = read_saved_config(Path(cfg.train.output_dir, "config.yaml"))
         except UserError as error:
@@ -341,12 +343,13 @@ def build_checkpointer(
 ) -> Checkpointer:
     """Checkpointer of the output folder for the model, its EMA if there is one, and `checkpointables`.
 
-    It writes only while the lock is held.
+    It writes only while the lock is held. Its files hold the facts that say to which configs their weights belong.
     """
     if ema is not None:
         checkpointables["ema"] = ema
     options = {"allow_pickle": cfg.train.allow_pickle, "before_write": lock.check}
-    return Checkpointer(model, cfg.train.output_dir, **options, **checkpointables)
+    extras = {RECIPE: training_recipe(cfg)}
+    return Checkpointer(model, cfg.train.output_dir, **options, extras=extras, **checkpointables)
 
 
 def _diagnostics(cfg: DictConfig, model: nn.Module, loader: DataLoader) -> AssignmentDiagnostics | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,16 +103,19 @@ def write_onnx(graph: ExportGraph, metadata: ExportMetadata, path: Path, options
     program = record(graph, options)
     check_opset(program, options.opset)
     logger.info("translating to ONNX opset %d", options.opset)
-    onnx_program = torch.onnx.export(
-        program,
-        (),
-        dynamo=True,
-        verbose=False,
-        opset_version=options.opset,
-        input_names=graph.input_names,
-        output_names=graph.output_names,
-        custom_translation_table=TRANSLATIONS,
-    )
+    with warnings.catch_warnings():
+        # torch.onnx copies tree specs in a way that torch itself deprecates.
+        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
+        onnx_program = torch.onnx.export(
+            program,
+            (),
+            dynamo=True,
+            verbose=False,
+            opset_version=options.opset,
+            input_names=graph.input_names,
+            output_names=graph.output_names,
+            custom_translation_table=TRANSLATIONS,
+        )
     model = onnx_program.model
     check_nms(model, metadata.nms)
     model.metadata_props.update(metadata.to_strings())

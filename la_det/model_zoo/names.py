@@ -6,6 +6,7 @@ The twin is the recipe's model in the setting of `configs/common/shapes_tiny.py`
 
 from __future__ import annotations
 
+import difflib
 from functools import cache
 from pathlib import Path
 
@@ -73,6 +74,14 @@ def get_config(name: str) -> DictConfig:
     return _twin(name)
 
 
+def closest_name(name: str) -> str | None:
+    """The name of `list()` that is most like a mistyped one, which may lack its project; None if none is like it."""
+    short = {known.partition("/")[2]: known for known in list()}
+    config = name.rpartition("/")[2]
+    close = [config] if config in short else difflib.get_close_matches(name, [*list(), *short], n=1)
+    return short.get(close[0], close[0]) if close else None
+
+
 def name_of_file(file: str) -> str:
     """Name of a project's config, from the path of its file, which need not exist."""
     parts = Path(file).with_suffix("").parts
@@ -101,7 +110,9 @@ def _recipe(project: str, scheme: str, *, crowd: bool) -> Path:
 
 
 def _unknown(name: str) -> str:
-    return f"no config {name!r}; la_det.model_zoo.list() names all {len(list())}"
+    close = closest_name(name)
+    hint = f"did you mean {close!r}? " if close else ""
+    return f"no config {name!r}; {hint}la_det.model_zoo.list() names all {len(list())}"
 
 
 def _file(name: str) -> Path:

@@ -127,7 +127,7 @@ def read_records(file: Path) -> dict[str, Record]:
         raise UserError(f"{file}: not of the form of projects/*/zoo.yaml ({reason:.200})") from error
     for name in records.keys() - set(names.list()):
         (close,) = difflib.get_close_matches(name, names.list(), n=1, cutoff=0)
-        raise UserError(f"{file}: {name} is no config of la_det.model_zoo.list(); did you mean {close}?")
+        raise UserError(f"{file}: {name} is no config of the model zoo; did you mean {close}?")
     return records
 
 

@@ -50,7 +50,11 @@ def official_files(places: Sequence[Path], without: Path) -> dict[str, Path]:
                 name = printable(str(file.relative_to(root)))
                 found[name if name not in found else printable(str(file))] = file
     if not found:
-        raise UserError(f"{', '.join(map(str, places))}: no file named {', '.join('*' + s for s in SUFFIXES)} in it")
+        names = ", ".join("*" + suffix for suffix in SUFFIXES)
+        raise UserError(
+            f"{', '.join(map(str, places))}: no file named {names} in it; la-det reproduce --list says where files are "
+            "from"
+        )
     return found
 
 

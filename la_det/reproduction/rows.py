@@ -17,6 +17,9 @@ from typing import get_origin, get_type_hints
 from la_det.checkpoint.recipe import write_weights
 from la_det.comparison.results import read_record, versions, write_record
 from la_det.conversion.published import read_official
+from la_det.data.sources import missing, parse
+from la_det.engine.own_dataset import names_of_test_sets
+from la_det.engine.setup import load_config
 from la_det.errors import UserError, why_it_ended
 from la_det.model_zoo.records import Record, is_number
 from la_det.reproduction.recognise import printable, recognise
@@ -101,6 +104,14 @@ class Settings:
         facts = [*of_row, self.dataset, *self.overrides]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
+    def data(self, config: str, training: bool) -> list[str]:
+        """Names of the data sets that a config needs for its evaluation, and perhaps for its training."""
+        if self.dataset:
+            return list(map(str, parse(self.dataset)))
+        cfg = load_config(config, [option for option in self.overrides if option.startswith("dataloader.")])
+        train = cfg.dataloader.train.dataset.names if training else []
+        return [*([train] if isinstance(train, str) else train), *names_of_test_sets(cfg)]
+
     def options(self) -> list[str]:
         """The same for the command line."""
         return [*(["--dataset", self.dataset] if self.dataset else []), *self.overrides]
@@ -109,7 +120,8 @@ class Settings:
 class Reproduction:
     """Measures rows. A row that was measured before, by the same settings, is not measured again.
 
-    Only measured rows have a record. A row that failed is tried again by the next `Reproduction`.
+    Only measured rows have a record. A row that failed is tried again by the next `Reproduction`. A row whose data are
+    missing says so: neither is its file converted, nor a process started. Each data set is looked for once.
 
     Args:
         records: configs and their published figures.
@@ -132,6 +144,7 @@ class Reproduction:
         self.settings = settings
         self.num_gpus = num_gpus
         self.command = LA_DET if command is None else command
+        self._looked_for: dict[str, str] = {}  # name of a data set -> what is missing
 
     def of_file(self, name: str, path: Path, config: str | None = None, allow_pickle: bool = False) -> Row:
         """The row of a published file, with its weights converted unless the row was measured before.
@@ -151,8 +164,8 @@ class Reproduction:
             found = recognise(name, state, self.records, config)
             key = self.settings.key("file", digest, found.fit.config)
             published = expected(self.records[found.fit.config], found.fit.repository)
-            row = self._recall(Row(name, key, found.fit.config, found.by, published))
-            if not row.results:
+            row = self._prepared(Row(name, key, found.fit.config, found.by, published))
+            if not row.results and not row.problem:
                 write_weights(self._weights(row), found.fit.weights(state), found.fit.recipe())
             return row
         except (UserError, OSError) as error:
@@ -162,7 +175,11 @@ class Reproduction:
     def of_training(self, config: str) -> Row:
         """The row of a config that is trained here."""
         key = self.settings.key("training", config)
-        return self._recall(Row("", key, config, published=expected(self.records[config])))
+        return self._prepared(Row("", key, config, published=expected(self.records[config])))
+
+    def lacks_data(self, rows: Iterable[Row]) -> bool:
+        """Whether none of the rows, of which there is one at least, has the data that it needs."""
+        return all(row.problem and row.problem in self._looked_for.values() for row in rows)
 
     def measure(self, rows: Iterable[Row]) -> list[Row]:
         """The rows with their results. Rows of one key are measured once.
@@ -174,7 +191,8 @@ class Reproduction:
         logger.info("%d rows, %d to measure", len(rows), len(waiting))
         start, measured = time.monotonic(), {}
         for number, row in enumerate(waiting.values(), start=1):
-            logger.info("%d of %d: %s, console in %s", number, len(waiting), row.file or row.config, self._console(row))
+            name = printable(row.file or row.config)
+            logger.info("%d of %d: %s, console in %s", number, len(waiting), name, self._console(row))
             measured[row.name] = done = self._measure(row)
             logger.info("%s: %s", row.config, done.verdict(self.records))
             if number < len(waiting):
@@ -212,6 +230,18 @@ class Reproduction:
         if status:
             reason = why_it_ended(status, console.read_text(errors="replace"))
             raise UserError(f"{reason} (la-det {command[0]}; console in {console})")
+
+    def _prepared(self, row: Row) -> Row:
+        """The row, with its results if it was measured before, or with the problem that its data are missing."""
+        row = self._recall(row)
+        if row.results:
+            return row
+        for name in self.settings.data(row.config, training=not row.file):
+            if name not in self._looked_for:
+                self._looked_for[name] = missing(name)
+            if self._looked_for[name]:
+                return replace(row, problem=self._looked_for[name])
+        return row
 
     def _recall(self, row: Row) -> Row:
         """The row, with its results if it was measured before. A damaged record is as good as none."""

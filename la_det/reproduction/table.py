@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from textwrap import shorten
 
 from tabulate import tabulate
 
@@ -22,22 +21,17 @@ Figures are in percent. AP, mask AP and mMR are judged.
   Where they say nothing: {NOISE["AP"]} AP, {NOISE["mMR"]} mMR.
 - {DIFFERENT}: further away.
 """
-WIDTH = 200  # characters of a verdict on the screen
 
 
-def table(rows: Iterable[Row], records: Mapping[str, Record], width: int | None = None) -> str:
-    """A Markdown table with a line per row: config, file, published, measured, difference, verdict.
-
-    Args:
-        width: characters of a verdict; a longer problem is shortened. None: all of it is shown.
-    """
+def table(rows: Iterable[Row], records: Mapping[str, Record]) -> str:
+    """A Markdown table with a line per row: config, file, published, measured, difference, verdict."""
     header = ["config", "file", "published", "measured", "difference", "verdict"]
-    lines = [[_cell(text) for text in _line(row, records, width)] for row in rows]
+    lines = [[_cell(text) for text in _line(row, records)] for row in rows]
     return tabulate(lines, header, tablefmt="pipe", disable_numparse=True)
 
 
 def write_table(file: Path, rows: Iterable[Row], records: Mapping[str, Record]) -> None:
-    """Write the table, with whole reasons, and its explanation."""
+    """Write the table and its explanation."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as open_file:
         open_file.write(f"{LEGEND}\n{table(rows, records)}\n".encode())
@@ -66,20 +60,19 @@ def _cell(text: str) -> str:
     return printable(text).replace("|", "&#124;")
 
 
-def _line(row: Row, records: Mapping[str, Record], width: int | None) -> list[str]:
+def _line(row: Row, records: Mapping[str, Record]) -> list[str]:
     """A row's texts, with the metrics that are judged."""
     published = {metric: value for metric, value in row.published.items() if metric in NOISE}
     found = figures(row.results).items()
     measured = {metric: value for metric, value in found if metric in NOISE and value is not None}
     differences = {metric: measured[metric] - value for metric, value in published.items() if metric in measured}
-    verdict = row.verdict(records)
     return [
         row.config or "not known",
         row.file or "trained here",
         _figures(published),
         _figures(measured, ".2f"),
         _figures(differences, "+.2f"),
-        verdict if width is None else shorten(verdict, width, placeholder=" ..."),
+        row.verdict(records),
     ]
 
 

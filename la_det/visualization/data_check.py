@@ -58,6 +58,8 @@ def check(dataset: str, configs: list[str], count: int, output: Path, *, skip_im
         records = read_source(name)
         if not isinstance(records, Records):
             raise UserError(f"{name}: its records come from a function of others; only files can be checked")
+        if records.annotated:
+            records.require_objects()
         print(f"\n{label}: {records.source}\n")
         print(problems(records))
         if records.annotated:
@@ -66,7 +68,7 @@ def check(dataset: str, configs: list[str], count: int, output: Path, *, skip_im
             headers = read_headers(records)
             damaged = damaged or bool(headers.unreadable)
             print(images(headers) + "\n")
-        if configs and not records.crowd.all():
+        if configs and records.annotated:
             print(report(configs, records, count, output / f"{label}.png"))
     return not damaged
 

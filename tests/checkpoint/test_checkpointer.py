@@ -111,6 +111,19 @@ def test_resuming_and_evaluating_need_every_parameter(change, message):
         Checkpointer(model()).resume("other.pth")
 
 
+def test_each_key_is_counted_once():
+    state = model().state_dict() | {"0.bias": torch.ones(5)}
+    torch.save({"model": state}, "other.pth")
+    with pytest.raises(UserError) as error:
+        Checkpointer(model(), strict=True).load("other.pth")
+    assert "of another model: 1 of another shape (first: 0.bias [5] instead of [3]); use" in str(error.value)
+
+
+def test_extras_are_in_every_file_and_change_nothing():
+    Checkpointer(model(), ".", extras={"recipe": {"a": [1.0]}}).save("a", iteration=3)
+    assert Checkpointer(model()).resume("a.pth") == {"recipe": {"a": [1.0]}, "iteration": 3}
+
+
 class WithTrainingBranch(nn.Module):
     def __init__(self):
         super().__init__()

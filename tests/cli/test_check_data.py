@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from la_det import cli
 from la_det.cli import build_parser, check_data
 from la_det.comparison.schemes import SCHEMES
 from la_det.errors import UserError
@@ -78,10 +79,55 @@ def test_annotations_alone(tiny_coco, capsys):
     assert "annotations: nothing is wrong" in printed and "1 regions to ignore" in printed and "scheme" not in printed
 
 
+@pytest.fixture
+def unusable(tmp_path) -> dict[str, str]:
+    """Names of data sets without an object, and what errors say about them."""
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 64, "height": 64}],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "dot"}],
+    }
+    box = {"image_id": 1, "category_id": 1, "bbox": [8, 8, 4, 4]}
+    ignored = box | {"iscrowd": 1}
+    files = {"empty": [], "ignored": [ignored], "dropped": [box | {"bbox": [8, 8, 0, 4]}, ignored]}
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "images/a.png")
+    for name, annotations in files.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content | {"annotations": annotations}))
+    (tmp_path / "data.yaml").write_text("train: images\nnames: [dot]\n")
+    names = {f"coco:{tmp_path}/images,{tmp_path}/{name}.json": f"{tmp_path}/{name}.json: " for name in files}
+    return names | {f"yolo:{tmp_path}/data.yaml": f"{tmp_path}/labels: no such folder of labels"}
+
+
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("more", [["--recipes", "none"], []])
+def test_data_without_an_object(unusable, number, more, capsys):
+    name, reason = list(unusable.items())[number]
+    with pytest.raises(SystemExit) as end:
+        cli.run("check-data", [name, *more])
+    assert end.value.code == 2
+    printed = capsys.readouterr()
+    (line,) = printed.err.splitlines()
+    assert line.startswith("error: ") and reason in line and "no image has an object" in line
+    assert not printed.out, "one line is all"
+
+
+def test_data_without_annotations_can_be_used(unusable, tmp_path, capsys):
+    """As those of COCO's server."""
+    content = json.loads((tmp_path / "empty.json").read_text())
+    del content["annotations"]
+    (tmp_path / "test.json").write_text(json.dumps(content))
+    assert cli.run("check-data", [f"coco:{tmp_path}/images,{tmp_path}/test.json"]) == 0
+    assert "image files: 1 RGB" in capsys.readouterr().out
+
+
 def test_names_and_recipes(tiny_coco):
     option = f"coco:{tiny_coco}/images,{tiny_coco}/train.json"
     assert names_of(f"{option},{tiny_coco}/images,{tiny_coco}/val.json") == [option, option.replace("train", "val")]
     assert names_of("shapes_tiny_train") == ["shapes_tiny_train"]
     assert len(recipes("shapes_tiny")) == len(SCHEMES) and len(recipes("coco")) >= 10 and recipes("none") == []
-    with pytest.raises(UserError, match="no_such: no such data set"):
+    with pytest.raises(UserError, match="no_such: no such data set") as error:
         run("--dataset", "no_such")
+    assert "--dataset" not in str(error.value), "la-det check-data has no such option"
+    with pytest.raises(UserError, match=f"write coco:IMAGES,{tiny_coco}/train.json$"):
+        run("--dataset", f"{tiny_coco}/train.json")

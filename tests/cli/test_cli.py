@@ -134,6 +134,14 @@ def test_python_m_is_the_command():
     assert (done.returncode, done.stdout) == (0, f"la_det {__import__('la_det').__version__}\n")
 
 
+@pytest.mark.parametrize("command", ["train", "eval"])
+def test_only_required_arguments_are_asked_for(command, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([command])
+    names = "CONFIG, WEIGHTS" if command == "eval" else "CONFIG"
+    assert capsys.readouterr().err.endswith(f"error: the following arguments are required: {names}\n")
+
+
 def test_what_help_says_without_importing_it():
     assert arguments.DATASETS == FORMAT
     assert arguments.SHAPES == tuple(ENDINGS)

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import instantiate
+from safetensors.torch import save_file
 
 from la_det import cli, model_zoo
 from la_det.checkpoint import Checkpointer
-from la_det.checkpoint.recipe import apply_recipe, read_recipe
+from la_det.checkpoint.recipe import apply_recipe, network_facts, read_recipe
 from tests.checkpoint.evil import Evil
 from tests.conversion.official_state import MANIFESTS, official_state
 
@@ -59,15 +60,11 @@ def test_converted_files_load_strictly_and_say_what_they_are(state, target, caps
         "config": POTO,
         "repository": "Megvii-BaseDetection/DeFCN",
         "overrides": {},
-        "network": {
-            "input_format": "BGR",
-            "pixel_mean": [103.53, 116.28, 123.675],
-            "pixel_std": [1.0, 1.0, 1.0],
-            "box_offset": 0,
-            "location_offset": 0.5,
-            "p6_from": "p5",
-        },
+        "network": network_facts(model_zoo.get_config(POTO).model),
     }
+    facts = {"input_format": "BGR", "pixel_mean": [103.53, 116.28, 123.675], "pixel_std": [1.0, 1.0, 1.0]}
+    facts |= {"head.predictors.main.priors.offset": 0.5, "backbone.top_block.in_feature": "p5"}
+    assert facts.items() <= recipe["network"].items()
     cfg = model_zoo.get_config(POTO)
     apply_recipe(cfg, target)
     model = instantiate(cfg.model)
@@ -148,10 +145,63 @@ def test_unknown_config(state, error, name):
 
 def test_foreign_files_and_foreign_configs(state, error):
     torch.save({"conv.weight": torch.ones(1)}, "in.pth")
-    assert "in.pth: its keys (conv.weight) are not of an official repository" in error("in.pth", "out.pth")
+    assert error("in.pth", "out.pth") == (
+        "error: in.pth: its keys (conv.weight) are not of an official repository that is known here; "
+        "la-det reproduce --list names these"
+    )
     torch.save(state, "in.pth")
     message = error("in.pth", "out.pth", "--config", "DW/dw_r50_fpn_1x_coco")
-    assert "does not fit DW/dw_r50_fpn_1x_coco: " in message and "and" in message and len(message) < 1000
+    assert "does not fit DW/dw_r50_fpn_1x_coco: " in message and " and 320 more" in message and len(message) < 500
+
+
+@pytest.mark.parametrize("name", ["defcn_anchor_coco", "onenet_retinanet_r50", "o2f_condinst_r50", "ddq_fcn_r50"])
+def test_errors_name_a_few_keys_of_many(name, error):
+    state = official_state(MANIFESTS[name])
+    torch.save({key: torch.zeros(2, 2) for key in state} | {"x" * 1000: torch.ones(1)}, "in.pth")
+    message = error("in.pth", "out.pth", "--config", "DW/dw_r50_fpn_1x_coco")
+    assert " more" in message and len(message) < 700
+
+
+OWN = "error: {0}: weights of la_det, which need no conversion; use la-det eval CONFIG {0}"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "FCOS/fcos_r18_fpn_shapes_tiny",
+        "DATE/date_f_r18_fpn_shapes_tiny",
+        "DDQ/ddq_fcn_r18_fpn_shapes_tiny",
+        "TOOD/tood_r18_fpn_shapes_tiny",
+        "O2F/o2f_condinst_r18_fpn_shapes_tiny",
+    ],
+)
+def test_weights_of_la_det_are_recognised(config, error):
+    """In all forms in which they can be, also with a config that is said to be theirs."""
+    own = instantiate(model_zoo.get_config(config).model).state_dict()
+    classes = {"names": ["a"], "ids": [1]}
+    forms = {
+        "plain.pth": own,
+        "model_final.pth": {"model": own, "trainer": {"iteration": 5}, "classes": classes, "iteration": 5},
+        "parallel.pth": {f"module.{key}": value for key, value in own.items()},
+    }
+    for name, content in forms.items():
+        torch.save(content, name)
+        assert error(name, "out.pth") == error(name, "out.pth", "--config", POTO) == OWN.format(name)
+    save_file({key: value.contiguous() for key, value in own.items()}, "own.safetensors")
+    assert error("own.safetensors", "out.pth") == OWN.format("own.safetensors")
+
+
+def test_other_detectors_that_la_det_trained_are_recognised(error):
+    weights = {"roi_heads.box_head.fc1.bias": torch.ones(3)}
+    torch.save({"model": weights, "classes": {"names": ["a"], "ids": [1]}}, "faster.pth")
+    assert error("faster.pth", "out.pth") == OWN.format("faster.pth")
+
+
+@pytest.mark.parametrize("name", ["once.pth", "once.safetensors"])
+def test_converted_files_are_recognised(state, name, error):
+    torch.save({"model": state}, "in.pth")
+    convert("in.pth", name, "--config", POTO)
+    assert error(name, "out.pth") == OWN.format(name)
 
 
 def test_paths_that_do_not_help(state, error):

@@ -43,10 +43,11 @@ def run(arguments: list[str], *more: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", [[], ["--half"]])
-def test_onnx_of_fixed_size_runs_in_the_demo(arguments, precision, tmp_path, capsys):
+def test_onnx_of_fixed_size_runs_in_the_demo(arguments, precision, tmp_path, capsys, recwarn):
     file = tmp_path / "new folder" / "poto.onnx"
     run(arguments, "--output", str(file), "--batch-size", "2", "--image-size", "64", "96", *precision)
     assert "2 classes, no NMS" in capsys.readouterr().out
+    assert not [warning for warning in recwarn if "treespec" in str(warning.message)]
     picture = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / "picture.png"), picture)
     output = tmp_path / "pictures"
@@ -115,15 +116,38 @@ def test_int8(arguments, tmp_path):
         (["--image-size", "64", "100"], "--image-size 64 100: sides must be multiples of 32"),
         (["--batch-size", "0"], "--batch-size 0: at least one image"),
         (["--opset", "17"], "--opset 17: files are written in opset 18 to 20"),
-        (["--format", "openvino"], "poto.onnx: OpenVINO's files end with .xml and .bin"),
+        (["--format", "openvino"], "poto.onnx: files of the format openvino end with .xml"),
         (["--int8"], "--int8: only OpenVINO files"),
-        (["--int8", "--format", "openvino", "--half"], "--int8 does not go with"),
     ],
 )
 def test_options_that_do_not_fit(arguments, more, message, tmp_path):
+    refuses(arguments, tmp_path / "poto.onnx", message, *more)
+
+
+def refuses(arguments: list[str], output: Path, message: str, *more: str) -> None:
     with pytest.raises(UserError, match=message):
-        run(arguments, "--output", str(tmp_path / "poto.onnx"), *more)
-    assert not (tmp_path / "poto.onnx").exists()
+        run(arguments, "--output", str(output), *more)
+    assert not output.exists()
+
+
+def test_int8_without_other_precisions(arguments, tmp_path):
+    refuses(arguments, tmp_path / "poto.xml", "--int8 does not go with", "--int8", "--half")
+
+
+@pytest.mark.parametrize("name", ["y", "y.foo", "y.onnx.gz", "y.ONNX", "y."])
+def test_names_of_no_format(arguments, name, tmp_path):
+    """`la-det detect` could not open these files."""
+    message = f"{name}: its suffix .* one of .onnx .onnx., .xml .openvino., .pt2 .torch-export., .pt .torchscript."
+    refuses(arguments, tmp_path / name, message)
+    refuses(arguments, tmp_path / name, message, "--format", "onnx")
+
+
+@pytest.mark.parametrize(("suffix", "name"), export.FORMATS.items())
+def test_a_name_of_another_format(suffix, name, tmp_path):
+    assert export.format_of(Path(f"x{suffix}"), None) == export.format_of(Path(f"x{suffix}"), name) == name
+    for other in set(export.FORMATS.values()) - {name}:
+        with pytest.raises(UserError, match=f"x{suffix}: files of the format {other} end with "):
+            export.format_of(Path(f"x{suffix}"), other)
 
 
 @pytest.mark.parametrize(("package", "more"), [("openvino", []), ("nncf", ["--int8"])])

@@ -16,6 +16,7 @@ import torch
 
 import la_det
 from la_det import cli
+from la_det.data.root import DATASETS_ROOT
 from la_det.data.shapes import ShapesSpec, make_shapes
 from la_det.reproduction import rows
 from tests.conversion.official_state import MANIFESTS, official_state
@@ -41,6 +42,18 @@ def fake(tmp_path, monkeypatch) -> Path:
     script = shutil.copy(ROOT / "tests/reproduction/fake_la_det.py", tmp_path)
     monkeypatch.setattr(rows, "LA_DET", (sys.executable, script))
     return Path(f"{script}.calls")
+
+
+@pytest.fixture
+def data(monkeypatch) -> set[str]:
+    """Names of the data sets that are taken to be there; all others are missing."""
+    names = {"coco_2017_train", "coco_2017_val"}
+
+    def missing(name: str) -> str:
+        return "" if name in names else f"{name.partition('_')[0]} is looked for in nowhere; set it"
+
+    monkeypatch.setattr(rows, "missing", missing)
+    return names
 
 
 def lines_of_table(text: str) -> list[list[str]]:
@@ -81,7 +94,7 @@ def test_wrong_use(argv, message, capsys):
     [
         ("a: [", "not of the form of projects/*/zoo.yaml"),
         ("a: {records: {POTO/poto_r50_fpn_3x_ms_coco: {publisht: {AP: 1}}}}", "publisht"),
-        ("a: {records: {POTO/potto: {published: {AP: 1}}}}", "POTO/potto is no config of la_det.model_zoo.list()"),
+        ("a: {records: {POTO/potto: {published: {AP: 1}}}}", "POTO/potto is no config of the model zoo"),
         ("a: {records: {POTO/poto_r50_fpn_3x_ms_coco: {published: {AP: much}}}}", "its AP is no number: much"),
         ("!!python/object/apply:os.system ['touch evil']", "not of the form of projects/*/zoo.yaml"),
     ],
@@ -115,8 +128,83 @@ def test_list(capsys):
     assert len(lines) == 4 and "AP 89.1, mMR 48.9, Recall 96.5" in lines[3]
 
 
-def test_a_file_that_several_configs_fit(fake, capsys, tmp_path):
+class TestMissingData:
+    """They are looked for before anything is converted or started."""
+
+    def error(self, capsys, *argv: str) -> str:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["reproduce", *argv])
+        assert stop.value.code == 2
+        (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
+        return line
+
+    @pytest.mark.parametrize(
+        ("only", "message"),
+        [
+            ("coco", "error: coco is looked for in nowhere; set it"),
+            ("crowdhuman", "error: crowdhuman is looked for in nowhere; set it"),
+            ("", "error: coco is looked for in nowhere; set it | crowdhuman is looked for in nowhere; set it"),
+        ],
+    )
+    def test_of_all_trainings(self, fake, data, capsys, only, message):
+        data.clear()
+        assert self.error(capsys, "--train", "--only", "poto", only) == message
+        assert not fake.exists() and not Path("output").exists()
+
+    def test_of_some_trainings(self, fake, data, capsys):
+        argv = ["reproduce", "--train", "--only", "poto_r50", "--opts", "ap=39.2"]
+        assert cli.main(argv) == 1
+        lines = lines_of_table(capsys.readouterr().out)
+        verdicts = {config.rpartition("_")[2]: verdict for config, *_, verdict in lines}
+        assert (
+            verdicts["crowdhuman"] == "crowdhuman is looked for in nowhere; set it"
+            and "nowhere" not in verdicts["coco"]
+        )
+        assert "nowhere" in Path("output/reproduce/table.md").read_text()
+        started = [json.loads(call)[1] for call in fake.read_text().splitlines()]
+        assert started and all(config.endswith("_coco") for config in started)
+
+    def test_of_one_of_two(self, fake, data, capsys):
+        data.remove("coco_2017_train")
+        assert "coco is looked for" in self.error(capsys, "--train", "--only", "poto_r50", "coco")
+
+    def test_of_all_files(self, fake, data, capsys):
+        torch.save({"model": official_state(MANIFESTS["poto_crowdhuman"])}, "poto.pth")
+        message = self.error(capsys, "poto.pth", "--only", "poto", "crowdhuman")
+        assert message == "error: crowdhuman is looked for in nowhere; set it"
+        assert not fake.exists() and not Path("output").exists(), "nothing was converted"
+
+    def test_of_a_measured_file_do_no_harm(self, fake, data, capsys):
+        torch.save({"model": official_state(MANIFESTS["poto_crowdhuman"])}, "poto.pth")
+        argv = ["reproduce", "poto.pth", "--only", "poto", "crowdhuman", "--opts", "ap=89.1"]
+        data.add("crowdhuman_val")
+        status = cli.main(argv)
+        data.clear()
+        assert cli.main(argv) == status
+        assert len(fake.read_text().splitlines()) == 1
+
+    def test_that_the_user_names(self, fake, capsys):
+        line = self.error(capsys, "--train", "--only", "poto", "coco", "--dataset", "coco:images,val.json")
+        assert line == f"error: {Path.cwd()}/images: no such file or folder; check the path"
+
+    def test_that_options_name(self, fake, capsys):
+        argv = ["--train", "--only", "poto_r50_fpn_3x", "coco", "--opts", "dataloader.train.dataset.names=coco:a,b"]
+        assert self.error(capsys, *argv) == f"error: {Path.cwd()}/a: no such file or folder; check the path"
+        assert not fake.exists()
+
+    def test_of_coco(self, fake, capsys):
+        """With Detectron2's own names of files."""
+        if (DATASETS_ROOT / "coco").exists():
+            pytest.skip("COCO is there")
+        line = self.error(capsys, "--train", "--only", "poto", "coco")
+        assert "COCO is looked for in " in line and line.endswith(
+            "set DETECTRON2_DATASETS to the folder that has coco/"
+        )
+
+
+def test_a_file_that_several_configs_fit(fake, data, capsys, tmp_path):
     """The user's choice is taken by the name in the table and by every path, also by that of a link in a cache."""
+    data.add("crowdhuman_val")
     for folder in ("files/downloads", "blobs"):
         Path(folder).mkdir(parents=True)
     torch.save({"model": official_state(MANIFESTS["poto_3dmf_crowdhuman"])}, "blobs/3fa9")
@@ -140,7 +228,7 @@ def test_a_file_that_several_configs_fit(fake, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(("ap", "verdict", "status"), [(39.2, "as published", 0), (30, "differs", 1)])
-def test_training(fake, capsys, ap, verdict, status):
+def test_training(fake, data, capsys, ap, verdict, status):
     config = "POTO/poto_r50_fpn_3x_ms_coco"
     assert cli.main(["reproduce", "--train", "--only", "poto_r50_fpn_3x", "--opts", f"ap={ap}"]) == status
     ((*cells, difference, found),) = lines_of_table(capsys.readouterr().out)
@@ -155,7 +243,7 @@ def test_a_stop_leaves_no_process_behind(tmp_path):
     script = shutil.copy(ROOT / "tests/reproduction/fake_la_det.py", tmp_path)
     code = (
         "import sys; from la_det import cli; from la_det.reproduction import rows\n"
-        f"rows.LA_DET = ({sys.executable!r}, {script!r})\n"
+        f"rows.LA_DET, rows.missing = ({sys.executable!r}, {script!r}), lambda name: ''\n"
         "cli.main(sys.argv[1:])"
     )
     argv = [sys.executable, "-c", code, "reproduce", "downloads", "--only", "poto", "crowdhuman", "--opts", "hang=1"]

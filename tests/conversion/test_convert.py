@@ -168,9 +168,9 @@ def test_early_names_of_mmdetections_fcos():
 
 
 def test_p6_from_c5_is_told_from_the_shape():
-    assert fit_of("lla_fcos_crowdhuman").recipe()["network"]["p6_from"] == "p5"
+    assert fit_of("lla_fcos_crowdhuman").recipe()["network"]["backbone.top_block.in_feature"] == "p5"
     recipe = fit_of("lla_fcos_crowdhuman_c5").recipe()
-    assert recipe["network"]["p6_from"] == "res5"
+    assert recipe["network"]["backbone.top_block.in_feature"] == "res5"
     assert recipe["overrides"]["model.backbone.top_block.in_channels"] == 2048
 
 
@@ -179,9 +179,12 @@ def test_weights_without_two_dimensions_are_no_convolution_of_p6():
     assert not any("top_block" in key for key in _overrides(REPOSITORIES[0], shapes))
 
 
+BOX_OFFSET = "head.predictors.main.priors.box_offset"
+
+
 def test_pixel_inclusive_boxes_are_told_from_the_repository():
-    assert fit_of("atss_dcnv2_R_50_FPN_1x").recipe()["network"]["box_offset"] == 1
-    assert fit_of("poto_crowdhuman").recipe()["network"]["box_offset"] == 0
+    assert fit_of("atss_dcnv2_R_50_FPN_1x").recipe()["network"][BOX_OFFSET] == 1
+    assert fit_of("poto_crowdhuman").recipe()["network"][BOX_OFFSET] == 0
 
 
 def test_constants_are_checked():

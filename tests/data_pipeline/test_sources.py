@@ -49,10 +49,46 @@ def test_paths_become_absolute(monkeypatch, tmp_path):
     ],
 )
 def test_malformed_names(text, reason):
-    with pytest.raises(UserError, match=reason):
+    with pytest.raises(UserError, match=reason) as error:
         parse(text)
+    assert str(error.value).startswith(text), "names are not only written after --dataset"
     with pytest.raises(UserError, match="2 data sets in one name"):
         parse_one("coco:a,b,c,d")
+
+
+class TestPathsForNames:
+    """A path where a name is wanted gets the form that it has in a name."""
+
+    @pytest.fixture(autouse=True)
+    def files(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for name in ("coco/good.json", "a, b.json", "data.yaml", "DATA.YML", "val.odgt", "notes.txt"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        (tmp_path / "VOC2012/Annotations").mkdir(parents=True)
+
+    @pytest.mark.parametrize(
+        ("path", "form"),
+        [
+            ("coco/good.json", "coco:IMAGES,coco/good.json"),
+            ("a, b.json", 'coco:IMAGES,"a, b.json"'),
+            ("data.yaml", "yolo:data.yaml"),
+            ("./DATA.YML", "yolo:./DATA.YML"),
+            ("val.odgt", "odgt:IMAGES,val.odgt"),
+            ("VOC2012", "voc:VOC2012"),
+        ],
+    )
+    def test_of_files(self, path, form):
+        for read in (read_source, parse):
+            with pytest.raises(UserError) as error:
+                read(path)
+            assert str(error.value).startswith(f"{path}: ") and str(error.value).endswith(f"write {form}")
+
+    @pytest.mark.parametrize("path", ["none.json", "notes.txt", "coco", "", "VOC2012/Annotations"])
+    def test_of_other_paths(self, path):
+        for read in (read_source, parse):
+            with pytest.raises(UserError, match=r"coco:IMAGES,JSON.* \| yolo:DATA.yaml"):
+                read(path)
 
 
 def test_labels_are_short_and_different():
@@ -157,12 +193,14 @@ def test_options_of_registered_data(file, tmp_path):
 
 def test_functions_of_others_that_fail_are_named():
     DatasetCatalog.register("failing", lambda: [][0])
+    DatasetCatalog.register("lost", lambda: open("nowhere.txt").close())
     DatasetCatalog.register("odd", lambda: [{"file_name": "odd", "height": 4, "width": 4, "annotations": [{}]}])
     try:
-        for name in ("failing", "odd"):
+        for name in ("failing", "odd", "lost"):
             with pytest.raises(UserError, match=f"{name}: "):
                 load_records(name, filter_empty=False)
     finally:
+        DatasetCatalog.remove("lost")
         DatasetCatalog.remove("failing")
         DatasetCatalog.remove("odd")
 

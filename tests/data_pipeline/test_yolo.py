@@ -1,9 +1,12 @@
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from la_det.data.build import Options
+from la_det.data.loader import build_train_loader
+from la_det.data.records import load_records
 from la_det.data.yolo import label_file, read_yolo, yolo_splits
 from la_det.errors import UserError
 
@@ -115,7 +118,7 @@ def test_damaged_line(folder, line, reason):
         ("train: images/train\nnames: [nut, [bolt]]", r"names\[1\] is \['bolt'\]"),
         ("train: images/train\nnames: [nut, bolt]\nnc: 3", "nc is 3, but there are 2 names"),
         ("train: images/nowhere\nnames: [nut, bolt]", "train: there is no folder or list images/nowhere"),
-        ("train: labels\nnames: [nut, bolt]", "train: no image in labels"),
+        ("train: labels\nnames: [nut, bolt]", "train: no image in .*/labels"),
         ("train: 5\nnames: [nut, bolt]", "train is 5"),
         ("names: [nut, bolt]", "split=train: say which part"),
         ("train: images/train\nnames: [nut, bolt]\nkpt_shape: 17", "kpt_shape is 17"),
@@ -141,6 +144,84 @@ def test_labels_that_are_no_text(folder):
     (folder / "labels/train/a.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="a.txt: no text file"):
         read(folder)
+
+
+def problems(folder: Path) -> list[str]:
+    return [str(problem) for problem in read(folder).problems.found]
+
+
+class TestFolderOfImages:
+    """`path` may be of another machine: then the folder of data.yaml takes its place, and a warning says so."""
+
+    def write(self, folder: Path, path: str, train: str = "images/train") -> None:
+        (folder / "data.yaml").write_text(f"path: {path}\ntrain: {train}\nnames: [bolt, nut]\n")
+
+    @pytest.mark.parametrize("path", ["/mnt/unmounted", "../datasets/coco8", "empty"])
+    def test_that_does_not_have_them(self, folder, path):
+        (folder / "empty").mkdir()  # as the place of a disk that is not mounted
+        self.write(folder, path)
+        declared = (folder / path).resolve()
+        assert problems(folder) == [
+            f"train: there is no {declared}/images/train: {folder}/images/train is read in its place; correct `path`, "
+            "or take it out"
+        ]
+
+    def test_of_several_entries(self, folder):
+        (folder / "list.txt").write_text("images/train/a.png\n")
+        self.write(folder, "/mnt/unmounted", f"[list.txt, {folder}/images/train/sub]")
+        (problem,) = problems(folder)
+        assert "there is no /mnt/unmounted/list.txt" in problem
+
+    @pytest.mark.parametrize("path", [".", "", "../{}"])
+    def test_that_has_them(self, folder, path):
+        self.write(folder, path.format(folder.name))
+        assert problems(folder) == []
+
+    def test_of_another_place_has_precedence(self, folder, tmp_path_factory):
+        other = tmp_path_factory.mktemp("other")
+        (other / "images/train").mkdir(parents=True)
+        (other / "labels/train").mkdir(parents=True)
+        Image.new("RGB", (64, 32)).save(other / "images/train/z.png")
+        (other / "labels/train/z.txt").touch()
+        self.write(folder, str(other))
+        assert [r["image_id"] for r in read(folder)] == ["z.png"] and problems(folder) == []
+
+
+class TestMissingLabels:
+    """Images without labels are images without objects; folders of labels that do not exist are named."""
+
+    def test_all(self, folder):
+        shutil.rmtree(folder / "labels")
+        (problem,) = problems(folder)
+        assert problem.startswith(f"{folder}/labels/train: no such folder of labels, so its images have no object")
+        assert problem.endswith(f"[and 1 more: {folder}/labels/train/sub]")
+
+    def test_of_a_folder(self, folder):
+        shutil.rmtree(folder / "labels/train/sub")
+        (problem,) = problems(folder)
+        assert problem.startswith(f"{folder}/labels/train/sub: no such folder of labels")
+
+    def test_beside_the_images(self, folder):
+        (folder / "images").rename(folder / "pictures")
+        (folder / "data.yaml").write_text("train: pictures\nnames: [bolt, nut]\n")
+        (problem,) = problems(folder)
+        assert problem.startswith(f"{folder}/pictures/train/a.txt: no such file of labels, nor one of another image")
+
+    def test_of_some_images(self, folder):
+        (folder / "labels/train/a.txt").unlink()
+        assert problems(folder) == []
+
+    def test_training_says_so(self, folder):
+        shutil.rmtree(folder / "labels")
+        name = f"yolo:{folder}/data.yaml,split=train"
+        dataset = load_records(name, filter_empty=False)
+        for train in (
+            lambda: load_records(name, filter_empty=True),
+            lambda: build_train_loader(dataset=dataset, mapper=lambda record: record, total_batch_size=1),
+        ):
+            with pytest.raises(UserError, match="data.yaml: no image has an object; there is nothing to train on") as e:
+                train()
+            assert f"{folder}/labels/train: no such folder of labels" in str(e.value)
 
 
 @pytest.mark.parametrize("form", ["[{}]", "{{0: {}, 1: {}, 2: {}, 3: {}, 4: {}}}"])

@@ -72,7 +72,7 @@ def test_several_test_sets(cfg, folder):
 
 @pytest.mark.parametrize("option", ["coco:images", "csv:a,b", "coco:", "coco:a,b,c", "coco:a,,b,c", 'coco:"a,b'])
 def test_malformed_option(cfg, option):
-    with pytest.raises(UserError, match="--dataset"):
+    with pytest.raises(UserError, match=f"^{option}: "):
         use_own_dataset(cfg, option)
 
 

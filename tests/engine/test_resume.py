@@ -55,6 +55,56 @@ def test_what_the_weights_or_the_state_cannot_bear_is_refused(saved, change):
         check_and_show(changes(saved, now), "last.pth")
 
 
+OF = "{}_r18_fpn_shapes_tiny"
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "key"),
+    [
+        ("FCOS/fcos", "ATSS/atss", "criteria.0.matcher._target_"),
+        ("ATSS/atss", "FCOS/fcos", "criteria.0.matcher._target_"),
+        ("POTO/poto", "DATE/poto_tal", "criteria.0."),
+        ("DATE/date_atss", "DATE/date_f", "criteria.1."),
+        ("POTO/poto_3dmf", "POTO/poto_3dmf_aux", "criteria.1._target_"),
+    ],
+)
+def test_another_scheme_is_refused(tmp_path, then, now, key):
+    LazyConfig.save(model_zoo.get_config(OF.format(then)), str(tmp_path / "config.yaml"))
+    saved = read_saved_config(tmp_path / "config.yaml")
+    with pytest.raises(UserError, match=rf"--resume: model\.{key}.* was .* and is .*, with which no run can go on"):
+        check_and_show(changes(saved, model_zoo.get_config(OF.format(now))), "last.pth")
+
+
+PREDICTOR = "model.head.predictors.main"
+
+
+@pytest.mark.parametrize(
+    ("override", "refused"),
+    [
+        ("model._target_=la_det.modeling.Other", True),
+        ("model.backbone._target_=x.Y", True),
+        ("model.backbone.top_block.in_feature=res5", True),
+        ("model.criteria.0.losses.loss_cls._target_=x.Y", True),
+        (f"{PREDICTOR}._target_=x.Y", True),
+        (f"{PREDICTOR}.priors._target_=la_det.structures.AnchorGenerator", True),
+        (f"{PREDICTOR}.priors.strides=[4, 8, 16, 32, 64]", True),
+        (f"{PREDICTOR}.codec={{_target_: la_det.structures.DeltaCodec}}", True),
+        (f"{PREDICTOR}.box_activation=exp", True),
+        ("model.criteria.0.matcher._target_=elsewhere.POTO", False),
+        ("model.criteria.0.matcher.alpha=0.5", False),
+        ("model.criteria.0.losses.loss_cls.weight=0.5", False),
+        ("model.inference.nms_threshold=0.6", False),
+        ("model.inference.candidates._target_=x.Y", False),
+        (f"{PREDICTOR}.prior_prob=0.1", False),
+        (f"+{PREDICTOR}.priors.of_a_newer_version=1", False),
+    ],
+)
+def test_what_makes_another_detector_is_refused_and_options_are_not(saved, override, refused):
+    now = LazyConfig.apply_overrides(copy.deepcopy(saved), [override])
+    found = changes(saved, now)
+    assert found and any(change.happens == "refused" for change in found) == refused
+
+
 def test_runs_with_torchs_sgd_go_on():
     now = model_zoo.get_config("FCOS/fcos_r50_fpn_3x_ms_coco")
     then = copy.deepcopy(now)

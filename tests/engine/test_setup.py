@@ -6,6 +6,7 @@ from omegaconf import OmegaConf
 
 from la_det import model_zoo
 from la_det.checkpoint.recipe import network_facts, write_weights
+from la_det.config import save_yaml_config
 from la_det.engine.fitting import auto_scale_lr
 from la_det.engine.setup import load_config, setup
 from la_det.errors import UserError
@@ -124,7 +125,7 @@ def test_converted_weights_change_the_config(tmp_path):
     """Whether they are trained on or evaluated: the saved config is then enough for the run's own checkpoints."""
     name, key = "ATSS/atss_r18_fpn_shapes_tiny", "model.head.predictors.main.priors.box_offset"
     cfg = model_zoo.get_config(name)
-    network = network_facts(cfg.model) | {"box_offset": 1}
+    network = network_facts(cfg.model) | {"head.predictors.main.priors.box_offset": 1}
     weights = tmp_path / "weights.safetensors"
     write_weights(
         weights, {"a": torch.ones(1)}, {"config": name, "repository": "x/y", "overrides": {key: 1}, "network": network}
@@ -140,3 +141,83 @@ def test_config_without_a_model(tmp_path, name):
     (tmp_path / name).write_text("train: {seed: 0}\n" if name.endswith("yaml") else "train = dict(seed=0)\n")
     with pytest.raises(UserError, match=f"{name}: no config of a detector: it has no model"):
         load_config(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("FCOS/fcos_r18_fpn_shape_tiny", "FCOS/fcos_r18_fpn_shapes_tiny"),
+        ("fcos_r18_fpn_shapes_tiny", "FCOS/fcos_r18_fpn_shapes_tiny"),
+        ("POTO/fcos_r18_fpn_shapes_tiny", "FCOS/fcos_r18_fpn_shapes_tiny"),
+        ("atss/atss_r18_fpn_shapes_tiny", "ATSS/atss_r18_fpn_shapes_tiny"),
+        ("nothing", ""),
+        ("folder/nothing.py", ""),
+    ],
+)
+def test_mistyped_name_of_a_config(name, meant):
+    hint = f"did you mean {meant}? " if meant else ""
+    with pytest.raises(UserError) as error:
+        load_config(name)
+    assert str(error.value) == (
+        f"{name}: no such config file, and no name of the model zoo; {hint}`la-det zoo list` shows all names"
+    )
+
+
+ZOO = """from la_det import model_zoo
+
+cfg = model_zoo.get_config("FCOS/fcos_r18_fpn_shapes_tiny")
+model, train = cfg.model, cfg.train
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "message"),
+    [
+        ("x = (1\n", "a.py:1: ", "was never closed"),
+        ("x = 1\ny = = 3\n", "a.py:2: ", "invalid syntax"),
+        (ZOO.replace("shapes", "shape"), "a.py:3: KeyError: ", "did you mean 'FCOS/fcos_r18_fpn_shapes_tiny'"),
+        (ZOO + "\nmodel.x.y = unknown\n", "a.py:6: NameError: ", "name 'unknown' is not defined"),
+        (ZOO + "import no_such_module\n", "a.py:5: ModuleNotFoundError: ", "no_such_module"),
+        ("def f():\n    return 1 / 0\n\n\nf()\n", "a.py:5: ZeroDivisionError: ", "division by zero"),
+        ("from .b import x\n", "b.py:2: ", "invalid syntax"),
+        ("from .c import x\n", "c.py:2: ZeroDivisionError: ", "division by zero"),
+        ("raise ValueError('of\\nseveral\\nlines')\n", "a.py:1: ValueError: ", "of several lines$"),
+        ("x = '\0'\n", "a.py: ", "null bytes"),
+    ],
+)
+def test_errors_in_a_python_config_are_one_line(tmp_path, text, place, message):
+    (tmp_path / "a.py").write_text(text)
+    (tmp_path / "b.py").write_text("x = 1\ny = = 3\n")
+    (tmp_path / "c.py").write_text("x = 1\ny = 1 / 0\n")
+    with pytest.raises(UserError, match=message) as error:
+        load_config(str(tmp_path / "a.py"))
+    assert str(error.value).startswith(f"{tmp_path}/{place}") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.criteria.0.matcher.center_radus=3", "model.criteria.0.matcher: FCOS has no argument center_radus; "),
+        ("model.head.predictors.main.codek=1", "model.head.predictors.main: .*Predictor has no argument codek; did "),
+        ("model.nothing_like_it=1", "model: AssignmentDetector has no argument nothing_like_it; it has "),
+        ("optimizer.lrr=1", "optimizer: AdamW has no argument lrr; did you mean lr"),
+        ("dataloader.train.num_worker=1", "dataloader.train: .* has no argument num_worker; did you mean num_workers"),
+    ],
+)
+def test_arguments_that_nothing_takes(tmp_path, override, message):
+    """In a config of every kind, before anything is built."""
+    name = "FCOS/fcos_r18_fpn_shapes_tiny"
+    key, _, value = override.partition("=")
+    cfg = load_config(name)
+    OmegaConf.update(cfg, key, int(value), force_add=True)
+    save_yaml_config(cfg, tmp_path / "a.yaml")
+    for config, overrides in ((name, [f"+{override}"]), (cfg, []), (tmp_path / "a.yaml", [])):
+        with pytest.raises(UserError, match=f"^{message}"):
+            load_config(config, overrides)
+
+
+def test_arguments_that_are_passed_on():
+    load_config("O2F/o2f_swin_t_fpn_1x_coco", ["+model.backbone.bottom_up.of_timm=1"])
+    name = "DATE/tal_dual_detached_r18_fpn_shapes_tiny"  # its predictor passes options on to its base
+    with pytest.raises(UserError, match="SeparatePredictor has no argument box_actvation; did you mean box_activation"):
+        load_config(name, ["+model.head.predictors.one_to_one.box_actvation=exp"])

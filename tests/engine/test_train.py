@@ -12,11 +12,14 @@ import torch
 from detectron2.config import LazyCall, LazyConfig
 from detectron2.engine import HookBase
 from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig
 
 import la_det
 from la_det.engine.log import LOGGERS
 from la_det.engine.train import Results, logged_results
 from la_det.errors import UserError
+from la_det.matchers import ATSS
+from la_det.structures import AnchorGenerator, DeltaCodec
 from tests.tiny_coco import write_tiny_coco
 
 CONFIG = Path(__file__).parents[1] / "cli" / "configs" / "tiny_poto.py"
@@ -132,6 +135,64 @@ class Weights(HookBase):
     def before_train(self) -> None:
         for model in (self.trainer.model, self.trainer.ema.module):
             self.seen.append({name: value.clone() for name, value in model.state_dict().items()})
+
+
+def atss() -> DictConfig:
+    """The tiny config with ATSS, whose layers have the same shapes."""
+    config = LazyConfig.load(str(CONFIG))
+    config.model.head.predictors.main.update(
+        priors=LazyCall(AnchorGenerator)(sizes=[8.0]), codec=LazyCall(DeltaCodec)(), box_activation="linear"
+    )
+    config.model.criteria[0].matcher = LazyCall(ATSS)()
+    return config
+
+
+class TestMistakes:
+    """What a run and its weights are not for."""
+
+    @pytest.fixture(scope="class")
+    def run(self, dataset, tmp_path_factory) -> Path:
+        folder = tmp_path_factory.mktemp("run") / "out"
+        la_det.train(CONFIG, dataset=dataset, overrides=["train.max_iter=1"], output=folder)
+        return folder
+
+    @pytest.mark.parametrize("kind", ["evaluation", "resuming"])
+    @pytest.mark.parametrize("wrong", ["detector", "classes"])
+    def test_is_refused_in_one_line(self, dataset, run, tmp_path, kind, wrong):
+        if wrong == "classes":
+            content = json.loads(Path(dataset.rpartition(",")[2]).read_text())
+            content["categories"].append({"id": 9, "name": "third"})
+            (tmp_path / "three.json").write_text(json.dumps(content))
+            dataset = f"coco:{dataset.removeprefix('coco:').partition(',')[0]},{tmp_path}/three.json"
+        before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+        config = atss() if wrong == "detector" else CONFIG
+        options = {"dataset": dataset, "overrides": ["train.max_iter=3"]}
+        weights = run / "model_final.pth"
+        with pytest.raises(UserError) as error:
+            if kind == "evaluation":
+                la_det.evaluate(config, weights, **options, output=tmp_path / "out")
+            else:
+                la_det.train(config, **options, output=run, resume=True)
+        said = {
+            "classes": f"{weights}: weights of 2 classes, but the config has 3, for the data {dataset}; use data with",
+            "evaluation": f"{weights}: these weights do not belong to the config, which has model.head.predictors",
+            "resuming": "--resume: model.criteria.0.matcher._target_ was la_det.matchers.POTO and is la_det.matchers.A",
+        }
+        assert str(error.value).startswith(said[kind if wrong == "detector" else wrong])
+        assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+        assert not (tmp_path / "out").exists()
+
+    def test_a_training_can_begin_with_weights_of_another_detector(self, dataset, run, tmp_path):
+        options = {"dataset": dataset, "overrides": ["train.max_iter=1"], "output": tmp_path / "out"}
+        la_det.train(atss(), weights=run / "model_final.pth", **options)
+        assert "the training begins with them nevertheless" in (tmp_path / "out" / "log.txt").read_text()
+        la_det.evaluate(atss(), tmp_path / "out" / "model_final.pth", **options)
+
+    def test_checkpoints_of_earlier_versions_are_evaluated(self, dataset, run, tmp_path):
+        content = torch.load(run / "model_final.pth")
+        assert content.pop("recipe")["network"]["head.predictors.main.priors"] == "PointGenerator"
+        torch.save(content, tmp_path / "old.pth")
+        la_det.evaluate(atss(), tmp_path / "old.pth", dataset=dataset, output=tmp_path / "out")
 
 
 def test_logged_results_of_classes_with_a_slash():

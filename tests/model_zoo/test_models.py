@@ -26,7 +26,7 @@ def converted(folder, config) -> str:
         "config": NAME,
         "repository": "x/y",
         "overrides": overrides,
-        "network": network_facts(config.model) | {"box_offset": 1},
+        "network": network_facts(config.model) | {"head.predictors.main.priors.box_offset": 1},
     }
     write_weights(folder / "converted.safetensors", model_zoo.get(NAME).state_dict(), recipe)
     return str(folder / "converted.safetensors")

@@ -180,5 +180,6 @@ class TestFiles:
     def test_missing(self, tmp_path):
         with pytest.raises(UserError, match="nowhere: no such file or folder"):
             official_files([tmp_path / "nowhere"], tmp_path)
-        with pytest.raises(UserError, match=r"no file named \*.pkl, \*.pth, \*.safetensors in it"):
+        listed = "la-det reproduce --list says where files are from"
+        with pytest.raises(UserError, match=rf"no file named \*.pkl, \*.pth, \*.safetensors in it; {listed}$"):
             official_files([tmp_path], tmp_path / "out")

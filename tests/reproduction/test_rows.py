@@ -15,7 +15,7 @@ import torch
 from la_det import model_zoo
 from la_det.model_zoo.records import Record
 from la_det.reproduction.rows import Reproduction, Row, Settings, all_reproduced
-from la_det.reproduction.table import WIDTH, list_expected, table, write_table
+from la_det.reproduction.table import list_expected, table, write_table
 from tests.conversion.official_state import MANIFESTS, official_state
 
 POTO = "POTO/poto_r50_fpn_30k_crowdhuman"
@@ -52,6 +52,12 @@ def make(tmp_path):
         return Reproduction(records, tmp_path / "out", settings, 2, (sys.executable, str(script)))
 
     return reproduction
+
+
+@pytest.fixture(autouse=True)
+def data(monkeypatch) -> None:
+    """All data are taken to be there."""
+    monkeypatch.setattr("la_det.reproduction.rows.missing", lambda name: "")
 
 
 def calls(tmp_path: Path) -> list[list[str]]:
@@ -159,8 +165,9 @@ def test_a_problem_leaves_the_record_of_a_measured_row(make, tmp_path):
     ],
     ids=ascii,
 )
-def test_odd_names_of_files(files, make, tmp_path, name, shown):
-    """They do no harm to measuring, to files that are written, and to the table."""
+def test_odd_names_of_files(files, make, tmp_path, caplog, name, shown):
+    """They do no harm to measuring, to files that are written, to the log, and to the table."""
+    caplog.set_level("INFO", "la_det")
     file = (files / "poto.pth").rename(files / f"{name}.pth")
     broken = (files / "cut.pth").rename(files / f"{name}.pkl")
     reproduction = make("ap=12.3")
@@ -173,6 +180,7 @@ def test_odd_names_of_files(files, make, tmp_path, name, shown):
     lines = (tmp_path / "table.md").read_text().splitlines()[-2:]
     assert [cells(line)[1] for line in lines] == [f"downloads/{shown}.pth", f"downloads/{shown}.pkl"]
     assert {len(cells(line)) for line in lines} == {6}
+    assert caplog.messages and all(message.isprintable() for message in caplog.messages)
 
 
 def test_a_row_that_failed_is_measured_again(files, make, tmp_path):
@@ -202,7 +210,7 @@ def test_files_that_cannot_be_used_do_not_stop_the_others(files, make, tmp_path)
         "cut.pth": "damaged, or no PyTorch checkpoint; get the file again",
         "nan.pth": "head.cls_score.bias has values that are not finite (NaN or infinite); give another checkpoint",
         "o2f.pth": "its keys (backbone.conv1.weight, backbone.bn1.weight and 387 more) are not of an official "
-        "repository that is known here",
+        "repository that is known here; la-det reproduce --list names these",
         "poto.pth": "",
         "short.pth": f"it fits no config, the closest is {POTO}: 1 missing (head.predictors.main.logits.bias)",
     }
@@ -217,16 +225,12 @@ def test_files_that_cannot_be_used_do_not_stop_the_others(files, make, tmp_path)
     assert cells(lines[4]) == ["not known", "short.pth", "", "", "", problems["short.pth"]]
 
 
-def test_a_long_reason_is_whole_in_the_file(tmp_path):
+def test_a_long_reason_is_whole_in_the_file_and_on_the_screen(tmp_path):
     reason = "a reason | of many words" * 30
     row = Row("a.pth", problem=reason)
     write_table(tmp_path / "table.md", [row], RECORDS)
-    whole, shown = (
-        cells(text.splitlines()[-1])[-1].replace("&#124;", "|")
-        for text in ((tmp_path / "table.md").read_text(), table([row], RECORDS, WIDTH))
-    )
-    assert whole == reason and shown.endswith(" ...")
-    assert reason.startswith(shown.removesuffix(" ...")) and len(shown) <= WIDTH
+    for text in ((tmp_path / "table.md").read_text(), table([row], RECORDS)):
+        assert cells(text.splitlines()[-1])[-1].replace("&#124;", "|") == reason
 
 
 def test_an_evaluation_without_ap_is_no_figure(files, make):

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from la_det.errors import UserError
 from la_det.visualization.data_check import check, titles_of
 
 FCOS = "FCOS/fcos_r18_fpn_shapes_tiny"
@@ -48,9 +49,9 @@ def test_schemes_of_one_name_have_a_row_each(data, capsys):
     assert printed.count(": FCOS ") == 2 and printed.count(": ATSS ") == 1
 
 
-def test_regions_to_ignore_alone_have_no_report(data, capsys):
+def test_regions_to_ignore_alone_cannot_be_used(data):
     content = json.loads((data / "a.json").read_text())
     del content["annotations"][0]
     (data / "a.json").write_text(json.dumps(content))
-    assert check(f"coco:{data},{data}/a.json", [FCOS], 10, data / "out", skip_images=True)
-    assert "looked at" not in capsys.readouterr().out
+    with pytest.raises(UserError, match="a.json: no image has an object"):
+        check(f"coco:{data},{data}/a.json", [FCOS], 10, data / "out", skip_images=True)

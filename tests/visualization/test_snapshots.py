@@ -19,7 +19,7 @@ def test_what_converted_weights_need_does_not_reach_other_moments(tmp_path):
     config = model_zoo.get_config(ATSS)
     config.train.device, config.dataloader.test.dataset.names = "cpu", f"{TINY.name}_val"
     records = list(instantiate(config.dataloader.test.dataset))
-    facts = network_facts(config.model) | {"box_offset": 1}
+    facts = network_facts(config.model) | {"head.predictors.main.priors.box_offset": 1}
     overrides = {"model.head.predictors.main.priors.box_offset": 1}
     weights = tmp_path / "converted.pth"
     recipe = {"config": ATSS, "repository": "x/y", "overrides": overrides, "network": facts}
