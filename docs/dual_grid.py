@@ -64,7 +64,7 @@ contains 1, the two cannot be told apart. NMS after the model would add "NMS gai
 
 Of the other {others} pairs, {to_date_f} have a higher AP than DATE-F beyond noise, and {to_tal} a higher one than TAL
 dual. The best is {best[0]}, with {best[1]} times the AP of DATE-F and {best[2]} times that of TAL dual. Next is
-{next[0]}, with {next[1]} and {next[2]}. The worst is {worst}. Pairs with o2f have more duplicates than others.
+{next[0]}, with {next[1]} and {next[2]}. The worst of all is {worst}. Pairs with o2f have more duplicates than others.
 
 How many times the AP is, with a second branch instead of nothing:
 

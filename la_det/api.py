@@ -65,7 +65,7 @@ def train(
         cfg = load_config(config, overrides, fitting)
         if output is not None:
             cfg.train.output_dir = str(output)
-        setup(cfg)
+        setup(cfg, "ignore" if resume else "warn")
         with _signals_handled(cfg.train.get("preemption_signal")):
             return engine.train(cfg, resume, overwrite, break_lock, log)
 
@@ -100,7 +100,7 @@ def evaluate(
             cfg.train.init_checkpoint = str(weights)
         if output is not None:
             cfg.train.output_dir = str(output)
-        setup(cfg, evaluation=not resume)
+        setup(cfg, "ignore")  # whatever is loaded is compared when it is loaded
         return engine.evaluate_checkpoint(cfg, resume, log)
 
 

@@ -203,9 +203,10 @@ def _arguments_of(target: Callable) -> tuple[str, ...] | None:
 
 
 def _functions(target: Callable) -> list[Callable]:
-    """A callable or, for a class of la_det, its constructor and those of the bases that it passes options on to."""
-    classes = [c for c in target.__mro__ if c.__module__.startswith("la_det.")] if isinstance(target, type) else []
-    return [c.__init__ for c in classes] or [target]  # type: ignore[misc]
+    """A callable or, for a class of la_det or one derived from it, the constructors that may pass options on."""
+    classes = target.__mro__ if isinstance(target, type) else ()
+    number = max((i for i, c in enumerate(classes, start=1) if c.__module__.startswith("la_det.")), default=0)
+    return [c.__init__ for c in classes[:number]] or [target]  # type: ignore[misc]
 
 
 @cache

@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from detectron2.utils.file_io import PathManager
@@ -33,8 +33,10 @@ SHOWN = 3  # differences that an error names
 # What weights need of a model's config besides the layers: what they see, where they predict, what their maps mean.
 _FACTS = re.compile(
     r"input_format|pixel_mean|pixel_std|backbone\.top_block\.in_feature|inference\.score(\..+)?"
-    r"|head\.predictors\.\w+\.(_target_|box_activation|quality_on|filter_logits|(priors|codec|coarse_codec)(\..+)?)"
+    r"|head\.predictors\.\w+\.(box_activation|quality_on|filter_logits|(priors|codec|coarse_codec)(\..+)?)"
 )
+# What a part that is None stands for.
+_DEFAULTS = {"codec": "la_det.structures.LTRBCodec", "score": "la_det.structures.Score"}
 # Names of facts in files of earlier versions; {} is the branch of inference.
 _OLD_NAMES = {
     "box_offset": "head.predictors.{}.priors.box_offset",
@@ -61,15 +63,25 @@ def is_fact(key: str) -> bool:
 def network_facts(model: DictConfig) -> dict[str, Any]:
     """Facts of a model's config that weights need besides the layers, by key; the fact of a part is its class's name.
 
-    They are the conventions of images, boxes and probabilities, and P6's input.
+    They are the conventions of images, boxes and probabilities, and P6's input. A codec or score that is None is the
+    default that it stands for.
     """
     whole = copy.deepcopy(model)
-    fill_defaults(whole)
+    fill_parts(whole)
     facts = {}
     for key, value in flat(whole).items():
         if is_fact(key):
             facts[key.removesuffix("._target_")] = class_name(value) if key.endswith("._target_") else value
     return {key: plain(value) for key, value in facts.items() if is_plain(value)}
+
+
+def fill_parts(model: DictConfig) -> None:
+    """Write the defaults of options, and of codecs and scores that are None, into a model's config."""
+    fill_defaults(model)
+    for key, value in flat(model).items():
+        if value is None and (default := _DEFAULTS.get(key.rpartition(".")[2])):
+            OmegaConf.update(model, key, {"_target_": default})
+    fill_defaults(model)
 
 
 def training_recipe(cfg: DictConfig) -> dict[str, Any]:
@@ -136,6 +148,8 @@ def _checked(path: str, recipe: Any) -> dict[str, Any]:
     parts = {"config": str, "repository": str, "overrides": dict, "network": dict}
     if not isinstance(recipe, dict) or not all(isinstance(recipe.get(key), kind) for key, kind in parts.items()):
         raise UserError(f"{path}: its recipe is damaged or not of `la-det convert`; convert the file again")
+    if not all(isinstance(key, str) for key in recipe["network"]):
+        raise UserError(f"{path}: its recipe is damaged; convert the file again, or take another checkpoint")
     for key, value in recipe["overrides"].items():
         if key not in _OVERRIDES or not _OVERRIDES[key](value):
             raise UserError(
@@ -145,11 +159,14 @@ def _checked(path: str, recipe: Any) -> dict[str, Any]:
     return recipe
 
 
-def apply_recipe(cfg: DictConfig, path: str, *, fine_tuning: bool = False) -> None:
+def apply_recipe(cfg: DictConfig, path: str, facts: Literal["refuse", "warn", "ignore"] = "refuse") -> None:
     """Give `cfg` the options that the weights at `path` need, and compare their facts. Files without a recipe are fine.
 
     Args:
-        fine_tuning: a training begins with the weights, so they may be of another detector, and a warning is enough.
+        facts: what happens if the config has other facts than the weights.
+            "refuse": an error.
+            "warn": a warning, as where a training begins with weights of another detector.
+            "ignore": nothing, as where these weights are not used, or compared later.
 
     Raises:
         UserError: the config has other conventions of images, boxes or probabilities than the weights.
@@ -161,18 +178,19 @@ def apply_recipe(cfg: DictConfig, path: str, *, fine_tuning: bool = False) -> No
     for key, value in recipe["overrides"].items():
         logger.info("%s=%s, as %s needs it", key, value, path)
     branch, found = cfg.model.get("inference_branch", "main"), network_facts(cfg.model)
-    wanted = {_OLD_NAMES.get(key, key).format(branch): value for key, value in recipe["network"].items()}
+    names = {key: name.format(branch) for key, name in _OLD_NAMES.items()}  # the file's own keys are no formats
+    wanted = {names.get(key, key): value for key, value in recipe["network"].items()}
     # Another class of a part has other options, and so can another version of la_det: the class alone decides then.
     wrong = [
         f"model.{key} {found[key]!s:.80} instead of {value!s:.80}"
         for key, value in wanted.items()
         if key in found and found[key] != value
     ]
-    if not wrong:
+    if not wrong or facts == "ignore":
         return
     more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
     what = f"{path}: these weights do not belong to the config, which has {', '.join(wrong[:SHOWN])}{more}"
-    if not fine_tuning:
+    if facts == "refuse":
         raise UserError(f"{what}; use {recipe['config']}")
     logger.warning("%s; the training begins with them nevertheless", what)
 

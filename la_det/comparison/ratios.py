@@ -61,7 +61,13 @@ class Ratio:
         return self.low <= 1 <= self.high
 
     def __str__(self) -> str:
-        return f"{self.mean:.2f} ({self.low:.2f} to {self.high:.2f})"
+        return f"{self.mean:.2f} ({_bound(self.low)} to {_bound(self.high)})"
+
+
+def _bound(value: float) -> str:
+    """The end of an interval; near 1, with the digit that says on which side it is."""
+    text = f"{value:.2f}"
+    return f"{value:.3f}" if text == "1.00" else text
 
 
 class Ratios:

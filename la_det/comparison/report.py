@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import shlex
 import statistics
@@ -56,7 +57,8 @@ def write_report(results: Path) -> Path:
         UserError: see `read_rows` and `with_figures`.
     """
     data_rows, notes = read_rows(results), results / "notes.md"
-    folder = "" if results == RESULTS else f" --results {shlex.quote(str(results))}"
+    place = Path(os.path.relpath(results)) if results.resolve().is_relative_to(Path.cwd()) else results
+    folder = "" if place == RESULTS else f" --results {shlex.quote(str(place))}"
     every_row = [row for rows in data_rows.values() for row in rows]
     introduction = INTRODUCTION.format(folder=results.name, command=f"la-det compare report{folder}")
     introduction += COST_NOTE if any(row.cost for row in every_row) else ""

@@ -34,7 +34,7 @@ from la_det.data.build import Options
 from la_det.data.coco import read_coco
 from la_det.data.odgt import read_odgt_records
 from la_det.data.problems import show
-from la_det.data.root import why_missing
+from la_det.data.root import is_below_root, why_missing
 from la_det.data.table import Records
 from la_det.data.voc import read_voc, voc_files, voc_splits
 from la_det.data.yolo import read_yolo, yolo_files, yolo_splits
@@ -252,7 +252,8 @@ def read_source(name: str) -> Records | list[dict]:
     if name not in DatasetCatalog:
         unknown = f"{name}: no such data set; register it in Detectron2's DatasetCatalog, or write {FORMAT}"
         raise UserError(_no_name(name) or unknown)
-    _check_annotation_file(name)
+    if _is_coco(name) or is_below_root(_annotation_file(name) or ""):
+        _check_annotation_file(name)  # others may name a file that their function does not read
     if _is_coco(name):
         metadata = MetadataCatalog.get(name)
         paths = (metadata.json_file, metadata.image_root)

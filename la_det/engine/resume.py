@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 from tabulate import tabulate
 
-from la_det.checkpoint.recipe import is_fact
+from la_det.checkpoint.recipe import fill_parts, is_fact
 from la_det.config import class_name, fill_defaults, flat, read_saved_config, save_yaml_config
 from la_det.errors import UserError
 
@@ -72,6 +72,7 @@ def changes(then: DictConfig, now: DictConfig) -> list[Change]:
         new_config = read_saved_config(f"{folder}/now.yaml")
     for config in (then, new_config):  # a run may be older than an option, which it then had at its default
         fill_defaults(config)
+        fill_parts(config.model)
     old, new = flat(then), flat(new_config)
     differ = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     differ = [key for key in differ if key != "train.output_dir"]
@@ -106,8 +107,10 @@ def _meaning(key: str, then: Any, now: Any) -> str:
         return REFUSED
     if key == "train.ema.enabled":
         return "applies: the average begins at the checkpoint's weights" if now else "applies: the average is dropped"
-    part = max((part for part in _MEANING if not part or f"{key}.".startswith(f"{part}.")), key=len)
-    return _MEANING[part]
+    parts = [part for part in _MEANING if not part or f"{key}.".startswith(f"{part}.")]
+    if None in (then, now):  # an option that only one of two classes has
+        parts = [part for part in parts if _MEANING[part] != REFUSED]
+    return _MEANING[max(parts, key=len)]
 
 
 def _makes_another_detector(key: str, then: Any, now: Any) -> bool:
@@ -116,7 +119,8 @@ def _makes_another_detector(key: str, then: Any, now: Any) -> bool:
     if section != "model":
         return False
     if option.endswith("_target_"):
-        return not option.startswith(("inference.", "mask_inference."))
+        new_or_gone = ".losses." in option and None in (then, now)  # the others still train the same scheme
+        return not new_or_gone and not option.startswith(("inference.", "mask_inference."))
     return is_fact(option) and None not in (then, now)  # None: an option of another class, or of another version
 
 

@@ -7,10 +7,11 @@ import difflib
 import logging
 import os
 import re
+import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from detectron2.config import LazyConfig
@@ -20,6 +21,7 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import la_det
 from la_det import model_zoo
 from la_det.build import device_of
 from la_det.checkpoint.recipe import apply_recipe
@@ -32,6 +34,8 @@ from la_det.model_zoo.names import closest_name, name_of_file
 logger = logging.getLogger(__name__)
 
 USED_BY_SCALING = ("train.auto_scale_lr", "train.max_iter=", "optimizer.lr=")  # overrides of what auto-scaling scales
+# Where files begin that are not the user's: installed packages, Python's own, la_det's, and code without a file.
+NOT_THE_USER_S = (sys.prefix, sys.base_prefix, f"{Path(la_det.__file__).parent}{os.sep}", "<")
 LIST_OR_ONE = ("names", "short_edge_length")  # options that take a list or one value
 
 
@@ -66,7 +70,12 @@ def load_config(
         fitting.apply(cfg, keep_length=keep_length)
         fill_defaults(cfg)  # of what it has added
         cfg = _apply_overrides(cfg, [override for override in overrides if not override.startswith(used_up)])
-    check_arguments(cfg)
+    try:
+        check_arguments(cfg)
+    except UserError as error:
+        if isinstance(config, DictConfig) or not str(config).endswith((".yaml", ".yml")):
+            raise
+        raise UserError(f"{error} If an earlier version wrote {config}, delete this option there") from error
     check_values(cfg)
     return cfg
 
@@ -94,11 +103,9 @@ def _read(config: str) -> DictConfig:
 
 
 def _run_python(file: str) -> DictConfig:
-    """The config in a Python file. An error in it becomes one line with the place in the user's file."""
+    """The config in a Python file. An error in it becomes one line with the place in the user's files."""
     try:
         return LazyConfig.load(file)
-    except UserError:
-        raise
     except SyntaxError as error:
         of_config = re.fullmatch("Config file (.*) has syntax error!", str(error.msg))  # Detectron2 says nothing else
         cause = error.__cause__ if of_config and isinstance(error.__cause__, SyntaxError) else error
@@ -106,11 +113,11 @@ def _run_python(file: str) -> DictConfig:
         place = f"{name}:{cause.lineno}" if cause.lineno else name
         raise UserError(f"{place}: {cause.msg}") from error
     except Exception as error:
-        places = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
-        place = f"{places[-1].filename}:{places[-1].lineno}" if places else file
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(NOT_THE_USER_S)]
+        place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else file
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        reason = " ".join(str(message).split())
-        raise UserError(f"{place}: {type(error).__name__}: {reason:.300}") from error
+        kind = "" if isinstance(error, UserError) else type(error).__name__
+        raise UserError(": ".join(filter(None, (place, kind, " ".join(str(message).split())[:300])))) from error
 
 
 def _apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
@@ -165,13 +172,13 @@ def _check_override(cfg: DictConfig, override: str) -> None:
     raise UserError(f"{override}: the config has no such key; {hint} (+{override} adds it)")
 
 
-def setup(cfg: DictConfig, *, evaluation: bool = False) -> None:
+def setup(cfg: DictConfig, facts: Literal["warn", "ignore"] = "warn") -> None:
     """Check the config, complete it, and seed this process's random generators. No file is written.
 
     The config gets what converted weights at `train.init_checkpoint` need, so the saved config has it, too.
 
     Args:
-        evaluation: the weights at `train.init_checkpoint` are evaluated, so they have to be of the config's detector.
+        facts: whether weights at `train.init_checkpoint` that are of another detector give a warning.
 
     Raises:
         UserError: the config says something impossible, or the weights cannot be read.
@@ -183,7 +190,7 @@ def setup(cfg: DictConfig, *, evaluation: bool = False) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.deterministic = True
-    apply_recipe(cfg, cfg.train.init_checkpoint, fine_tuning=not evaluation)
+    apply_recipe(cfg, cfg.train.init_checkpoint, facts)
     auto_scale_lr(cfg)
     seed_all_rng(cfg.train.seed + comm.get_rank())
     logger.info("%d process(es) on %s, output in %s", comm.get_world_size(), device_of(cfg), cfg.train.output_dir)

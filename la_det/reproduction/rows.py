@@ -108,7 +108,7 @@ class Settings:
         """Names of the data sets that a config needs for its evaluation, and perhaps for its training."""
         if self.dataset:
             return list(map(str, parse(self.dataset)))
-        cfg = load_config(config, [option for option in self.overrides if option.startswith("dataloader.")])
+        cfg = load_config(config, [option for option in self.overrides if option.lstrip("+").startswith("dataloader.")])
         train = cfg.dataloader.train.dataset.names if training else []
         return [*([train] if isinstance(train, str) else train), *names_of_test_sets(cfg)]
 
@@ -236,7 +236,11 @@ class Reproduction:
         row = self._recall(row)
         if row.results:
             return row
-        for name in self.settings.data(row.config, training=not row.file):
+        try:
+            names = self.settings.data(row.config, training=not row.file)
+        except UserError as error:
+            return replace(row, problem=str(error))
+        for name in names:
             if name not in self._looked_for:
                 self._looked_for[name] = missing(name)
             if self._looked_for[name]:

@@ -146,19 +146,19 @@ def test_trained_weights_know_their_own_config_and_no_other(tmp_path):
         ("head.predictors.main.codec.weights", "[1, 1, 1, 1]"),
         ("head.predictors.main.box_activation", "relu"),
         ("head.predictors.main.quality_on", "cls"),
-        ("inference.score", "{_target_: la_det.structures.Score}"),
+        ("inference.score", "{_target_: la_det.structures.Score, gate: quality}"),
     ],
 )
 def test_what_maps_mean_has_to_stay(tmp_path, caplog, option, value):
     path = save_training(tmp_path / "a.pth", ATSS)
     cfg = load_config(ATSS, [f"model.{option}={value}"])
     with pytest.raises(
-        UserError, match=rf"a.pth: these weights do not belong .* model.{option} .+ instead of "
+        UserError, match=rf"a.pth: these weights do not belong .* model.{option}\S* .+ instead of "
     ) as error:
         apply_recipe(cfg, path)
     assert len(str(error.value).splitlines()) == 1
-    apply_recipe(cfg, path, fine_tuning=True)
-    assert f"has model.{option} " in caplog.text and "the training begins with them nevertheless" in caplog.text
+    apply_recipe(cfg, path, "warn")
+    assert f"has model.{option}" in caplog.text and "the training begins with them nevertheless" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -186,6 +186,31 @@ def test_detectors_of_other_packages_are_compared_by_their_layers(tmp_path):
     cfg = OmegaConf.create({"model": {"head": {"_target_": "x"}, "pixel_mean": [0.0]}})
     apply_recipe(cfg, save_training(tmp_path / "a.pth", ATSS))
     assert network_facts(cfg.model) == {"pixel_mean": [0.0]}
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.head.predictors.main.codec={_target_: la_det.structures.LTRBCodec}",
+        "model.inference.score={_target_: la_det.structures.Score}",
+    ],
+)
+def test_a_default_that_is_written_is_the_same(tmp_path, override):
+    other = "POTO/poto_r18_fpn_shapes_tiny"
+    apply_recipe(load_config(other, [override]), save_training(tmp_path / "a.pth", other))
+    apply_recipe(model_zoo.get_config(other), save_training(tmp_path / "b.pth", other, override))
+
+
+@pytest.mark.parametrize("key", ["{", "{x}", "{0.__class__}", "%s", ""])
+def test_facts_with_odd_names_are_no_facts(tmp_path, key):
+    torch.save({"model": {}, "recipe": recipe(**{key: 1})}, tmp_path / "a.pth")
+    apply_recipe(model_zoo.get_config(ATSS), str(tmp_path / "a.pth"))
+
+
+def test_facts_whose_names_are_no_text(tmp_path):
+    torch.save({"model": {}, "recipe": recipe() | {"network": {3: 1}}}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match="a.pth: its recipe is damaged"):
+        apply_recipe(model_zoo.get_config(ATSS), str(tmp_path / "a.pth"))
 
 
 def test_objects_in_a_config_are_no_facts(tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from la_det.comparison.ratios import Noise, Ratios
+from la_det.comparison.ratios import Noise, Ratio, Ratios
 from la_det.comparison.report import separation
 from la_det.comparison.summary import read_rows
 
@@ -89,3 +89,16 @@ def test_schemes_that_cannot_be_told_apart(results):
 def test_one_seed_is_said(results):
     results.add_run("fcos", [10.0])
     assert separation(read_rows(results.folder)["shapes_tiny"]).startswith("With one seed per scheme")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (0.9, 1.3, "(0.90 to 1.30)"),
+        (1.0004, 1.3, "(1.000 to 1.30)"),
+        (1.004, 1.3, "(1.004 to 1.30)"),
+        (0.8, 0.996, "(0.80 to 0.996)"),
+    ],
+)
+def test_a_bound_near_1_shows_its_side(low, high, text):
+    assert str(Ratio(1.1, low, high)) == f"1.10 {text}"

@@ -156,8 +156,11 @@ def test_commands_name_another_folder_than_the_default(results, monkeypatch):
     monkeypatch.chdir(results.folder.parent)
     default = Path("docs/comparison")
     default.parent.mkdir()
+    Path("other").mkdir()
     text = write_report(results.folder.rename(default)).read_text()
     assert "la-det compare report\n" in text and "Made by `la-det compare report` from" in text
+    assert write_report(default.resolve()).read_text() == text, "the same folder"
+    assert "--results other/kept\n" in write_report(default.rename(Path("other").resolve() / "kept")).read_text()
 
 
 def test_a_title_and_no_words_on_costs_that_are_not_there(results):

@@ -31,6 +31,18 @@ def test_a_name_says_everything(source):
     assert parse(str(source)) == [source] and is_source(str(source))
 
 
+def test_a_registered_function_may_name_a_file_that_is_gone():
+    """Such as the cache that COCOEvaluator names; only la_det's own readers need the file."""
+    records = [{"file_name": "a.jpg", "image_id": 1, "height": 4, "width": 4, "annotations": []}]
+    DatasetCatalog.register("of_a_function", lambda: records)
+    try:
+        MetadataCatalog.get("of_a_function").json_file = "/nowhere/gt.json"
+        assert read_source("of_a_function") == records
+    finally:
+        DatasetCatalog.remove("of_a_function")
+        MetadataCatalog.remove("of_a_function")
+
+
 def test_paths_become_absolute(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/me")

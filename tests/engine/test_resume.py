@@ -63,7 +63,7 @@ OF = "{}_r18_fpn_shapes_tiny"
     [
         ("FCOS/fcos", "ATSS/atss", "criteria.0.matcher._target_"),
         ("ATSS/atss", "FCOS/fcos", "criteria.0.matcher._target_"),
-        ("POTO/poto", "DATE/poto_tal", "criteria.0."),
+        ("POTO/poto", "DATE/poto_tal", "criteria."),
         ("DATE/date_atss", "DATE/date_f", "criteria.1."),
         ("POTO/poto_3dmf", "POTO/poto_3dmf_aux", "criteria.1._target_"),
     ],
@@ -103,6 +103,36 @@ def test_what_makes_another_detector_is_refused_and_options_are_not(saved, overr
     now = LazyConfig.apply_overrides(copy.deepcopy(saved), [override])
     found = changes(saved, now)
     assert found and any(change.happens == "refused" for change in found) == refused
+
+
+def test_parts_that_are_left_out_and_written_are_the_same(saved):
+    """None stands for a default."""
+    parts = [f"{PREDICTOR}.codec={{_target_: la_det.structures.LTRBCodec}}"]
+    parts += [
+        f"+{place}.score={{_target_: la_det.structures.Score}}" for place in ("model.inference", "model.criteria.0")
+    ]
+    now = LazyConfig.apply_overrides(copy.deepcopy(saved), [part.replace("+", "++") for part in parts])
+    assert changes(saved, now) == []
+
+
+def test_another_loss_term_beside_the_others_goes_on(saved):
+    term = "{_target_: la_det.modeling.criteria.CenternessLoss}"
+    now = LazyConfig.apply_overrides(copy.deepcopy(saved), [f"++model.criteria.0.losses.loss_more={term}"])
+    for before, after in ((saved, now), (now, saved)):
+        found = changes(before, after)
+        assert found and all(change.happens != "refused" for change in found)
+
+
+def test_a_mapper_of_ones_own_without_an_image_format_goes_on():
+    then = model_zoo.get_config(NAME)
+    then.dataloader.test.mapper.image_format = str(then.dataloader.train.mapper.image_format)
+    now = copy.deepcopy(then)
+    del now.dataloader.train.mapper.image_format
+    found = {change.key: change.happens for change in changes(copy.deepcopy(then), now)}
+    assert found["dataloader.train.mapper.image_format"] == "applies: other batches from here on"
+    assert "refused" not in found.values()
+    now.dataloader.train.mapper.image_format = "L"
+    assert "refused" in {change.happens for change in changes(then, now)}
 
 
 def test_runs_with_torchs_sgd_go_on():

@@ -178,7 +178,11 @@ model, train = cfg.model, cfg.train
         (ZOO.replace("shapes", "shape"), "a.py:3: KeyError: ", "did you mean 'FCOS/fcos_r18_fpn_shapes_tiny'"),
         (ZOO + "\nmodel.x.y = unknown\n", "a.py:6: NameError: ", "name 'unknown' is not defined"),
         (ZOO + "import no_such_module\n", "a.py:5: ModuleNotFoundError: ", "no_such_module"),
-        ("def f():\n    return 1 / 0\n\n\nf()\n", "a.py:5: ZeroDivisionError: ", "division by zero"),
+        ("def f():\n    return 1 / 0\n\n\nf()\n", "a.py:2: ZeroDivisionError: ", "division by zero"),
+        ("import os\n\nos.environ['NOT_THERE_AT_ALL']\n", "a.py:3: KeyError: ", "NOT_THERE_AT_ALL"),
+        ("assert False\n", "a.py:1: AssertionError", "AssertionError$"),
+        ("from la_det.errors import UserError\nraise UserError('no')\n", "a.py:2: no", "no$"),
+        ("from .d import f\n\nf()\n", "d.py:2: ValueError: ", "no depth"),
         ("from .b import x\n", "b.py:2: ", "invalid syntax"),
         ("from .c import x\n", "c.py:2: ZeroDivisionError: ", "division by zero"),
         ("raise ValueError('of\\nseveral\\nlines')\n", "a.py:1: ValueError: ", "of several lines$"),
@@ -189,6 +193,7 @@ def test_errors_in_a_python_config_are_one_line(tmp_path, text, place, message):
     (tmp_path / "a.py").write_text(text)
     (tmp_path / "b.py").write_text("x = 1\ny = = 3\n")
     (tmp_path / "c.py").write_text("x = 1\ny = 1 / 0\n")
+    (tmp_path / "d.py").write_text("def f():\n    raise ValueError('no depth')\n")
     with pytest.raises(UserError, match=message) as error:
         load_config(str(tmp_path / "a.py"))
     assert str(error.value).startswith(f"{tmp_path}/{place}") and "\n" not in str(error.value)
@@ -221,3 +226,44 @@ def test_arguments_that_are_passed_on():
     name = "DATE/tal_dual_detached_r18_fpn_shapes_tiny"  # its predictor passes options on to its base
     with pytest.raises(UserError, match="SeparatePredictor has no argument box_actvation; did you mean box_activation"):
         load_config(name, ["+model.head.predictors.one_to_one.box_actvation=exp"])
+
+
+def test_a_config_of_an_earlier_version(tmp_path):
+    cfg = load_config("FCOS/fcos_r18_fpn_shapes_tiny")
+    OmegaConf.update(cfg, "model.head.predictors.main.init", "normal", force_add=True)
+    save_yaml_config(cfg, tmp_path / "old.yaml")
+    with pytest.raises(
+        UserError, match="no argument init; .* If an earlier version wrote .*old.yaml, delete this option"
+    ):
+        load_config(tmp_path / "old.yaml")
+
+
+def test_own_classes_that_pass_options_on(tmp_path):
+    """A class derived from one of la_det has its own options and those of its bases, and no others."""
+    (tmp_path / "own.py").write_text(OWN)
+    cfg = load_config(tmp_path / "own.py", ["model.gain=3", "model.box_bias=1"])
+    assert (cfg.model.gain, cfg.model.box_bias) == (3, 1)
+    with pytest.raises(UserError, match="model: Widest has no argument gian; did you mean gain"):
+        load_config(tmp_path / "own.py", ["+model.gian=3"])
+
+
+OWN = """
+from detectron2.config import LazyCall as L
+
+from la_det import model_zoo
+from la_det.modeling.heads import BranchPredictor
+
+
+class Wide(BranchPredictor):
+    def __init__(self, *, gain=1.0, **options):
+        super().__init__(**options)
+
+
+class Widest(Wide):
+    pass
+
+
+cfg = model_zoo.get_config("FCOS/fcos_r18_fpn_shapes_tiny")
+train, dataloader, optimizer, lr_multiplier = cfg.train, cfg.dataloader, cfg.optimizer, cfg.lr_multiplier
+model = L(Widest)(gain=2.0, box_bias=0.5)
+"""
